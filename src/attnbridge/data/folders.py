@@ -1,0 +1,167 @@
+"""Datasets from plain folders: class folders, and multi-label folders with a ``labels.csv``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnbridge.errors import AttnBridgeError, unknown
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one picture lies and what is known of it; nothing is opened yet.
+
+    Attributes:
+        id: path relative to the dataset's root, with forward slashes.
+        image: the picture.
+        classes: indices of the classes in it, from 0.
+        saliency: its saliency map (8-bit grey), if any.
+        mask: its label mask (0 background, 1..N, 255 ignored), if any.
+    """
+
+    id: str
+    image: Path
+    classes: tuple[int, ...]
+    saliency: Path | None = None
+    mask: Path | None = None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All pictures directly in ``folder``, sorted by name; hidden files are passed over."""
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
+
+
+def class_names(root: Path) -> list[str]:
+    """Names of the class folders in ``root``, sorted; the order fixes the class indices.
+
+    Raises:
+        AttnBridgeError: if ``root`` is no folder or holds no sub-folder.
+    """
+    if not root.is_dir():
+        raise AttnBridgeError(f"{root}: no such folder; expected a folder with one sub-folder per class")
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise AttnBridgeError(
+            f"{root}: holds no class folders; expected {root}/CLASS/PICTURE.jpg, one sub-folder per class"
+        )
+    return names
+
+
+def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None = None) -> list[Record]:
+    """List the pictures of a single-label dataset: ``root/CLASS/PICTURE``.
+
+    Args:
+        root: folder with one sub-folder per class.
+        classes: class names in index order; a class may have no folder here.
+        saliency: folder with the same tree, ``saliency/CLASS/PICTURE.png``, one map per picture.
+
+    Raises:
+        AttnBridgeError: for a folder that is no known class, an empty dataset, a missing saliency map.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    if saliency is not None and not saliency.is_dir():
+        raise AttnBridgeError(f"{saliency}: no such folder; expected saliency maps named like the pictures")
+    records = []
+    for name in class_names(root):
+        if name not in index:
+            raise unknown(f"class folder in {root}:", name, classes, "the other domain does not know it")
+        for path in list_images(root / name):
+            records.append(
+                Record(
+                    id=f"{name}/{path.name}",
+                    image=path,
+                    classes=(index[name],),
+                    saliency=_companion(path, saliency / name, "saliency map") if saliency else None,
+                )
+            )
+    if not records:
+        raise AttnBridgeError(f"{root}: the class folders hold no pictures ({', '.join(IMAGE_SUFFIXES)})")
+    return records
+
+
+def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[Record]:
+    """List the pictures of a multi-label dataset.
+
+    The folder holds ``images/`` (or ``JPEGImages/``), ``labels.csv`` with the header ``id,CLASS,CLASS,...``
+    and a row of 0 and 1 for each picture (``id`` is the file's name without suffix), and, for splits that
+    are scored, ``masks/`` (or ``SegmentationClass/``) with one PNG per picture.
+
+    Args:
+        root: the folder of one split.
+        classes: class names in index order; the CSV may hold them in another order, but must hold all.
+        masks: list the masks too. Leave it off for a split that a method trains on.
+
+    Raises:
+        AttnBridgeError: for a missing or malformed ``labels.csv``, an unknown or missing class, a picture
+            or mask that is not there, an empty split.
+    """
+    table = root / "labels.csv"
+    if not table.is_file():
+        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per picture")
+    images = _one_of(root, "images", "JPEGImages")
+    mask_folder = _one_of(root, "masks", "SegmentationClass") if masks else None
+    files = {path.stem: path for path in list_images(images)}
+    records = []
+    with table.open(newline="") as handle:
+        rows = csv.reader(handle)
+        columns = _columns(next(rows, []), classes, table)
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            name, present = _row(row, columns, f"{table}, line {number}")
+            if name not in files:
+                raise AttnBridgeError(f"{table}, line {number}: no picture {name!r} in {images}")
+            mask = _companion(files[name], mask_folder, "mask") if mask_folder else None
+            records.append(Record(f"{images.name}/{files[name].name}", files[name], present, mask=mask))
+    if not records:
+        raise AttnBridgeError(f"{table}: the split is empty; expected at least one row after the header")
+    return records
+
+
+def _one_of(root: Path, *names: str) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise AttnBridgeError(f"{root / names[0]}: no such folder (nor {names[1]}/)")
+
+
+def _companion(picture: Path, folder: Path, what: str) -> Path:
+    """The file in ``folder`` that belongs to ``picture``: the same stem, PNG."""
+    path = folder / f"{picture.stem}.png"
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: no such file; expected the {what} of {picture}")
+    return path
+
+
+def _columns(header: Sequence[str], classes: Sequence[str], table: Path) -> list[int]:
+    """Class index of each column after ``id``."""
+    if not header or header[0].strip() != "id":
+        raise AttnBridgeError(f"{table}, line 1: expected a header 'id,CLASS,...', found {','.join(header)!r}")
+    names = [name.strip() for name in header[1:]]
+    for name in names:
+        if name not in classes:
+            raise unknown(f"class in {table}:", name, classes, "the source domain does not know it")
+    absent = [name for name in classes if name not in names]
+    if absent:
+        raise AttnBridgeError(
+            f"{table}: has no column for class {absent[0]!r}, which the source domain has; "
+            "add the column, or take the class out of the source"
+        )
+    return [list(classes).index(name) for name in names]
+
+
+def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, tuple[int, ...]]:
+    if len(row) != len(columns) + 1:
+        raise AttnBridgeError(f"{where}: expected {len(columns) + 1} fields, found {len(row)}")
+    cells = [cell.strip() for cell in row[1:]]
+    for cell in cells:
+        if cell not in ("0", "1"):
+            raise AttnBridgeError(f"{where}: expected 0 or 1, found {cell!r}")
+    return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))

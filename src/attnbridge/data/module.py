@@ -1,0 +1,113 @@
+"""The source/target pair as a LightningDataModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from attnbridge.data.dataset import EpochSampler, PictureDataset, check_record
+from attnbridge.data.folders import Record, class_names, scan_class_folders, scan_multi_label
+from attnbridge.data.sample import Batch, collate
+from attnbridge.data.transforms import eval_transform, train_transform
+from attnbridge.errors import AttnBridgeError
+
+
+class BridgeData(LightningDataModule):
+    """A single-label source domain with saliency maps and a multi-label target domain.
+
+    Args:
+        source: class folders, ``source/CLASS/*.jpg``; they name the classes.
+        target: ``target/{train,val,test}``, each with ``images/`` and ``labels.csv``; ``val`` and ``test``
+            with ``masks/`` too, for scoring. ``test`` may be left out.
+        saliency: maps of the source pictures, the same tree and names, PNG.
+        image_size: side of the square pictures given to the network, pixels.
+        batch_size: pictures of each domain in a training batch, per process.
+        workers: processes that load pictures.
+        seed: of the order and the augmentation.
+
+    The training stream never carries masks, whatever lies in the folder.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        saliency: str | None = None,
+        image_size: int = 224,
+        batch_size: int = 32,
+        workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.target = Path(source), Path(target)
+        self.saliency = Path(saliency) if saliency else None
+        self.image_size, self.batch_size = image_size, batch_size
+        self.workers, self.seed = workers, seed
+        self.classes = class_names(self.source)
+
+    def records(self, split: str) -> list[Record]:
+        """The records of ``source``, ``train``, ``val`` or ``test``, listed and checked."""
+        if split == "source":
+            found = scan_class_folders(self.source, self.classes, self.saliency)
+        else:
+            found = scan_multi_label(self.target / split, self.classes, masks=split != "train")
+        for record in found:
+            check_record(record)
+        return found
+
+    def has_test(self) -> bool:
+        """Whether the target has a test split."""
+        return (self.target / "test").is_dir()
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Batches ``{"source": ..., "target": ...}``, of the streams that the method wants.
+
+        All streams are as long as the longer domain, so an epoch has the same number of steps whichever
+        losses are on; the shorter domain starts over.
+        """
+        streams = getattr(self.trainer.lightning_module, "streams", ("source", "target"))
+        records = {"source": self.records("source"), "target": self.records("train")}
+        length = max(len(found) for found in records.values())
+        if length < self.batch_size * self.trainer.world_size:
+            raise AttnBridgeError(
+                f"data.batch_size is {self.batch_size} on {self.trainer.world_size} process(es), but the "
+                f"larger domain has only {length} pictures; make it smaller"
+            )
+        loaders = {}
+        for number, name in enumerate(streams):
+            dataset = PictureDataset(
+                records[name], len(self.classes), name, train_transform(self.image_size), length
+            )
+            loaders[name] = self._loader(dataset, EpochSampler(
+                dataset,
+                num_replicas=self.trainer.world_size,
+                rank=self.trainer.global_rank,
+                seed=self.seed * 10 + number,
+            ))
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        dataset = PictureDataset(
+            self.records(split), len(self.classes), "target", eval_transform(self.image_size)
+        )
+        return self._loader(dataset)
+
+    def _loader(self, dataset: PictureDataset, sampler: EpochSampler | None = None) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=sampler is not None,
+            num_workers=self.workers,
+            collate_fn=collate,
+        )

@@ -1,0 +1,71 @@
+"""The sample contract: what one picture carries through the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Required, TypedDict
+
+import torch
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+
+IGNORE_INDEX = 255
+"""Mask value of pixels that no score counts."""
+
+
+class Sample(TypedDict, total=False):
+    """One picture and what is known of it.
+
+    Attributes:
+        image: float ``(3, H, W)`` in [0, 1], RGB; each network normalises it as *it* was trained.
+        labels: multi-hot float ``(N,)``; a single-label picture has exactly one 1.
+        saliency: float ``(H, W)`` in [0, 1], where a foreground prior is known.
+        mask: long ``(H, W)``: 0 background, 1..N the classes, 255 ignored. **For scoring only**; the
+            training stream of a method that learns from image labels never carries it.
+        domain: ``"source"`` or ``"target"``.
+        id: the picture's path relative to its dataset.
+    """
+
+    image: Required[Tensor]
+    labels: Required[Tensor]
+    saliency: Tensor
+    mask: Tensor
+    domain: Required[str]
+    id: Required[str]
+
+
+class Batch(TypedDict, total=False):
+    """Samples stacked: tensors gain a leading batch dimension, strings become lists."""
+
+    image: Required[Tensor]
+    labels: Required[Tensor]
+    saliency: Tensor
+    mask: Tensor
+    domain: Required[list[str]]
+    id: Required[list[str]]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples into a batch.
+
+    Raises:
+        AttnBridgeError: if only some of the samples carry a saliency map or a mask.
+
+    >>> one: Sample = {"image": torch.zeros(3, 4, 4), "labels": torch.ones(2), "domain": "source", "id": "a"}
+    >>> batch = collate([one, one])
+    >>> batch["image"].shape, batch["id"]
+    (torch.Size([2, 3, 4, 4]), ['a', 'a'])
+    """
+    batch: dict[str, Any] = {}
+    fields = sorted({key for sample in samples for key in sample})
+    for key in fields:
+        missing = [sample["id"] for sample in samples if key not in sample]
+        if missing:
+            raise AttnBridgeError(
+                f"{missing[0]}: has no {key}, but other pictures of its batch do; give every picture of a "
+                f"dataset a {key}, or none"
+            )
+        values = [sample[key] for sample in samples]  # type: ignore[literal-required]
+        batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else values
+    return batch  # type: ignore[return-value]

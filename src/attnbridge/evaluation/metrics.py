@@ -1,0 +1,76 @@
+"""Scores of class maps and labels, streaming: constant memory in the number of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from attnbridge.segmentation.combine import combine_maps, enlarge_maps
+
+Present = Literal["predicted", "labels"]
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
+
+class MapSegmentation(Metric):
+    """mIoU of class maps as segmentations, at many background thresholds in one pass.
+
+    One confusion matrix per threshold over the whole set; background is a class; 255 is ignored; classes
+    that occur neither in the masks nor in the predictions are dropped from the mean. Reads ``scores`` and
+    ``maps`` of the prediction, ``mask`` and ``labels`` of the batch.
+
+    Args:
+        num_classes: number N of classes without background.
+        present: ``predicted``: a class counts where its score exceeds ``score_threshold``, as in the
+            paper; ``labels``: the true image labels, as in weakly-supervised segmentation.
+        thresholds: background thresholds, relative to each map's maximum.
+        score_threshold: probability from which on a class is predicted.
+    """
+
+    full_state_update = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        present: Present = "predicted",
+        thresholds: Sequence[float] = THRESHOLDS,
+        score_threshold: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.num_classes, self.present, self.score_threshold = num_classes, present, score_threshold
+        self.thresholds = tuple(thresholds)
+        side = num_classes + 1
+        zeros = torch.zeros(len(self.thresholds), side, side, dtype=torch.long)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+        self.confusion: Tensor
+
+    def update(self, scores: Tensor, maps: Tensor, mask: Tensor, labels: Tensor) -> None:
+        """Count a batch: scores and labels ``(B, N)``, maps ``(B, N, h, w)``, mask ``(B, H, W)``."""
+        present = scores > self.score_threshold if self.present == "predicted" else labels > 0
+        maps = enlarge_maps(maps, (mask.shape[1], mask.shape[2]))
+        counted = mask != 255
+        truth = mask[counted]
+        side = self.num_classes + 1
+        predicted = combine_maps(maps, scores, present, torch.tensor(self.thresholds, device=maps.device))
+        for i, labelled in enumerate(predicted):
+            index = truth * side + labelled[counted].long()
+            self.confusion[i] += torch.bincount(index, minlength=side * side).view(side, side)
+
+    def compute(self) -> Tensor:
+        """IoU ``(T, N + 1)`` of each threshold and class, NaN for a class that never occurs."""
+        hit = self.confusion.diagonal(dim1=1, dim2=2).double()
+        union = self.confusion.sum(1) + self.confusion.sum(2) - hit
+        return torch.where(union > 0, hit / union, torch.nan)
+
+
+def mean_iou(iou: Tensor) -> Tensor:
+    """mIoU of each threshold, ``(T,)``, from :class:`MapSegmentation`'s IoU, classes that occur only.
+
+    >>> mean_iou(torch.tensor([[0.5, float("nan"), 1.0]]))
+    tensor([0.7500])
+    """
+    return iou.nanmean(1)

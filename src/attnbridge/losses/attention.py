@@ -1,0 +1,71 @@
+"""The attention constraint: a class map is to match a saliency map."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.errors import AttnBridgeError
+
+Resolution = Literal["map", "saliency"]
+Reduction = Literal["mean", "sum"]
+
+
+def attention_constraint(
+    maps: Tensor, saliency: Tensor, *, resolution: Resolution = "map", reduction: Reduction = "mean"
+) -> Tensor:
+    r"""L2 distance of class maps to saliency maps, averaged over the pictures.
+
+    .. math:: L_{ac} = (M^c - A)^2
+
+    (Equation 3 of AttnBN, Li et al., ICCV 2019. Open in the paper: the resolution at which the two meet,
+    and sum or mean over the positions.)
+
+    Args:
+        maps: ``(B, H, W)``, the map of each picture's one true class.
+        saliency: ``(B, H', W')`` in [0, 1].
+        resolution: ``map`` averages the saliency down to H x W; ``saliency`` enlarges the maps bilinearly.
+        reduction: over the positions; over the pictures it is always the mean, so that the value does not
+            depend on the batch size.
+
+    Returns:
+        A scalar, not negative; 0 where the maps equal the saliency.
+
+    Raises:
+        AttnBridgeError: for shapes that do not belong together.
+
+    >>> import torch
+    >>> attention_constraint(torch.zeros(1, 2, 2), torch.ones(1, 4, 4))
+    tensor(1.)
+    >>> attention_constraint(torch.zeros(1, 2, 2), torch.ones(1, 4, 4), reduction="sum")
+    tensor(4.)
+    """
+    if maps.ndim != 3 or saliency.ndim != 3 or len(maps) != len(saliency):
+        raise AttnBridgeError(
+            "attention_constraint expects maps (B, H, W) and saliency (B, H', W') of the same B, "
+            f"but got {tuple(maps.shape)} and {tuple(saliency.shape)}"
+        )
+    saliency = saliency.to(maps.dtype)
+    if maps.shape != saliency.shape:
+        if resolution == "map":
+            saliency = F.adaptive_avg_pool2d(saliency, maps.shape[-2:])
+        else:
+            size = saliency.shape[-2:]
+            maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    squared = (maps - saliency).square().flatten(1)
+    return (squared.mean(1) if reduction == "mean" else squared.sum(1)).mean()
+
+
+class AttentionConstraint(nn.Module):
+    """:func:`attention_constraint` with its settings."""
+
+    def __init__(self, resolution: Resolution = "map", reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.resolution: Resolution = resolution
+        self.reduction: Reduction = reduction
+
+    def forward(self, maps: Tensor, saliency: Tensor) -> Tensor:
+        """See :func:`attention_constraint`."""
+        return attention_constraint(maps, saliency, resolution=self.resolution, reduction=self.reduction)

@@ -1,0 +1,45 @@
+"""Classification losses on image labels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.errors import AttnBridgeError
+
+
+def multi_label_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Binary cross-entropy of each class, averaged over classes and pictures.
+
+    .. math:: L_{cl} = -\frac{1}{N} \sum_j l_j \log \sigma(o_j) + (1 - l_j) \log (1 - \sigma(o_j))
+
+    (Equation 4 of AttnBN, Li et al., ICCV 2019, which prints the minus sign before the first term only
+    and leaves sum or mean over the classes open; the mean is PyTorch's ``MultiLabelSoftMarginLoss``.)
+
+    Args:
+        logits: ``(B, N)``.
+        labels: multi-hot ``(B, N)``.
+
+    Returns:
+        A scalar, not negative.
+
+    Raises:
+        AttnBridgeError: if the shapes differ.
+
+    >>> import torch
+    >>> multi_label_soft_margin(torch.zeros(2, 3), torch.ones(2, 3))
+    tensor(0.6931)
+    """
+    if logits.shape != labels.shape:
+        raise AttnBridgeError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must have the same shape (B, N)"
+        )
+    return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
+
+
+class MultiLabelSoftMargin(nn.Module):
+    """:func:`multi_label_soft_margin` as a module."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`multi_label_soft_margin`."""
+        return multi_label_soft_margin(logits, labels)

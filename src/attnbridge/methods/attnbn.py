@@ -1,0 +1,182 @@
+"""Attention Bridging Network (Li, Zhang, Li, Li, Fu; ICCV 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.attention.class_maps import Normalise, SecondOrder, grad_cam, normalise_maps
+from attnbridge.data.sample import Batch
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
+from attnbridge.losses.attention import Reduction, Resolution, attention_constraint
+from attnbridge.losses.classification import multi_label_soft_margin
+from attnbridge.methods.base import Method
+from attnbridge.methods.discriminator import DomainDiscriminator
+
+
+class AttnBN(Method):
+    r"""Two streams, one network: source pictures with saliency guide the maps of target pictures.
+
+    .. math:: L_{ab} = \lambda_s L_{s-cl} + \lambda_{ac} L_{ac} + \lambda_t L_{t-cl} + \lambda_{adv} L_{adv}
+
+    (Equation 7.) Each loss is switched by its weight, so every row of Table 1 is a configuration; with
+    ``target_weight`` 0 the target's labels are not used, as in Tables 6 and 7. The discriminator is
+    trained jointly on detached features; its parameters get no gradient from :math:`L_{adv}`.
+
+    Args:
+        source_weight: :math:`\lambda_s`; the paper's 1.
+        attention_weight: :math:`\lambda_{ac}`; the paper has 2 for maps of its scale.
+        target_weight: :math:`\lambda_t`; the paper's 1.
+        adversarial_weight: :math:`\lambda_{adv}`; the paper has 0.001.
+        normalise: of the map before it meets the saliency.
+        resolution: where map and saliency meet.
+        reduction: of the squared difference over positions.
+        second_order: whether :math:`L_{ac}` reaches the head through the map's channel weights.
+        discriminator_input: ``features`` of the observed layer, or the ``evidence``: the class maps of all
+            classes before the ReLU.
+        discriminator_width: channels of the discriminator's first convolution.
+        discriminator_projection: channels of the 1x1 convolution before its up-sampling; null is the
+            paper's discriminator.
+        discriminator_spectral: spectral normalisation of the discriminator.
+        discriminator_lr: of its Adam, betas (0.9, 0.99).
+        options: everything of :class:`~attnbridge.methods.base.Method`.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        source_weight: float = 1.0,
+        attention_weight: float = 10.0,
+        target_weight: float = 1.0,
+        adversarial_weight: float = 0.001,
+        normalise: Normalise = "none",
+        resolution: Resolution = "map",
+        reduction: Reduction = "mean",
+        second_order: SecondOrder = "auto",
+        discriminator_input: Literal["features", "evidence"] = "features",
+        discriminator_width: int = 64,
+        discriminator_projection: int | None = 32,
+        discriminator_spectral: bool = False,
+        discriminator_lr: float = 1e-4,
+        **options: Any,
+    ) -> None:
+        super().__init__(classes, **options)
+        self.automatic_optimization = False  # two optimisers
+        self.source_weight, self.target_weight = source_weight, target_weight
+        self.attention_weight, self.adversarial_weight = attention_weight, adversarial_weight
+        self.normalise: Normalise = normalise
+        self.resolution: Resolution = resolution
+        self.reduction: Reduction = reduction
+        self.second_order: SecondOrder = second_order
+        self.discriminator_input = discriminator_input
+        self.discriminator_lr = discriminator_lr
+        self.discriminator: DomainDiscriminator | None = None
+        wants_source = source_weight or attention_weight or adversarial_weight
+        self.streams = tuple(
+            name
+            for name, wanted in (("source", wants_source), ("target", target_weight or adversarial_weight))
+            if wanted
+        )
+        if not self.streams:
+            raise AttnBridgeError("all loss weights are 0; there is nothing to learn")
+        if adversarial_weight:
+            channels = self.channels if discriminator_input == "features" else len(self.classes)
+            self.discriminator = DomainDiscriminator(
+                channels,
+                width=discriminator_width,
+                projection=discriminator_projection if discriminator_input == "features" else None,
+                spectral=discriminator_spectral,
+            )
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "source/classification": self.source_weight,
+            "source/attention": self.attention_weight,
+            "target/classification": self.target_weight,
+            "target/adversarial": self.adversarial_weight,
+        }
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        images = torch.cat([batch[name]["image"] for name in self.streams])
+        logits, features = self.look(images)
+        count = len(batch["source"]["image"]) if "source" in self.streams else 0
+        losses: dict[str, Tensor] = {}
+        if self.source_weight:
+            losses["source/classification"] = multi_label_soft_margin(logits[:count], batch["source"]["labels"])
+        if self.attention_weight:
+            losses["source/attention"] = self._attention(logits, features, batch["source"])
+        if self.target_weight:
+            losses["target/classification"] = multi_label_soft_margin(logits[count:], batch["target"]["labels"])
+        if self.discriminator is not None:
+            losses |= self._adversary(self.discriminator, logits, features, count)
+        return losses
+
+    def _attention(self, logits: Tensor, features: Tensor, source: Batch) -> Tensor:
+        """L_ac on the source pictures, for the one class of each."""
+        if "saliency" not in source:
+            raise AttnBridgeError(
+                "the attention constraint needs saliency maps of the source pictures; give `data.saliency`, "
+                "or set `attention_weight: 0`"
+            )
+        classes = source["labels"].argmax(1)
+        padded = F.pad(classes, (0, len(logits) - len(classes)))  # the target's maps are not asked for
+        maps = grad_cam(features, logits, padded, second_order=self.second_order, spatial=self.spatial)
+        maps = maps[: len(classes), 0]
+        self.log("maps/source_max", maps.detach().amax(), on_step=False, on_epoch=True, batch_size=1)
+        maps = normalise_maps(maps, self.normalise)
+        return attention_constraint(
+            maps, source["saliency"], resolution=self.resolution, reduction=self.reduction
+        )
+
+    def _adversary(
+        self, discriminator: DomainDiscriminator, logits: Tensor, features: Tensor, count: int
+    ) -> dict[str, Tensor]:
+        """L_adv through a frozen discriminator, and L_d on detached features."""
+        features = self.spatial(features)
+        if self.discriminator_input == "evidence":
+            features = torch.einsum("nc,bchw->bnhw", self.network.get_classifier().weight, features)
+        with _frozen(discriminator):
+            fooled = adversarial_loss(discriminator(features[count:]))
+        told = discriminator(features.detach())
+        return {
+            "target/adversarial": fooled,
+            "discriminator": discriminator_loss(told[:count], told[count:]),
+        }
+
+    def training_step(self, batch: dict[str, Batch], _index: int) -> None:  # type: ignore[override]
+        optimizers = self.optimizers(use_pl_optimizer=True)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        total = self.total(self.losses(batch))  # one backward pass: L_d and L_ab share no parameter
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(total)
+        for optimizer in optimizers:
+            optimizer.step()
+        self.lr_schedulers().step()
+
+    def configure_optimizers(self) -> Any:
+        network = self.make_optimizer()
+        if self.discriminator is None:
+            return network
+        adam = torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
+        return [network, {"optimizer": adam}]
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Record no gradient to the module's parameters; gradients still flow through it to its input."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

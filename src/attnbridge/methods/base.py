@@ -1,0 +1,175 @@
+"""What every method shares: named losses, weighed, summed and logged; maps of all classes in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from attnbridge.attention.backbones import build_backbone, freeze
+from attnbridge.attention.class_maps import grad_cam
+from attnbridge.attention.observe import observe
+from attnbridge.data.sample import Batch
+from attnbridge.errors import AttnBridgeError
+
+OptimizerName = Literal["adamw", "sgd"]
+Schedule = Literal["one_cycle", "step", "constant"]
+
+
+class Prediction(TypedDict):
+    """What a method says of a batch.
+
+    Attributes:
+        scores: probability of each class, ``(B, N)``.
+        maps: class map of each class, ``(B, N, h, w)``, not negative, at the features' resolution.
+    """
+
+    scores: Tensor
+    maps: Tensor
+
+
+class Method(LightningModule):
+    """A classifier that is trained by a weighted sum of named losses.
+
+    A method defines :meth:`losses` and :attr:`weights`; everything else is here.
+
+    Args:
+        classes: class names in index order.
+        backbone: timm model name.
+        weights: ``imagenet``, ``none``, or a state dict's path.
+        stride: image pixels per feature position.
+        layer: layer to look at; default: the last spatial features.
+        frozen: names of modules that are not trained.
+        batch_norm: ``frozen`` keeps ImageNet's statistics; ``train`` updates them with each batch.
+        image_size: side of the pictures in pixels; set from the data.
+        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        lr: learning rate of the head.
+        backbone_lr: learning rate of the backbone, as a multiple of ``lr``.
+        weight_decay: of all trained parameters.
+        schedule: ``one_cycle`` over the whole run; ``step``: a tenth after two thirds of the run, as in
+            AttnBN; ``constant``.
+    """
+
+    streams: tuple[str, ...] = ("source", "target")
+    """Which training pictures the method wants; the data module leaves the others unread."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        backbone: str = "tf_efficientnet_lite0",
+        weights: str = "imagenet",
+        stride: int | None = 16,
+        layer: str | None = None,
+        frozen: Sequence[str] = (),
+        batch_norm: Literal["frozen", "train"] = "frozen",
+        image_size: int = 224,
+        optimizer: OptimizerName = "adamw",
+        lr: float = 3e-3,
+        backbone_lr: float = 0.5,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        built = build_backbone(
+            backbone, len(self.classes), weights=weights, stride=stride, layer=layer, image_size=image_size
+        )
+        self.network = built.network
+        self.spatial = built.maps
+        self.channels = built.channels
+        self.layer = built.layer
+        self.register_buffer("mean", torch.tensor(built.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(built.std).view(3, 1, 1), persistent=False)
+        self._still = freeze(self.network, frozen)
+        if batch_norm == "frozen":
+            self._still += [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.optimizer_name: OptimizerName = optimizer
+        self.lr, self.backbone_lr, self.weight_decay = lr, backbone_lr, weight_decay
+        self.schedule: Schedule = schedule
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of each loss by name; a loss that is not named has weight 1."""
+        return {}
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        """The named losses of a batch, unweighted scalars. ``batch`` maps a stream's name to its batch."""
+        raise NotImplementedError
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, N)`` and the layer's features, as it gives them, of images in [0, 1]."""
+        seen = observe(self.network, (images - self.mean) / self.std, self.layer)
+        return seen.logits, seen.features[self.layer]
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """Weigh, sum and log."""
+        weights = self.loss_weights
+        weighted = {name: weights.get(name, 1.0) * loss for name, loss in losses.items()}
+        values = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        values |= {f"weighted/{name}": loss.detach() for name, loss in weighted.items()}
+        size = len(next(iter(losses.values())).shape) + 1
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=size)
+        total = torch.stack(list(weighted.values())).sum()
+        if not torch.isfinite(total.detach()):
+            bad = [name for name, loss in losses.items() if not torch.isfinite(loss.detach())]
+            raise AttnBridgeError(f"the loss {', '.join(bad) or 'total'} is not finite; lower the learning rate")
+        self.log("loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def training_step(self, batch: dict[str, Batch], _index: int) -> Tensor:
+        return self.total(self.losses(batch))
+
+    def predict_batch(self, images: Tensor) -> Prediction:
+        """Scores and the maps of all classes of images in [0, 1]; leaves no graph behind."""
+        with torch.no_grad():
+            logits, features = self.look(images)
+            classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+            maps = grad_cam(features, logits, classes, second_order="off", spatial=self.spatial)
+        return {"scores": logits.detach().sigmoid(), "maps": maps.detach()}
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Prediction:
+        return self.predict_batch(batch["image"])
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def train(self, mode: bool = True) -> Method:
+        super().train(mode)
+        for module in getattr(self, "_still", ()):
+            module.eval()
+        return self
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The head at ``lr``, the rest of the network at ``lr * backbone_lr``."""
+        head = {id(p) for p in self.network.get_classifier().parameters()}
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if id(p) in head], "lr": self.lr},
+            {"params": [p for p in trained if id(p) not in head], "lr": self.lr * self.backbone_lr},
+        ]
+
+    def make_optimizer(self) -> dict[str, Any]:
+        """The network's optimiser and its schedule, as Lightning wants them."""
+        groups = self.parameter_groups()
+        optimizer: Optimizer
+        if self.optimizer_name == "adamw":
+            optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if self.schedule == "one_cycle":
+            rates = [group["lr"] for group in groups]
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1)
+        elif self.schedule == "step":
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, steps * 2 // 3)], gamma=0.1)
+        else:
+            scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_optimizers(self) -> Any:
+        return self.make_optimizer()

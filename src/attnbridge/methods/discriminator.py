@@ -1,0 +1,55 @@
+"""The domain discriminator of AttnBN: fully convolutional, on up-sampled features."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+class DomainDiscriminator(nn.Module):
+    """Five 4x4 convolutions of stride 2 on features enlarged five times; one logit per patch.
+
+    The paper (Li et al., ICCV 2019) names a DCGAN-like, fully convolutional network on features
+    up-sampled by 5; widths 64-128-256-512-1, LeakyReLU 0.2 and no batch norm are AdaptSegNet's (Tsai et
+    al., CVPR 2018).
+
+    Args:
+        channels: channels of the features.
+        width: channels of the first convolution; doubled three times.
+        projection: channels of a 1x1 convolution before the up-sampling, which saves most of the cost;
+            ``None`` is the paper's discriminator.
+        upsample: factor of the up-sampling.
+        spectral: bound the Lipschitz constant of each convolution by spectral normalisation (Miyato et
+            al., ICLR 2018).
+
+    >>> import torch
+    >>> DomainDiscriminator(16, width=8)(torch.zeros(2, 16, 14, 14)).shape
+    torch.Size([2, 1, 2, 2])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        projection: int | None = 32,
+        upsample: int = 5,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        norm = spectral_norm if spectral else lambda layer: layer
+        self.project = norm(nn.Conv2d(channels, projection, 1)) if projection else nn.Identity()
+        widths = [projection or channels, width, width * 2, width * 4, width * 8]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            layers += [norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, norm(nn.Conv2d(widths[-1], 1, 4, stride=2, padding=1)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of "source", ``(B, 1, h, w)``, from features ``(B, C, H, W)``; 14x14 gives 2x2."""
+        enlarged = F.interpolate(
+            self.project(features), scale_factor=self.upsample, mode="bilinear", align_corners=False
+        )
+        return self.layers(enlarged)  # type: ignore[no-any-return]
