@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from timm.layers import ClassifierHead
+from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, find_layer, prefix_tokens, to_maps
@@ -74,7 +75,8 @@ def build_backbone(
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
     network = _create(name, num_classes, weights, stride, image_size)
-    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    cfg: Any = network.pretrained_cfg
+    mean, std = cfg["mean"], cfg["std"]
     if weights == "imagenet" and name in PACKAGED:
         load_packaged(network, name)
         mean, std = PACKAGED[name].mean, PACKAGED[name].std
@@ -89,7 +91,7 @@ def build_backbone(
 
 def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: int) -> nn.Module:
     hub = weights == "imagenet" and name not in PACKAGED
-    options: dict[str, object] = {"num_classes": num_classes, "pretrained": hub}
+    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": hub}
     if name.startswith("vgg"):
         return _create_vgg(name, num_classes, stride, hub)
     if name.startswith(("vit_", "deit", "swin")):
@@ -117,7 +119,7 @@ def _create_vgg(name: str, num_classes: int, stride: int | None, hub: bool) -> n
     if stride not in (16, 32, None):
         raise AttnBridgeError(f"backbone {name!r} can have a stride of 16 or 32, not {stride}")
     network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=hub)
-    features = list(network.features)
+    features = list(network.get_submodule("features").children())
     network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
     network.pre_logits = nn.Identity()
     network.head = ClassifierHead(512, num_classes)
@@ -125,10 +127,11 @@ def _create_vgg(name: str, num_classes: int, stride: int | None, hub: bool) -> n
 
 
 def _drop_dilation(network: nn.Module) -> None:
-    """timm trades a dropped stride for dilation; undo the dilation, which costs time and gains nothing here."""
+    """timm trades a dropped stride for dilation; undo the dilation, which only costs time here."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
-            module.padding = tuple(p // d for p, d in zip(module.padding, module.dilation, strict=True))
+            padding: Any = module.padding
+            module.padding = (padding[0] // module.dilation[0], padding[1] // module.dilation[1])
             module.dilation = (1, 1)
 
 

@@ -86,7 +86,8 @@ def to_maps(features: Tensor, prefix: int = 0, channels_last: bool = False) -> T
     if features.ndim == 3:
         side = round((features.shape[1] - prefix) ** 0.5)
         if side * side + prefix == features.shape[1]:
-            return features[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+            grid = features[:, prefix:].transpose(1, 2)
+            return grid.reshape(*grid.shape[:2], side, side)
     raise AttnBridgeError(
         f"features of shape {tuple(features.shape)} are no maps; expected (B, C, H, W), or tokens (B, T, C) "
         f"with T = {prefix} + a square number"

@@ -70,9 +70,7 @@ def observe(
 
 
 @contextmanager
-def _hooks(
-    network: nn.Module, names: Sequence[str], features: dict[str, Tensor], trunk_graph: bool
-) -> Iterator[None]:
+def _hooks(network: nn.Module, names: Sequence[str], features: dict[str, Tensor], trunk_graph: bool) -> Iterator[None]:
     modules = dict(network.named_modules())
     handles = []
     try:
@@ -89,9 +87,7 @@ def _hooks(
 def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool) -> Any:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
         if not isinstance(output, Tensor):
-            raise AttnBridgeError(
-                f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it"
-            )
+            raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
         if name in features:
             raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
         if trunk_graph or features:  # a later layer already lies in the graph that the first one began

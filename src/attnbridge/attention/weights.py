@@ -167,12 +167,12 @@ def load_file(network: nn.Module, path: Path) -> None:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors
 
-            state = load_safetensors(path)
+            loaded: Any = load_safetensors(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise AttnBridgeError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
-    state = state.get("state_dict", state)
+    state: State = loaded.get("state_dict", loaded)
     own = network.state_dict()
     fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
     _fill(network, fits, str(path))

@@ -8,77 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
-from attnbridge.data.folders import Record
+from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.sample import Sample
 from attnbridge.errors import AttnBridgeError
-
-
-def load_picture(path: Path, mode: str = "RGB") -> Image.Image:
-    """Decode a picture completely.
-
-    Args:
-        path: the file.
-        mode: PIL mode to convert to; ``"P"`` keeps palette indices as they are stored.
-
-    Raises:
-        AttnBridgeError: if the file is missing, not a picture, or truncated.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy() if mode == "P" else image.convert(mode)
-    except FileNotFoundError:
-        raise AttnBridgeError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise AttnBridgeError(
-            f"{path}: cannot be read as a picture ({error}); replace the file or take it out of the dataset"
-        ) from None
-
-
-def check_record(record: Record) -> None:
-    """Open a record's files without decoding all of them; raise on what training would stumble over.
-
-    A JPEG that lacks its end marker is decoded to make sure. Cost: about 0.1 ms a file.
-
-    Raises:
-        AttnBridgeError: for a corrupt or truncated picture, or a saliency map or mask of another size.
-    """
-    size = _checked_size(record.image)
-    for what, path in (("saliency map", record.saliency), ("mask", record.mask)):
-        if path is not None and _checked_size(path) != size:
-            raise AttnBridgeError(
-                f"{path}: the {what} is {_text(_checked_size(path))} pixels, but its picture {record.image} "
-                f"is {_text(size)}; make them the same size"
-            )
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _checked_size(path: Path) -> tuple[int, int]:
-    try:
-        with path.open("rb") as handle:
-            handle.seek(0, 2)
-            length = handle.tell()
-            handle.seek(max(0, length - 64))
-            tail = handle.read()
-            handle.seek(0)
-            with Image.open(handle) as image:
-                size, kind = image.size, image.format
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        load_picture(path)
-        raise AttnBridgeError(f"{path}: cannot be read as a picture") from None
-    marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
-    if marker is not None and marker not in tail:
-        load_picture(path)
-    return size
 
 
 class PictureDataset(Dataset[Sample]):
@@ -160,8 +97,8 @@ class PictureDataset(Dataset[Sample]):
 def _same_size(tensor: torch.Tensor, size: tuple[int, ...], path: Path) -> torch.Tensor:
     if tuple(tensor.shape[-2:]) != size:
         raise AttnBridgeError(
-            f"{path}: is {tensor.shape[-1]}x{tensor.shape[-2]} pixels, but its picture is {size[1]}x{size[0]}; "
-            "make them the same size"
+            f"{path}: is {tensor.shape[-1]}x{tensor.shape[-2]} pixels, but its picture is "
+            f"{size[1]}x{size[0]}; make them the same size"
         )
     return tensor
 
@@ -176,4 +113,18 @@ class EpochSampler(DistributedSampler[Sample]):
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         seeds = torch.randint(2**31, (len(self.dataset),), generator=generator)  # type: ignore[arg-type]
-        return ((int(i), int(seeds[int(i)])) for i in super().__iter__())
+        order: Iterator[Any] = super().__iter__()
+        return ((int(i), int(seeds[int(i)])) for i in order)
+
+
+class ShardSampler(DistributedSampler[Sample]):
+    """Every index once, in order, over all processes together; none is repeated to make shares equal.
+
+    Scores over several processes are then those of one.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]

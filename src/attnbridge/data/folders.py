@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, check_record
 from attnbridge.errors import AttnBridgeError, unknown
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class Record:
-    """Where one picture lies and what is known of it; nothing is opened yet.
-
-    Attributes:
-        id: path relative to the dataset's root, with forward slashes.
-        image: the picture.
-        classes: indices of the classes in it, from 0.
-        saliency: its saliency map (8-bit grey), if any.
-        mask: its label mask (0 background, 1..N, 255 ignored), if any.
-    """
-
-    id: str
-    image: Path
-    classes: tuple[int, ...]
-    saliency: Path | None = None
-    mask: Path | None = None
 
 
 def list_images(folder: Path) -> list[Path]:
     """All pictures directly in ``folder``, sorted by name; hidden files are passed over."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def class_names(root: Path) -> list[str]:
@@ -165,3 +142,26 @@ def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, t
         if cell not in ("0", "1"):
             raise AttnBridgeError(f"{where}: expected 0 or 1, found {cell!r}")
     return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))
+
+
+def scan_pair(source: Path, target: Path, saliency: Path | None, split: str) -> list[Record]:
+    """List and check the records of one split of a source/target pair.
+
+    Args:
+        source: class folders; they name the classes.
+        target: folder of the splits ``train``, ``val`` and ``test``.
+        saliency: maps of the source pictures.
+        split: ``source``, ``train``, ``val`` or ``test``; only the last two come with masks.
+
+    Raises:
+        AttnBridgeError: see :func:`scan_class_folders`, :func:`scan_multi_label`,
+            :func:`attnbridge.data.pictures.check_record`.
+    """
+    classes = class_names(source)
+    if split == "source":
+        records = scan_class_folders(source, classes, saliency)
+    else:
+        records = scan_multi_label(target / split, classes, masks=split != "train")
+    for record in records:
+        check_record(record)
+    return records

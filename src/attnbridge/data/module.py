@@ -7,11 +7,12 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from attnbridge.data.dataset import EpochSampler, PictureDataset, check_record
-from attnbridge.data.folders import Record, class_names, scan_class_folders, scan_multi_label
-from attnbridge.data.sample import Batch, collate
+from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
+from attnbridge.data.folders import class_names, scan_pair
+from attnbridge.data.pictures import Record
+from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.data.transforms import eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
 
@@ -51,13 +52,7 @@ class BridgeData(LightningDataModule):
 
     def records(self, split: str) -> list[Record]:
         """The records of ``source``, ``train``, ``val`` or ``test``, listed and checked."""
-        if split == "source":
-            found = scan_class_folders(self.source, self.classes, self.saliency)
-        else:
-            found = scan_multi_label(self.target / split, self.classes, masks=split != "train")
-        for record in found:
-            check_record(record)
-        return found
+        return scan_pair(self.source, self.target, self.saliency, split)
 
     def has_test(self) -> bool:
         """Whether the target has a test split."""
@@ -69,25 +64,22 @@ class BridgeData(LightningDataModule):
         All streams are as long as the longer domain, so an epoch has the same number of steps whichever
         losses are on; the shorter domain starts over.
         """
-        streams = getattr(self.trainer.lightning_module, "streams", ("source", "target"))
+        trainer = self.trainer
+        module = trainer.lightning_module if trainer is not None else None
+        streams = getattr(module, "streams", ("source", "target"))
+        processes = self._processes()
         records = {"source": self.records("source"), "target": self.records("train")}
         length = max(len(found) for found in records.values())
-        if length < self.batch_size * self.trainer.world_size:
+        if length < self.batch_size * processes[0]:
             raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size} on {self.trainer.world_size} process(es), but the "
+                f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but the "
                 f"larger domain has only {length} pictures; make it smaller"
             )
         loaders = {}
         for number, name in enumerate(streams):
-            dataset = PictureDataset(
-                records[name], len(self.classes), name, train_transform(self.image_size), length
-            )
-            loaders[name] = self._loader(dataset, EpochSampler(
-                dataset,
-                num_replicas=self.trainer.world_size,
-                rank=self.trainer.global_rank,
-                seed=self.seed * 10 + number,
-            ))
+            dataset = PictureDataset(records[name], len(self.classes), name, train_transform(self.image_size), length)
+            sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
+            loaders[name] = self._loader(dataset, sampler, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -96,18 +88,27 @@ class BridgeData(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("test")
 
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        dataset = PictureDataset(
-            self.records(split), len(self.classes), "target", eval_transform(self.image_size)
-        )
-        return self._loader(dataset)
+    def samples(self, split: str, count: int) -> list[Sample]:
+        """The first ``count`` samples of ``val`` or ``test`` that show a class, as evaluation sees them."""
+        records = [r for r in self.records(split) if r.classes][:count]
+        dataset = PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size))
+        return [dataset[i] for i in range(len(records))]
 
-    def _loader(self, dataset: PictureDataset, sampler: EpochSampler | None = None) -> DataLoader[Any]:
+    def _processes(self) -> tuple[int, int]:
+        """Number of processes and which one this is."""
+        trainer = self.trainer
+        return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        dataset = PictureDataset(self.records(split), len(self.classes), "target", eval_transform(self.image_size))
+        return self._loader(dataset, ShardSampler(dataset, *self._processes()), drop_last=False)
+
+    def _loader(self, dataset: PictureDataset, sampler: Sampler[Any], drop_last: bool) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            drop_last=sampler is not None,
+            drop_last=drop_last,
             num_workers=self.workers,
             collate_fn=collate,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from attnbridge.data.cache import cache_dir, run_program
-from attnbridge.data.dataset import load_picture
+from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 
 CATALOGUE = Path(__file__).with_name("photos.json")

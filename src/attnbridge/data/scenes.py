@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attnbridge.data.dataset import load_picture
 from attnbridge.data.folders import class_names, list_images
+from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 
 VERSION = 1  # of the pictures: raise it when the same arguments give other pictures
@@ -46,6 +46,8 @@ class SceneSpec:
             first object's class; validation and test know no typical backgrounds.
         source_photos: share of the source pictures that lie on a photographed background; the others
             lie on a plain colour.
+        background_crop: smallest and largest side of the square cut from a background, as a share of the
+            background's shorter side.
         source_scale: shortest and longest object side in the source, as a share of the picture's side.
         target_scale: the same in the target.
         seed: of everything drawn.
@@ -59,13 +61,18 @@ class SceneSpec:
     objects: tuple[int, int] = (1, 3)
     context_bias: float = 0.9
     source_photos: float = 0.5
+    background_crop: tuple[float, float] = (0.4, 1.0)
     source_scale: tuple[float, float] = (0.5, 0.9)
     target_scale: tuple[float, float] = (0.3, 0.65)
     seed: int = 0
 
 
 def compose(
-    cutouts: Path, backgrounds: Path, out: Path, spec: SceneSpec | None = None, progress: Progress | None = None
+    cutouts: Path,
+    backgrounds: Path,
+    out: Path,
+    spec: SceneSpec | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the two domains to ``out``, or leave it alone if it holds just these already.
 
@@ -195,9 +202,7 @@ class Composer:
         hidden = [int((mask[max(0, y) : y + h, max(0, x) : x + w] > 0).sum()) for x, y in positions]
         return positions[int(np.argmin(hidden))]
 
-    def _cutout(
-        self, label: int, split: str, scale: tuple[float, float], rng: np.random.Generator
-    ) -> Image.Image:
+    def _cutout(self, label: int, split: str, scale: tuple[float, float], rng: np.random.Generator) -> Image.Image:
         """A random cut-out of the class: turned a little, flipped, scaled, cropped to its alpha."""
         image = self._open(_pick(self.cutouts[self.classes[label]][split], rng), "RGBA")
         image = image.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BICUBIC, expand=True)
@@ -205,12 +210,14 @@ class Composer:
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         factor = rng.uniform(*scale) * self.spec.size / max(image.size)
-        return image.resize(tuple(max(4, round(s * factor)) for s in image.size), Image.Resampling.LANCZOS)
+        return image.resize(
+            (max(4, round(image.width * factor)), max(4, round(image.height * factor))), Image.Resampling.LANCZOS
+        )
 
     def _background(self, path: Path, rng: np.random.Generator) -> Image.Image:
-        """A random square of the photograph, between 40% and all of its shorter side."""
+        """A random square of the background."""
         image = self._open(path, "RGB")
-        side = int(min(image.size) * rng.uniform(0.4, 1.0))
+        side = int(min(image.size) * rng.uniform(*self.spec.background_crop))
         x, y = (int(rng.integers(0, s - side + 1)) for s in image.size)
         box = (x, y, x + side, y + side)
         return image.resize((self.spec.size, self.spec.size), Image.Resampling.BILINEAR, box=box)

@@ -26,4 +26,3 @@ def train_transform(size: int, scale: tuple[float, float] = (0.5, 1.0)) -> v2.Tr
 def eval_transform(size: int) -> v2.Transform:
     """Resize to ``size`` x ``size`` pixels, aspect ratio not kept, so that every pixel is scored."""
     return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToDtype(torch.float32, scale=True)])
-

@@ -50,7 +50,7 @@ def attention_constraint(
     saliency = saliency.to(maps.dtype)
     if maps.shape != saliency.shape:
         if resolution == "map":
-            saliency = F.adaptive_avg_pool2d(saliency, maps.shape[-2:])
+            saliency = F.adaptive_avg_pool2d(saliency, (maps.shape[1], maps.shape[2]))
         else:
             size = saliency.shape[-2:]
             maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]

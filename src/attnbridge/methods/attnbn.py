@@ -129,11 +129,16 @@ class AttnBN(Method):
         padded = F.pad(classes, (0, len(logits) - len(classes)))  # the target's maps are not asked for
         maps = grad_cam(features, logits, padded, second_order=self.second_order, spatial=self.spatial)
         maps = maps[: len(classes), 0]
-        self.log("maps/source_max", maps.detach().amax(), on_step=False, on_epoch=True, batch_size=1)
-        maps = normalise_maps(maps, self.normalise)
-        return attention_constraint(
-            maps, source["saliency"], resolution=self.resolution, reduction=self.reduction
+        self.log(
+            "maps/source_max",
+            maps.detach().amax(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=True,
         )
+        maps = normalise_maps(maps, self.normalise)
+        return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
     def _adversary(
         self, discriminator: DomainDiscriminator, logits: Tensor, features: Tensor, count: int
@@ -141,7 +146,8 @@ class AttnBN(Method):
         """L_adv through a frozen discriminator, and L_d on detached features."""
         features = self.spatial(features)
         if self.discriminator_input == "evidence":
-            features = torch.einsum("nc,bchw->bnhw", self.network.get_classifier().weight, features)
+            head: Any = self.network.get_classifier()  # type: ignore[operator]
+            features = torch.einsum("nc,bchw->bnhw", head.weight, features)
         with _frozen(discriminator):
             fooled = adversarial_loss(discriminator(features[count:]))
         told = discriminator(features.detach())
@@ -159,7 +165,8 @@ class AttnBN(Method):
         self.manual_backward(total)
         for optimizer in optimizers:
             optimizer.step()
-        self.lr_schedulers().step()
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
 
     def configure_optimizers(self) -> Any:
         network = self.make_optimizer()

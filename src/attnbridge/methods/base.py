@@ -74,7 +74,7 @@ class Method(LightningModule):
         schedule: Schedule = "one_cycle",
     ) -> None:
         super().__init__()
-        self.classes = tuple(classes)
+        self.classes, self.image_size = tuple(classes), image_size
         built = build_backbone(
             backbone, len(self.classes), weights=weights, stride=stride, layer=layer, image_size=image_size
         )
@@ -82,6 +82,8 @@ class Method(LightningModule):
         self.spatial = built.maps
         self.channels = built.channels
         self.layer = built.layer
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(built.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(3, 1, 1), persistent=False)
         self._still = freeze(self.network, frozen)
@@ -109,15 +111,15 @@ class Method(LightningModule):
         """Weigh, sum and log."""
         weights = self.loss_weights
         weighted = {name: weights.get(name, 1.0) * loss for name, loss in losses.items()}
+        total = torch.stack(list(weighted.values())).sum()
         values = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         values |= {f"weighted/{name}": loss.detach() for name, loss in weighted.items()}
-        size = len(next(iter(losses.values())).shape) + 1
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=size)
-        total = torch.stack(list(weighted.values())).sum()
+        once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
+        self.log_dict(values, **once)
+        self.log("loss", total.detach(), prog_bar=True, **once)
         if not torch.isfinite(total.detach()):
             bad = [name for name, loss in losses.items() if not torch.isfinite(loss.detach())]
             raise AttnBridgeError(f"the loss {', '.join(bad) or 'total'} is not finite; lower the learning rate")
-        self.log("loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
         return total
 
     def training_step(self, batch: dict[str, Batch], _index: int) -> Tensor:
@@ -145,7 +147,8 @@ class Method(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head at ``lr``, the rest of the network at ``lr * backbone_lr``."""
-        head = {id(p) for p in self.network.get_classifier().parameters()}
+        classifier: nn.Module = self.network.get_classifier()  # type: ignore[operator]
+        head = {id(p) for p in classifier.parameters()}
         trained = [p for p in self.network.parameters() if p.requires_grad]
         return [
             {"params": [p for p in trained if id(p) in head], "lr": self.lr},
@@ -173,3 +176,11 @@ class Method(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what rebuilds the network, and the random state, so that a resumed run goes on as it would."""
+        checkpoint["classes"], checkpoint["image_size"] = list(self.classes), self.image_size
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["random_state"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -43,7 +45,7 @@ class DomainDiscriminator(nn.Module):
         self.project = norm(nn.Conv2d(channels, projection, 1)) if projection else nn.Identity()
         widths = [projection or channels, width, width * 2, width * 4, width * 8]
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, norm(nn.Conv2d(widths[-1], 1, 4, stride=2, padding=1)))
 

@@ -28,9 +28,7 @@ def combine_maps(maps: Tensor, scores: Tensor, present: Tensor, thresholds: Tens
     """
     background = torch.zeros(len(maps), 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device)
     strength = (scores * present).to(maps.dtype)[:, :, None, None]
-    labels = [
-        torch.cat([background, strength * (maps > threshold)], dim=1).argmax(1) for threshold in thresholds
-    ]
+    labels = [torch.cat([background, strength * (maps > threshold)], dim=1).argmax(1) for threshold in thresholds]
     return torch.stack(labels).to(torch.uint8)
 
 

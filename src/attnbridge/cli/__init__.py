@@ -1,0 +1,148 @@
+"""The command line. Names and options are checked before torch is imported, so a typo is answered at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnbridge.cli.config import config_names, config_path, load_config
+from attnbridge.cli.schema import data_options, method_options, trainer_options
+from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.methods import METHODS
+
+DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
+VERBS = ("demo", "fit", "test", "predict", "benchmark", "list", "show", "init-config")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except AttnBridgeError as error:
+        print(f"attnbridge: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attnbridge: interrupted; a run is gone on with by --resume", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise unknown("command", words[0], VERBS, "see `attnbridge --help`")
+    parser = make_parser()
+    options, rest = parser.parse_known_args(words)
+    if rest and options.verb != "fit":
+        raise unknown(f"argument of {options.verb}:", rest[0], _flags(parser, options.verb))
+    if options.verb is None:
+        parser.print_help()
+        return 0
+    if options.verb in ("list", "show", "init-config"):
+        return {"list": _list, "show": _show, "init-config": _init_config}[options.verb](options)
+    return _run(options, rest)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The verbs and their arguments."""
+    parser = argparse.ArgumentParser("attnbridge", description=DESCRIPTION)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
+
+    demo = verbs.add_parser("demo", help="Grad-CAM against AttnBN on composed scenes, with a report")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results")
+    demo.add_argument(
+        "--pictures",
+        choices=("auto", "photos", "shapes"),
+        default="auto",
+        help="real cut-outs from Debian packages, or drawn ones; auto: photos where apt exists",
+    )
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--quick", action="store_true", help="a few small pictures, untrained: only to see it run")
+
+    fit = verbs.add_parser("fit", help="train a configuration, evaluate it and write a run folder")
+    fit.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
+    fit.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
+    fit.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    fit.epilog = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+
+    test = verbs.add_parser("test", help="score a run again, on its own or other data")
+    test.add_argument("run", type=Path, help="folder of a run")
+    test.add_argument("--target", type=Path, help="other target data, with val/ and test/")
+
+    predict = verbs.add_parser("predict", help="class maps as overlays and arrays, label scores as CSV")
+    predict.add_argument("run", type=Path, help="folder of a run")
+    predict.add_argument("pictures", type=Path, help="a picture or a folder of pictures")
+    predict.add_argument("--out", type=Path, required=True, help="folder to write")
+    predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
+
+    bench = verbs.add_parser("benchmark", help="a table of results over several seeds; resumes where it stopped")
+    bench.add_argument("name", choices=("scenes", "adaptation"), help="rows of Table 1, or of Table 6, on scenes")
+    bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
+    bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    bench.add_argument("--rows", nargs="+", help="only these rows")
+    bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto")
+
+    verbs.add_parser("list", help="methods and configurations")
+    show = verbs.add_parser("show", help="a configuration, or a method with all its options")
+    show.add_argument("name")
+    init = verbs.add_parser("init-config", help="print a configuration to start your own from")
+    init.add_argument("name")
+    return parser
+
+
+def _flags(parser: argparse.ArgumentParser, verb: str) -> list[str]:
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return [flag for action in subparsers.choices[verb]._actions for flag in action.option_strings]
+
+
+def _list(_: argparse.Namespace) -> int:
+    print("methods (attnbridge show NAME lists the options):")
+    for name, (module, class_name) in METHODS.items():
+        print(f"  {name:<22}{module}.{class_name}")
+    print("configurations (attnbridge fit NAME, attnbridge init-config NAME > mine.yaml):")
+    for name, line in config_names().items():
+        print(f"  {name:<22}{line}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    if options.name in config_names():
+        print(config_path(options.name).read_text(), end="")
+    if options.name in METHODS:
+        sections = {"model": method_options(options.name), "data": data_options()}
+        for section, known in sections.items():
+            for option in known.values():
+                default = f" = {option.default}" if option.default is not None else ""
+                print(f"--{section}.{option.name}: {option.annotation}{default}\n      {option.doc}")
+        print(f"--trainer.*: Lightning's Trainer: {', '.join(trainer_options())}")
+    elif options.name not in config_names():
+        raise unknown("name", options.name, [*METHODS, *config_names()], "see `attnbridge list`")
+    return 0
+
+
+def _init_config(options: argparse.Namespace) -> int:
+    print(config_path(options.name).read_text(), end="")
+    return 0
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> int:
+    """The verbs that compute: check what can be checked first, then import torch."""
+    if options.verb == "fit":
+        config = load_config(options.config, rest)
+        from attnbridge.cli.preflight import check_data
+
+        check_data(config)
+    warnings.filterwarnings("ignore", module="lightning")
+    from attnbridge.cli import verbs
+
+    if options.verb == "fit":
+        return verbs.fit(config, options.config, options.out, options.resume)
+    function = {
+        "demo": verbs.demo,
+        "test": verbs.test,
+        "predict": verbs.predict,
+        "benchmark": verbs.benchmark,
+    }
+    return function[options.verb](options)

@@ -1,0 +1,94 @@
+"""Configurations: YAML files, those of the package by name; overrides from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnbridge.cli.schema import check_config
+from attnbridge.errors import AttnBridgeError, unknown
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SUFFIXES = (".yaml", ".yml")
+
+
+def config_names() -> dict[str, str]:
+    """The package's configurations: name to the first line of its comment."""
+    found = {}
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        first = path.read_text().split("\n", 1)[0].lstrip("# ")
+        found[path.relative_to(CONFIGS).with_suffix("").as_posix()] = first
+    return found
+
+
+def config_path(name: str) -> Path:
+    """A configuration by the package's name for it, or a YAML file of the user's.
+
+    Raises:
+        AttnBridgeError: for a file that does not exist or a name that is none.
+    """
+    path = Path(name)
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise AttnBridgeError(f"{path}: no such configuration file; `attnbridge init-config attnbn` makes one")
+        return path
+    if name not in config_names():
+        raise unknown("configuration", name, config_names(), "see `attnbridge list`, or give a .yaml file")
+    return CONFIGS / f"{name}.yaml"
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a configuration, apply ``--section.option value`` overrides, and check every name in it.
+
+    Raises:
+        AttnBridgeError: for YAML that does not parse, or a name or value that cannot be.
+    """
+    path = config_path(name)
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise AttnBridgeError(f"{path}: is not YAML: {str(error).replace(chr(10), ' ')}") from None
+    if not isinstance(config, dict):
+        raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
+    for key, value in _pairs(overrides):
+        _set(config, key.split("."), value)
+    check_config(config, str(path) if path.parent != CONFIGS else f"configuration {name!r}")
+    return config
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """``["--a.b", "1", "--c=x"]`` becomes ``[("a.b", 1), ("c", "x")]``.
+
+    >>> _pairs(["--a.b", "1", "--c=x"])
+    [('a.b', 1), ('c', 'x')]
+    """
+    pairs = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise AttnBridgeError(f"unexpected argument {word!r}; options are written --section.option value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise AttnBridgeError(f"option --{key} lacks its value")
+            text = rest.pop(0)
+        pairs.append((key, _scalar(text)))
+    return pairs
+
+
+def _scalar(text: str) -> Any:
+    """A YAML value; numbers such as 1e-3, which YAML 1.1 takes for text, are numbers."""
+    try:
+        return float(text) if "e" in text.lower() and text[0] not in "[{" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text if not text.startswith(("[", "{")) else yaml.safe_load(text)
+
+
+def _set(config: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        config = config.setdefault(key, {}) if isinstance(config, dict) else {}
+    config[keys[-1]] = value

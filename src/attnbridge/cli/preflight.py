@@ -1,0 +1,38 @@
+"""What can be found wrong with a configuration's data before torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attnbridge.data.folders import scan_pair
+from attnbridge.errors import AttnBridgeError
+
+
+def check_data(config: dict[str, Any]) -> None:
+    """Look for the folders, list every split, open every picture's header; look for the weight file.
+
+    Raises:
+        AttnBridgeError: for the first thing that training would stumble over.
+    """
+    data = config.get("data") or {}
+    for name in ("source", "target"):
+        if not data.get(name):
+            raise AttnBridgeError(
+                f"data.{name} is not set; name the folder of the {name} domain in the configuration, or with "
+                f"--data.{name} FOLDER"
+            )
+    source, target = Path(data["source"]), Path(data["target"])
+    saliency = Path(data["saliency"]) if data.get("saliency") else None
+    model = config.get("model") or {}
+    if saliency is None and model.get("attention_weight", 1.0):
+        raise AttnBridgeError(
+            "data.saliency is not set, but the attention constraint needs a saliency map of each source "
+            "picture; name their folder, or set model.attention_weight to 0"
+        )
+    splits = ["source", "train", "val"] + (["test"] if (target / "test").is_dir() else [])
+    for split in splits:
+        scan_pair(source, target, saliency, split)
+    weights = model.get("weights", "imagenet")
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, `imagenet` or `none`")

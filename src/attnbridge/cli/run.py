@@ -1,0 +1,201 @@
+"""One run: a configuration becomes a folder with weights, scores, pictures and a report."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from attnbridge.cli.config import load_config
+from attnbridge.data.module import BridgeData
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
+from attnbridge.evaluation.pictures import to_uint8
+from attnbridge.evaluation.record import run_record, write_json
+from attnbridge.evaluation.scoring import Scores
+from attnbridge.methods import load_method
+from attnbridge.methods.base import Method
+
+Config = dict[str, Any]
+FIXED_THRESHOLD = 0.5
+
+
+class _CLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        parser.link_arguments("data.image_size", "model.image_size")
+
+
+def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeData, L.Trainer]:
+    """Method, data and trainer of a configuration; types are checked against the signatures.
+
+    Args:
+        config: checked by :func:`attnbridge.cli.config.load_config`.
+        folder: where the trainer logs; ``None`` for a trainer that only evaluates.
+
+    Raises:
+        AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
+    """
+    trainer = {"accelerator": "auto", "use_distributed_sampler": False, "enable_model_summary": False}
+    if folder is not None:
+        logger = CSVLogger(folder.parent, name=folder.name, version="")
+    try:
+        cli = _CLI(
+            load_method(config["method"]),
+            BridgeData,
+            run=False,
+            save_config_callback=None,
+            seed_everything_default=config.get("seed", 0),
+            trainer_defaults={**trainer, "logger": logger if folder is not None else False},
+            parser_kwargs={"exit_on_error": False},
+            args={
+                "model": config.get("model") or {},
+                "data": {"seed": config.get("seed", 0), **(config.get("data") or {})},
+                "trainer": config.get("trainer") or {},
+            },
+        )
+    except ArgumentError as error:
+        raise AttnBridgeError(f"the configuration is not valid: {error}") from None
+    return cli.model, cli.datamodule, cli.trainer
+
+
+def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Train and evaluate; returns the content of ``run.json``.
+
+    Args:
+        config: checked by :func:`attnbridge.cli.config.load_config`.
+        folder: the run's folder; must not hold another run, unless it is to be resumed.
+        resume: go on from ``checkpoints/last.ckpt``, if there is one.
+
+    Raises:
+        AttnBridgeError: if the folder holds a run already, or the configuration or data are not valid.
+    """
+    main = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if main and (folder / "config.yaml").exists() and not resume:
+        raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    method, data, trainer = build(config, folder)
+    if config.get("after"):
+        _start_from(method, _first_stage(config, folder, resume))
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    settings = config.get("evaluation") or {}
+    scores = Scores(len(data.classes), settings.get("score_threshold", 0.5))
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        scores,
+        AttentionGallery(folder, data.samples("val", PICTURES), method.classes),
+        ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
+    ]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    start = time.perf_counter()
+    trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    result = evaluate(method, data, trainer, scores, settings.get("threshold", FIXED_THRESHOLD))
+    content = {
+        "name": config.get("name", config["method"]),
+        "seed": config.get("seed", 0),
+        "seconds": round(seconds, 1),
+        "scores": result,
+        "classes": list(method.classes),
+        "protocol": protocol(config, data),
+        **run_record(),
+    }
+    if trainer.is_global_zero:
+        save_examples(method, data, folder)
+        write_json(folder / "run.json", content)
+    return content
+
+
+def evaluate(method: Method, data: BridgeData, trainer: L.Trainer, scores: Scores, fixed: float) -> dict[str, Any]:
+    """Choose the threshold on validation, score the test split; see :meth:`Scores.result`."""
+    trainer.validate(method, data, verbose=False)
+    if data.has_test():
+        trainer.test(method, data, verbose=False)
+    else:  # said in the protocol: the numbers are then those of the split that chose the threshold
+        scores.iou["test"] = scores.iou["val"]
+        scores.average_precision["test"] = scores.average_precision["val"]
+    return scores.result(fixed)
+
+
+def protocol(config: Config, data: BridgeData) -> dict[str, Any]:
+    """How the numbers were made, in words, to stand beside them."""
+    settings = config.get("evaluation") or {}
+    split = "test" if data.has_test() else "val"
+    return {
+        "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
+        "split": split,
+        "threshold": "relative to each map's maximum; chosen on val" + (" (the same split)" if split == "val" else ""),
+        "fixed_threshold": settings.get("threshold", FIXED_THRESHOLD),
+        "predicted": f"a class is predicted where its probability exceeds {settings.get('score_threshold', 0.5)}",
+        "resolution": f"pictures and masks at {data.image_size} pixels, one scale, no flip, no post-processing",
+        "overlap": "where maps of several classes exceed the threshold the class with the larger score wins",
+    }
+
+
+def save_examples(method: Method, data: BridgeData, folder: Path) -> None:
+    """Keep the pictures, truth, scores and maps of eight test pictures, for reports."""
+    samples = data.samples("test" if data.has_test() else "val", PICTURES)
+    np.savez_compressed(
+        folder / "examples.npz",
+        images=np.stack([to_uint8(sample["image"]) for sample in samples]),
+        masks=np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples]),
+        labels=np.stack([sample["labels"].numpy() for sample in samples]),
+        **look_at(method, samples),
+    )
+
+
+def load_run(folder: Path) -> tuple[Config, Method]:
+    """The configuration and the trained method of a run's folder.
+
+    Raises:
+        AttnBridgeError: if it is no run, or has no checkpoint.
+    """
+    path, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    for needed in (path, checkpoint):
+        if not needed.is_file():
+            raise AttnBridgeError(f"{needed}: no such file; expected the folder of a run made by `attnbridge fit`")
+    config: Config = yaml.safe_load(path.read_text())
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    options = {**(config.get("model") or {}), "weights": "none"}
+    method = load_method(config["method"])(state["classes"], image_size=state["image_size"], **options)
+    method.load_state_dict(state["state_dict"])
+    return config, method.eval()
+
+
+def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
+    """Train the configuration that this one comes after, in ``folder/first``, unless it is done."""
+    done = Path(config["after"])
+    first = done if (done / "run.json").is_file() else folder / "first"
+    if not (first / "run.json").is_file():
+        earlier = load_config(config["after"])
+        earlier |= {
+            "data": config["data"],
+            "seed": config.get("seed", 0),
+            "trainer": config.get("trainer") or {},
+        }
+        earlier["model"] = {**(earlier.get("model") or {}), **_shared(config.get("model") or {})}
+        train(earlier, first, resume=resume or first.exists())
+    return first / "checkpoints" / "last.ckpt"
+
+
+def _shared(model: Config) -> Config:
+    """What both stages have in common: all but the weights of the losses."""
+    return {name: value for name, value in model.items() if not name.endswith("_weight")}
+
+
+def _start_from(method: Method, checkpoint: Path) -> None:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    method.load_state_dict({k: v for k, v in state.items() if not k.startswith("discriminator.")}, strict=False)

@@ -1,0 +1,179 @@
+"""The options of methods, data and trainer, read from their signatures without importing them.
+
+Importing torch and Lightning takes seconds; a misspelt option is answered before that. The signatures
+stay the only place where options, types and defaults are written.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.methods import METHODS
+
+TOP_LEVEL = ("method", "after", "seed", "model", "data", "trainer", "evaluation")
+LINKED = ("classes", "image_size")  # of the model: taken from the data
+EVALUATION = {"threshold": "float", "score_threshold": "float"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a signature: its annotation and default as written, and its line of documentation."""
+
+    name: str
+    annotation: str
+    default: str | None
+    doc: str
+
+
+def check_config(config: dict[str, Any], where: str) -> None:
+    """Raise on an unknown section, option or choice, or a value of a wrong plain type.
+
+    Args:
+        config: the merged configuration.
+        where: what to call it in the message: a file or a name.
+    """
+    for key in config:
+        if key not in TOP_LEVEL:
+            raise unknown(f"section in {where}:", key, TOP_LEVEL)
+    method = config.get("method")
+    if method not in METHODS:
+        raise unknown(f"method in {where}:", str(method), METHODS, "see `attnbridge list`")
+    sections = {"model": method_options(method), "data": data_options(), "trainer": trainer_options()}
+    for section, known in sections.items():
+        values = config.get(section) or {}
+        if not isinstance(values, dict):
+            raise AttnBridgeError(f"{where}: {section} must hold options, `{section}: {{...}}`, not {values!r}")
+        for name, value in values.items():
+            if name not in known or (section == "model" and name in LINKED):
+                raise unknown(f"option {section}.", name, [n for n in known if n not in LINKED or section != "model"])
+            _check_value(f"{section}.{name}", value, known[name].annotation)
+    for name, value in (config.get("evaluation") or {}).items():
+        if name not in EVALUATION:
+            raise unknown("option evaluation.", name, EVALUATION)
+        _check_value(f"evaluation.{name}", value, EVALUATION[name])
+
+
+def method_options(name: str) -> dict[str, Option]:
+    """The options of a method: its own and those of the base class."""
+    module, class_name = METHODS[name]
+    own = signature(_source(module), class_name)
+    base = signature(_source("attnbridge.methods.base"), "Method")
+    return {**base, **own}
+
+
+def data_options() -> dict[str, Option]:
+    """The options of the data module."""
+    return signature(_source("attnbridge.data.module"), "BridgeData")
+
+
+def trainer_options() -> dict[str, Option]:
+    """The options of Lightning's Trainer."""
+    spec = find_spec("lightning")
+    folder = Path(str(spec.origin)).parent if spec else Path()
+    return signature(folder / "pytorch" / "trainer" / "trainer.py", "Trainer")
+
+
+def _source(module: str) -> Path:
+    package = Path(__file__).resolve().parents[1]
+    return package.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+@cache
+def signature(path: Path, class_name: str) -> dict[str, Option]:
+    """The arguments of a class's ``__init__``, from its source.
+
+    >>> options = signature(_source("attnbridge.data.module"), "BridgeData")
+    >>> options["batch_size"].annotation, options["batch_size"].default
+    ('int', '32')
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    aliases = {
+        node.targets[0].id: ast.unparse(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    } | _imported_aliases(tree)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            docs = _argument_docs(ast.get_docstring(node) or "")
+            init = next(n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+            return {o.name: o for o in _options(init.args, aliases, docs)}
+    raise LookupError(f"{path}: has no class {class_name}")
+
+
+def _options(arguments: ast.arguments, aliases: dict[str, str], docs: dict[str, str]) -> Iterator[Option]:
+    plain = arguments.args[1:]  # without self
+    defaults = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = [
+        *zip(plain, defaults, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    for argument, default in pairs:
+        written = ast.unparse(argument.annotation) if argument.annotation else "Any"
+        text = ast.unparse(default) if default is not None else None
+        yield Option(argument.arg, aliases.get(written, written), text, docs.get(argument.arg, ""))
+
+
+def _imported_aliases(tree: ast.Module) -> dict[str, str]:
+    """Choices (``Literal[...]``) that a module imports from another one of this package."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attnbridge."):
+            names = {alias.name for alias in node.names if alias.name[0].isupper()}
+            path = _source(node.module or "")
+            if not names or not path.is_file():
+                continue
+            for other in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(other, ast.Assign) and isinstance(other.targets[0], ast.Name):
+                    text = ast.unparse(other.value)
+                    if other.targets[0].id in names and text.startswith("Literal"):
+                        found[other.targets[0].id] = text
+    return found
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    """The ``Args:`` section of a docstring: name to text."""
+    docs: dict[str, str] = {}
+    name, inside = "", False
+    for line in docstring.splitlines():
+        if line.strip() in ("Args:", "Attributes:", "Raises:", "Returns:"):
+            inside = line.strip() == "Args:"
+        elif inside and line.startswith("    ") and not line.startswith("     "):
+            name, _, text = line.strip().partition(": ")
+            docs[name] = text
+        elif inside and line.startswith("     ") and name:
+            docs[name] += " " + line.strip()
+        elif line.strip():
+            inside = False
+    return docs
+
+
+def _check_value(name: str, value: Any, annotation: str) -> None:
+    """Check a value against the annotations that are plain; leave the others to the parser proper."""
+    options = [part.strip() for part in annotation.split(" | ")]
+    if value is None and ("None" in options or annotation.startswith("Optional") or annotation == "Any"):
+        return
+    if annotation.startswith("Literal["):
+        choices = ast.literal_eval("(" + annotation[len("Literal[") : -1] + ",)")
+        if value not in choices:
+            raise unknown(f"value of {name}:", str(value), [str(c) for c in choices])
+        return
+    checks: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "str": (str,),
+        "bool": (bool,),
+    }
+    types = [checks[o] for o in options if o in checks]
+    if not types or len(types) + ("None" in options) != len(options):
+        return
+    allowed = tuple(t for group in types for t in group)
+    wrong = not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
+    if wrong:
+        raise AttnBridgeError(f"option {name} must be {annotation}, but is {value!r}")

@@ -1,0 +1,202 @@
+"""Tables of results: several rows over several seeds, resumable; the demo is the smallest one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from attnbridge.cli.config import load_config
+from attnbridge.cli.run import train
+from attnbridge.data.photos import apt_available, prepare_photos
+from attnbridge.data.scenes import SceneSpec, compose
+from attnbridge.data.shapes import prepare_shapes
+from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.evaluation.record import run_record, write_json
+from attnbridge.evaluation.report import example_sheet, write_report
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "demo": ("grad_cam", "source_guided", "bridged", "attnbn"),
+    "scenes": ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn"),
+    "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
+}
+console = Console()
+
+
+def demo(options: argparse.Namespace) -> int:
+    """The main job on built-in data, with one seed."""
+    started = time.perf_counter()
+    spec = SceneSpec(seed=options.seed)
+    if options.quick:
+        spec = SceneSpec(size=64, source=64, target=64, val=16, test=16, seed=options.seed)
+    extra = ["--trainer.max_epochs", "1", "--data.image_size", "64", "--model.weights", "none"]
+    results = run_table(
+        "demo", options.out, [options.seed], options.pictures, spec, overrides=extra if options.quick else ()
+    )
+    print_demo(results)
+    console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """A named table over several seeds."""
+    out = options.out or Path("runs") / options.name
+    results = run_table(options.name, out, options.seeds, options.pictures, SceneSpec(), rows=options.rows)
+    print(markdown_table(results))
+    return 0
+
+
+def run_table(
+    name: str,
+    out: Path,
+    seeds: Sequence[int],
+    pictures: str,
+    spec: SceneSpec,
+    rows: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train every row with every seed, writing ``results.json`` and ``report.html`` after each.
+
+    A row that is done in ``out`` is not trained again; an unfinished one goes on from its checkpoint. The
+    scenes are the same for every row; the seed changes the training alone.
+    """
+    for row in rows or ():
+        if row not in TABLES[name]:
+            raise unknown(f"row of {name}:", row, TABLES[name])
+    scenes = make_scenes(out / "scenes", pictures, spec)
+    contents, folders = [], []
+    for seed in seeds:
+        for row in rows or TABLES[name]:
+            folder = out / f"{row}-{seed}"
+            contents.append(_one_row(row, seed, folder, scenes, out, overrides))
+            folders.append(folder)
+            results = _collect(contents, scenes)
+            write_json(out / "results.json", results)
+            text = f"{results['protocol']['data']} Rows as in the paper's Table 1; see docs/attnbn.md."
+            write_report(out / "report.html", f"attnbridge {name}", text, contents, folders)
+    first = [(c, f) for c, f in zip(contents, folders, strict=True) if c["seed"] == seeds[0]]
+    shown = [first[0], first[-1]] if len(first) > 1 else first
+    example_sheet([c for c, _ in shown], [f for _, f in shown]).save(out / "before_after.png")
+    return results
+
+
+def _one_row(row: str, seed: int, folder: Path, scenes: Path, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    if (folder / "run.json").is_file():
+        console.print(f"{row}, seed {seed}: done already, in {folder}")
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        return content
+    console.print(f"[bold]{row}[/], seed {seed}")
+    config = load_config(row, overrides)
+    config["data"] |= {
+        "source": str(scenes / "source/train"),
+        "saliency": str(scenes / "saliency/train"),
+        "target": str(scenes / "target"),
+    }
+    config |= {"name": row, "seed": seed}
+    if config.get("after") and (out / f"{config['after']}-{seed}" / "run.json").is_file():
+        config["after"] = str(out / f"{config['after']}-{seed}")
+    return train(config, folder, resume=folder.exists())
+
+
+def make_scenes(out: Path, pictures: str, spec: SceneSpec) -> Path:
+    """Compose the scenes from real photographs or drawn shapes; says which and why."""
+    if pictures == "auto":
+        pictures = "photos" if apt_available() else "shapes"
+        why = "apt is there to fetch them" if pictures == "photos" else "there is no apt on this platform"
+    else:
+        why = "as asked for"
+    if pictures == "photos":
+        console.print(f"scenes from photographs: cut-outs and places from Debian packages ({why})")
+        cutouts, places = prepare_photos()
+    else:
+        console.print(f"scenes from drawn shapes on textures ({why})")
+        cutouts, places = prepare_shapes(out.parent / "shapes")
+    try:
+        return compose(cutouts, places, out, spec, progress=_progress)
+    except AttnBridgeError as error:
+        raise AttnBridgeError(f"the scenes cannot be composed: {error}") from None
+
+
+def _progress(items: Iterable[int], what: str) -> Iterable[int]:
+    return track(list(items), description=f"composing {what}", transient=True, console=console)
+
+
+def _collect(contents: Sequence[dict[str, Any]], scenes: Path) -> dict[str, Any]:
+    manifest = json.loads((scenes / "scenes.json").read_text())
+    rows = [
+        {
+            "name": c["name"],
+            "seed": c["seed"],
+            "miou_fixed": c["scores"]["predicted"]["miou_fixed"],
+            "miou_best": c["scores"]["predicted"]["miou_best"],
+            "threshold": c["scores"]["predicted"]["threshold"],
+            "miou_fixed_labels": c["scores"]["labels"]["miou_fixed"],
+            "miou_best_labels": c["scores"]["labels"]["miou_best"],
+            "threshold_labels": c["scores"]["labels"]["threshold"],
+            "map": c["scores"]["map"],
+            "seconds": c["seconds"],
+        }
+        for c in contents
+    ]
+    spec = manifest["spec"]
+    data = (
+        f"Composed scenes of {spec['size']} pixels: {spec['source']} source pictures of one object, "
+        f"{spec['target']} target pictures of {spec['objects'][0]} to {spec['objects'][1]} objects whose "
+        f"background is typical of a class with probability {spec['context_bias']}; {spec['val']} pictures for "
+        f"validation and {spec['test']} for the test, of other cut-outs on other backgrounds."
+    )
+    return {
+        "protocol": {"data": data, "scenes": spec, **contents[0]["protocol"]},
+        "rows": rows,
+        **run_record(),
+    }
+
+
+def print_demo(results: dict[str, Any]) -> None:
+    """The table that `make demo` ends with."""
+    table = Table("row", "mIoU", "threshold", "mIoU, true labels", "mAP", "time")
+    for row in results["rows"]:
+        table.add_row(
+            row["name"],
+            f"{100 * row['miou_best']:.1f}",
+            f"{row['threshold']:.2f}",
+            f"{100 * row['miou_best_labels']:.1f}",
+            f"{100 * row['map']:.1f}",
+            f"{row['seconds']:.0f} s",
+        )
+    console.print(table)
+
+
+def markdown_table(results: dict[str, Any]) -> str:
+    """Mean and standard deviation over the seeds, as Markdown.
+
+    >>> row = {"name": "a", "miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7,
+    ...        "threshold": 0.3, "seconds": 9.0}
+    >>> print(markdown_table({"rows": [row]}).splitlines()[-1])
+    | a | 50.0 | 40.0 | 60.0 | 70.0 | 0.30 | 9 |
+    """
+    lines = [
+        "| row | mIoU | fixed threshold | true labels | mAP | threshold | seconds |",
+        "|---|" + "---|" * 6,
+    ]
+    names = list(dict.fromkeys(row["name"] for row in results["rows"]))
+    for name in names:
+        rows = [row for row in results["rows"] if row["name"] == name]
+        cells = [_mean([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
+        cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
+        cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean

@@ -1,0 +1,74 @@
+"""The verbs that compute: fit, test, predict."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from attnbridge.cli.preflight import check_data
+from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, train
+from attnbridge.cli.tables import benchmark, demo
+from attnbridge.data.module import BridgeData
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.predict import predict_folder
+from attnbridge.evaluation.report import write_report
+from attnbridge.evaluation.scoring import Scores
+
+__all__ = ["benchmark", "demo", "fit", "predict", "test"]
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+def fit(config: dict[str, Any], name: str, out: Path | None, resume: bool) -> int:
+    """Train, evaluate, report."""
+    name = Path(name).stem
+    folder = out or Path("runs") / name
+    content = train({"name": name, **config}, folder, resume=resume)
+    write_report(folder / "report.html", f"attnbridge: {name}", _introduction(content), [content], [folder])
+    _print_scores(content["scores"])
+    print(f"{folder / 'report.html'}")
+    return 0
+
+
+def test(options: argparse.Namespace) -> int:
+    """Score a run again; with ``--target`` on other data."""
+    config, method = load_run(options.run)
+    if options.target:
+        config["data"]["target"] = str(options.target)
+    check_data(config)
+    data = BridgeData(**config["data"])
+    settings = config.get("evaluation") or {}
+    scores = Scores(len(data.classes), settings.get("score_threshold", 0.5))
+    trainer = L.Trainer(logger=False, callbacks=[scores], use_distributed_sampler=False)
+    _print_scores(evaluate(method, data, trainer, scores, settings.get("threshold", FIXED_THRESHOLD)))
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Maps and scores of a user's pictures; status 1 if some could not be read."""
+    if not options.pictures.exists():
+        raise AttnBridgeError(f"{options.pictures}: no such picture or folder")
+    config, method = load_run(options.run)
+    bad = predict_folder(
+        method, options.pictures, options.out, config["data"].get("image_size", 224), options.threshold
+    )
+    for message in bad:
+        print(f"attnbridge: skipped: {message}")
+    return 1 if bad else 0
+
+
+def _introduction(content: dict[str, Any]) -> str:
+    return f"One run, seed {content['seed']}, {content['seconds']:.0f} seconds of training."
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    for mode, how in (("predicted", "classes by prediction"), ("labels", "classes by true labels")):
+        s = scores[mode]
+        print(
+            f"mIoU {100 * s['miou_best']:.1f} at threshold {s['threshold']} from validation, "
+            f"{100 * s['miou_fixed']:.1f} at the fixed threshold ({how})"
+        )
+    print(f"mAP {100 * scores['map']:.1f}")

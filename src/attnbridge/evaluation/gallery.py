@@ -1,0 +1,55 @@
+"""The attention of the same eight pictures, after each epoch and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from attnbridge.evaluation.pictures import overlay, sheet, to_uint8
+
+PICTURES = 8
+
+
+class AttentionGallery(Callback):
+    """After each epoch writes ``attention/epoch_NN.png``: eight validation pictures and the map of each
+    true class, so that one sees attention grow.
+
+    Args:
+        folder: the run's folder.
+        samples: eight samples with image and labels.
+        classes: class names.
+    """
+
+    def __init__(self, folder: Path, samples: list[Any], classes: tuple[str, ...]) -> None:
+        self.folder, self.samples, self.classes = folder / "attention", samples, classes
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.training:
+            return
+        examples = look_at(pl_module, self.samples)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = [
+            [to_uint8(sample["image"]), *_overlays(sample, maps)]
+            for sample, maps in zip(self.samples, examples["maps"], strict=True)
+        ]
+        sheet(rows, cell=112).save(self.folder / f"epoch_{trainer.current_epoch + 1:02d}.png")
+
+
+def _overlays(sample: Any, maps: Any) -> list[Any]:
+    image = to_uint8(sample["image"])
+    present = torch.nonzero(sample["labels"]).flatten().tolist()
+    return [overlay(image, maps[c] / max(float(maps[c].max()), 1e-8)) for c in present]
+
+
+def look_at(method: Any, samples: list[Any]) -> dict[str, Any]:
+    """Scores ``(n, N)`` and maps ``(n, N, h, w)`` of a few samples, float32 arrays."""
+    training = method.training
+    method.eval()
+    images = torch.stack([sample["image"] for sample in samples]).to(method.device)
+    prediction = method.predict_batch(images)
+    method.train(training)
+    return {name: np.asarray(value.float().cpu()) for name, value in prediction.items()}

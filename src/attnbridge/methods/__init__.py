@@ -1,0 +1,28 @@
+"""Methods: one paper, one file. The table is plain, so that looking a name up imports nothing heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from attnbridge.errors import unknown
+
+METHODS: dict[str, tuple[str, str]] = {
+    "attnbn": ("attnbridge.methods.attnbn", "AttnBN"),
+}
+"""Name of a method, as configurations write it, to module and class."""
+
+
+def load_method(name: str) -> Any:
+    """The class of a method.
+
+    Raises:
+        AttnBridgeError: for a name that is not in :data:`METHODS`.
+
+    >>> load_method("attnbn").__name__
+    'AttnBN'
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    module, attribute = METHODS[name]
+    return getattr(import_module(module), attribute)
