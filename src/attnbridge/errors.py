@@ -10,8 +10,14 @@ class AttnBridgeError(Exception):
     """Something in the user's files, names or options is not as it must be.
 
     The message names the file or argument, says what was expected and what to do. The command line
-    prints it alone, without a traceback, and exits with status 2.
+    prints it alone, without a traceback, and exits with status 2. A DataLoader that raises it again from a
+    worker process wraps the worker's traceback around the message; the message alone is kept.
     """
+
+    def __init__(self, message: str) -> None:
+        if message.startswith("Caught AttnBridgeError in "):
+            message = message.strip().rsplit("AttnBridgeError: ", 1)[-1]
+        super().__init__(message)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttnBridgeError:

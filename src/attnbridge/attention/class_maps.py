@@ -125,14 +125,12 @@ def _gradients(features: Tensor, logits: Tensor, classes: Tensor, keep: bool) ->
 
 
 def _checked_classes(classes: Tensor, logits: Tensor) -> Tensor:
-    if classes.ndim == 1:
-        classes = classes[:, None]
-    if classes.ndim != 2 or len(classes) != len(logits) or classes.dtype != torch.long:
+    if classes.ndim not in (1, 2) or len(classes) != len(logits) or classes.dtype != torch.long:
         raise AttnBridgeError(
             f"classes must be long indices of shape (B,) or (B, K) with B = {len(logits)}, "
             f"but are {classes.dtype} of shape {tuple(classes.shape)}"
         )
-    return classes
+    return classes[:, None] if classes.ndim == 1 else classes
 
 
 def normalise_maps(maps: Tensor, mode: Normalise = "none", eps: float = 1e-8) -> Tensor:

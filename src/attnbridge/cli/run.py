@@ -14,7 +14,6 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
 from attnbridge.cli.config import load_config
 from attnbridge.data.module import BridgeData
@@ -46,9 +45,10 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
     Raises:
         AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
     """
-    trainer = {"accelerator": "auto", "use_distributed_sampler": False, "enable_model_summary": False}
+    trainer: Config = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
     if folder is not None:
-        logger = CSVLogger(folder.parent, name=folder.name, version="")
+        place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
+        trainer["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
     try:
         cli = _CLI(
             load_method(config["method"]),
@@ -56,7 +56,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
             run=False,
             save_config_callback=None,
             seed_everything_default=config.get("seed", 0),
-            trainer_defaults={**trainer, "logger": logger if folder is not None else False},
+            trainer_defaults=trainer,
             parser_kwargs={"exit_on_error": False},
             args={
                 "model": config.get("model") or {},

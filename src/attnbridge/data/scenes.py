@@ -6,8 +6,9 @@ From any folder of cut-outs with alpha (``CLASS/*.png``) and any folder of backg
 * ``target/{train,val,test}/``: ``images/`` of several objects, ``labels.csv``, exact ``masks/``.
 
 Nothing is shared between the splits: the cut-outs of the source, of target training, of validation and of
-the test are disjoint, and so are the backgrounds of training, validation and test. In target training a
-class comes with its own typical background, as boats come with water; in validation and test it does not.
+the test are disjoint, and so are the backgrounds of training, validation and test. In target training an
+object stands before the typical background of its class, as boats lie on water; in validation and test it
+does not. A picture of several objects has a band of background for each.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from attnbridge.data.folders import class_names, list_images
 from attnbridge.data.pictures import load_picture
@@ -42,8 +44,8 @@ class SceneSpec:
         val: target pictures with masks, to choose thresholds on.
         test: target pictures with masks, to report on.
         objects: fewest and most objects in a target picture.
-        context_bias: probability that a target training picture shows the typical background of its
-            first object's class; validation and test know no typical backgrounds.
+        context_bias: probability that an object in target training stands before the typical background of
+            its class; otherwise, and always in validation and test, before a random one.
         source_photos: share of the source pictures that lie on a photographed background; the others
             lie on a plain colour.
         background_crop: smallest and largest side of the square cut from a background, as a share of the
@@ -61,7 +63,7 @@ class SceneSpec:
     objects: tuple[int, int] = (1, 3)
     context_bias: float = 0.9
     source_photos: float = 0.5
-    background_crop: tuple[float, float] = (0.4, 1.0)
+    background_crop: tuple[float, float] = (0.5, 1.0)
     source_scale: tuple[float, float] = (0.5, 0.9)
     target_scale: tuple[float, float] = (0.3, 0.65)
     seed: int = 0
@@ -178,27 +180,44 @@ class Composer:
     def target_scene(self, split: str, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray[Any, Any]]:
         """Several objects and the exact mask (0 background, class index + 1)."""
         size, (fewest, most) = self.spec.size, self.spec.objects
-        labels = rng.integers(len(self.classes), size=int(rng.integers(fewest, most + 1)))
-        place = _pick(self.places[split], rng)
-        if split == "train" and rng.random() < self.spec.context_bias:
-            place = self.typical(int(labels[0]))
-        canvas = self._background(place, rng)
+        labels = [int(c) for c in rng.integers(len(self.classes), size=int(rng.integers(fewest, most + 1)))]
+        canvas, bands = self._surroundings(labels, split, rng)
         mask = np.zeros((size, size), dtype=np.uint8)
-        for label in labels:
-            cutout = self._cutout(int(label), {"train": "target"}.get(split, split), self.spec.target_scale, rng)
-            position = self._free_position(cutout, mask, rng)
+        for label, band in zip(labels, bands, strict=True):
+            cutout = self._cutout(label, {"train": "target"}.get(split, split), self.spec.target_scale, rng)
+            position = self._free_position(cutout, band, mask, rng)
             layer = Image.new("L", (size, size))
             layer.paste(cutout.getchannel("A"), position)
             canvas.paste(cutout, position, cutout)
             mask[np.asarray(layer) >= 128] = label + 1
         return canvas, mask
 
+    def _surroundings(
+        self, labels: Sequence[int], split: str, rng: np.random.Generator
+    ) -> tuple[Image.Image, list[tuple[int, int]]]:
+        """A band of background for each object, side by side with soft seams, and where each band lies."""
+        size = self.spec.size
+        edges = [0, *np.rint(np.cumsum(rng.dirichlet([6.0] * len(labels))) * size).astype(int).tolist()]
+        canvas = Image.new("RGB", (size, size))
+        for label, left in zip(labels, edges, strict=False):
+            typical = split == "train" and rng.random() < self.spec.context_bias
+            place = self.typical(label) if typical else _pick(self.places[split], rng)
+            seam = Image.new("L", (size, size))
+            seam.paste(255, (left, 0, size, size))
+            seam = seam.filter(ImageFilter.GaussianBlur(size / 40)) if left else seam
+            canvas.paste(self._background(place, rng), (0, 0), seam)
+        return canvas, list(pairwise(edges))
+
     def _free_position(
-        self, cutout: Image.Image, mask: np.ndarray[Any, Any], rng: np.random.Generator
+        self, cutout: Image.Image, band: tuple[int, int], mask: np.ndarray[Any, Any], rng: np.random.Generator
     ) -> tuple[int, int]:
-        """The one of eight random positions that hides least of what is there already."""
-        positions = [_position(cutout, self.spec.size, rng) for _ in range(8)]
+        """Of eight random places centred in the object's band, the one that hides least of what is there."""
         w, h = cutout.size
+        positions = []
+        for _ in range(8):
+            _, y = _position(cutout, self.spec.size, rng)
+            x = int(rng.integers(band[0], max(band[0] + 1, band[1]))) - w // 2
+            positions.append((min(max(x, min(0, self.spec.size - w)), max(0, self.spec.size - w)), y))
         hidden = [int((mask[max(0, y) : y + h, max(0, x) : x + w] > 0).sum()) for x, y in positions]
         return positions[int(np.argmin(hidden))]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from attnbridge.evaluation.pictures import overlay, sheet, to_uint8
 
@@ -28,7 +29,7 @@ class AttentionGallery(Callback):
         self.folder, self.samples, self.classes = folder / "attention", samples, classes
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.training:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != TrainerFn.FITTING:
             return
         examples = look_at(pl_module, self.samples)
         self.folder.mkdir(parents=True, exist_ok=True)

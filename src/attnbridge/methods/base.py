@@ -127,8 +127,8 @@ class Method(LightningModule):
 
     def predict_batch(self, images: Tensor) -> Prediction:
         """Scores and the maps of all classes of images in [0, 1]; leaves no graph behind."""
-        with torch.no_grad():
-            logits, features = self.look(images)
+        with torch.inference_mode(False), torch.no_grad():  # Lightning's inference mode knows no gradient
+            logits, features = self.look(images.clone())
             classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
             maps = grad_cam(features, logits, classes, second_order="off", spatial=self.spatial)
         return {"scores": logits.detach().sigmoid(), "maps": maps.detach()}

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+SMALLEST = 32  # pixels that five halvings leave one of
+
 
 class DomainDiscriminator(nn.Module):
     """Five 4x4 convolutions of stride 2 on features enlarged five times; one logit per patch.
@@ -21,7 +23,7 @@ class DomainDiscriminator(nn.Module):
         width: channels of the first convolution; doubled three times.
         projection: channels of a 1x1 convolution before the up-sampling, which saves most of the cost;
             ``None`` is the paper's discriminator.
-        upsample: factor of the up-sampling.
+        upsample: factor of the up-sampling; features smaller than 7x7 are enlarged to 32x32.
         spectral: bound the Lipschitz constant of each convolution by spectral normalisation (Miyato et
             al., ICLR 2018).
 
@@ -51,7 +53,6 @@ class DomainDiscriminator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of "source", ``(B, 1, h, w)``, from features ``(B, C, H, W)``; 14x14 gives 2x2."""
-        enlarged = F.interpolate(
-            self.project(features), scale_factor=self.upsample, mode="bilinear", align_corners=False
-        )
+        size = [max(SMALLEST, side * self.upsample) for side in features.shape[2:]]
+        enlarged = F.interpolate(self.project(features), size, mode="bilinear", align_corners=False)
         return self.layers(enlarged)  # type: ignore[no-any-return]

@@ -1,0 +1,132 @@
+"""What is answered at once: help, lists, and every name that is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attnbridge.cli import main
+from attnbridge.cli.config import config_names, load_config
+from attnbridge.cli.schema import method_options, trainer_options
+from attnbridge.errors import AttnBridgeError
+from attnbridge.methods import METHODS
+
+
+def run(*words: str, cwd: Path | None = None) -> tuple[int, str, float]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from attnbridge.cli import main; sys.exit(main())", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr, time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fitt"], "unknown command 'fitt'; did you mean 'fit'?"),
+        (["fit", "atnbn"], "unknown configuration 'atnbn'; did you mean 'attnbn'?"),
+        (["fit", "mine.yaml"], "mine.yaml: no such configuration file"),
+        (["fit", "attnbn", "--model.atention_weight", "3"], "did you mean 'attention_weight'"),
+        (["fit", "attnbn", "--data.batchsize", "3"], "did you mean 'batch_size'"),
+        (["fit", "attnbn", "--trainer.max_epoch", "3"], "did you mean 'max_epochs'"),
+        (["fit", "attnbn", "--modl.lr", "3"], "did you mean 'model'"),
+        (["fit", "attnbn", "--model.normalise", "mx"], "unknown value of model.normalise: 'mx'"),
+        (["fit", "attnbn", "--model.lr", "fast"], "option model.lr must be float, but is 'fast'"),
+        (["fit", "attnbn", "--model.lr"], "option --model.lr lacks its value"),
+        (["fit", "attnbn", "lr=3"], "unexpected argument 'lr=3'"),
+        (["fit", "attnbn", "--evaluation.treshold", "0.5"], "did you mean 'threshold'"),
+        (["fit", "attnbn", "--method", "atnbn"], "unknown method in"),
+        (["fit", "attnbn", "--data.source", "nowhere"], "nowhere: no such folder"),
+        (["show", "attnbm"], "did you mean 'attnbn'"),
+        (["demo", "--quik"], "did you mean '--quick'"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_a_wrong_name_is_answered_before_torch_is_imported(words: list[str], message: str) -> None:
+    status, text, seconds = run(*words)
+    assert status == 2
+    assert message in text
+    assert "Traceback" not in text
+    assert seconds < 3
+
+
+def test_wrong_data_is_answered_before_torch_is_imported(scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    options = [
+        *("--data.source", "scenes/source/train", "--data.target", "scenes/target"),
+        *("--data.saliency", "scenes/saliency/train"),
+    ]
+    status, text, _ = run("fit", "attnbn", *options, "--model.weights", "lost.pth", cwd=tmp_path)
+    assert (status, "lost.pth: no such weight file" in text) == (2, True)
+    (tmp_path / "scenes/target/val/images/00001.jpg").write_bytes(b"broken")
+    status, text, seconds = run("fit", "attnbn", *options, cwd=tmp_path)
+    assert (status, "00001.jpg: cannot be read as a picture" in text) == (2, True)
+    assert seconds < 3
+    with pytest.raises(AttnBridgeError, match=r"data.source is not set"):
+        main_error("fit", "attnbn", "--data.source", "null")
+    with pytest.raises(AttnBridgeError, match=r"data.saliency is not set"):
+        main_error("fit", "attnbn", "--data.saliency", "null")
+
+
+def main_error(*words: str) -> None:
+    from attnbridge.cli import _dispatch
+
+    _dispatch(list(words))
+
+
+def test_help_and_lists_are_quick(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text, seconds = run("--help")
+    assert (status, seconds < 3) == (0, True)
+    assert all(verb in text for verb in ("demo", "fit", "test", "predict", "benchmark", "list", "show"))
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in [*METHODS, *config_names()])
+    assert main([]) == 0
+
+
+def test_show_tells_every_option_with_its_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "attnbn"]) == 0
+    text = capsys.readouterr().out
+    assert "--model.attention_weight: float = 10.0" in text
+    for name, option in method_options("attnbn").items():
+        assert option.doc, f"{name} is not documented"
+    assert "max_epochs" in trainer_options()
+
+
+def test_init_config_prints_a_configuration_that_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in config_names():
+        assert main(["init-config", name]) == 0
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(capsys.readouterr().out)
+        assert len(path.read_text().splitlines()) <= 20
+        assert load_config(str(path)) == load_config(name)
+
+
+def test_yaml_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: [")
+    with pytest.raises(AttnBridgeError, match="a.yaml: is not YAML"):
+        load_config(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("- 1")
+    with pytest.raises(AttnBridgeError, match=r"expected sections such as `model:`, found list"):
+        load_config(str(tmp_path / "b.yaml"))
+    (tmp_path / "c.yaml").write_text("method: attnbn\nmodel: 3")
+    with pytest.raises(AttnBridgeError, match="model must hold options"):
+        load_config(str(tmp_path / "c.yaml"))
+
+
+def test_overrides_are_yaml_values() -> None:
+    config = load_config("attnbn", ["--model.lr", "1e-4", "--model.frozen=[layer1]", "--seed", "7"])
+    assert config["model"]["lr"] == 1e-4
+    assert config["model"]["frozen"] == ["layer1"]
+    assert config["seed"] == 7

@@ -1,0 +1,136 @@
+"""The commands as a user runs them, on small data, in one process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnbridge.cli import main
+from attnbridge.cli.tables import TABLES
+from attnbridge.data.scenes import SceneSpec
+
+YAML = """\
+method: attnbn
+model:
+  backbone: resnet10t
+  weights: none
+  lr: 0.001
+data:
+  source: {scenes}/source/train
+  saliency: {scenes}/saliency/train
+  target: {scenes}/target
+  image_size: 48
+  batch_size: 8
+  workers: 0
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  enable_progress_bar: false
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the user's own YAML on the user's own two folders."""
+    base = tmp_path_factory.mktemp("user")
+    (base / "mine.yaml").write_text(YAML.format(scenes=scenes))
+    assert len(YAML.splitlines()) <= 20
+    assert main(["fit", str(base / "mine.yaml"), "--out", str(base / "run")]) == 0
+    return base / "run"
+
+
+def test_a_run_leaves_its_folder(run_folder: Path) -> None:
+    for name in ("config.yaml", "run.json", "metrics.csv", "report.html", "checkpoints/last.ckpt", "examples.npz"):
+        assert (run_folder / name).is_file(), name
+    assert sorted(p.name for p in (run_folder / "attention").iterdir()) == ["epoch_01.png", "epoch_02.png"]
+    record = json.loads((run_folder / "run.json").read_text())
+    assert {"name", "seed", "scores", "protocol", "versions", "git", "hardware", "date"} <= set(record)
+    header = next(csv.reader((run_folder / "metrics.csv").open()))
+    assert {"loss/source/attention", "weighted/source/attention", "maps/source_max", "val/miou"} <= set(header)
+
+
+def test_the_report_stands_alone_and_agrees_with_the_record(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count("data:image/jpeg;base64,") == 3
+    scores = json.loads((run_folder / "run.json").read_text())["scores"]
+    assert f"{100 * scores['predicted']['miou_best']:.1f}" in page
+    assert f"{100 * scores['map']:.1f}" in page
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run_folder / "run.json").read_bytes()
+    assert main(["fit", str(run_folder.parent / "mine.yaml"), "--out", str(run_folder)]) == 2
+    assert "holds a run already; name another folder, or add --resume" in capsys.readouterr().err
+    assert (run_folder / "run.json").read_bytes() == before
+
+
+def test_test_gives_the_scores_of_the_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", str(run_folder)]) == 0
+    text = capsys.readouterr().out
+    scores = json.loads((run_folder / "run.json").read_text())["scores"]
+    assert f"mIoU {100 * scores['predicted']['miou_best']:.1f} at threshold" in text
+    assert f"mAP {100 * scores['map']:.1f}" in text
+
+
+def test_predict_writes_overlays_arrays_and_scores(
+    run_folder: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        Image.open(scenes / f"target/test/images/0000{i}.jpg").resize((60, 40)).save(pictures / f"{i}.png")
+    (pictures / "bad.jpg").write_bytes(b"no picture")
+    assert main(["predict", str(run_folder), str(pictures), "--out", str(tmp_path / "out")]) == 1
+    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    rows = list(csv.reader((tmp_path / "out/scores.csv").open()))
+    assert [row[0] for row in rows] == ["id", "0.png", "1.png", "2.png"]
+    arrays = np.load(tmp_path / "out/0.npz")
+    assert arrays["maps"].shape[0] == arrays["scores"].shape[0] == 8
+    best = rows[0][1 + int(np.argmax([float(v) for v in rows[1][1:]]))]
+    assert Image.open(tmp_path / f"out/0.{best}.png").size == (60, 40)
+
+
+def test_predict_and_test_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(tmp_path), str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "none: no such picture or folder" in capsys.readouterr().err
+    assert main(["test", str(tmp_path / "norun")]) == 2
+    assert "config.yaml: no such file; expected the folder of a run" in capsys.readouterr().err
+
+
+def test_the_demo_on_drawn_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in results["rows"]] == list(TABLES["demo"])
+    fields = {"name", "seed", "miou_fixed", "miou_best", "threshold", "map", "seconds"}
+    assert all(fields <= set(row) for row in results["rows"])
+    assert (out / "report.html").stat().st_size > 50_000
+    assert (out / "before_after.png").is_file()
+    assert "drawn shapes on textures (as asked for)" in capsys.readouterr().out
+    before = (out / "attnbn-0/run.json").stat().st_mtime_ns
+    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0  # done rows are kept
+    assert (out / "attnbn-0/run.json").stat().st_mtime_ns == before
+
+
+def test_a_benchmark_row_that_comes_after_another_starts_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attnbridge.cli.tables import run_table
+
+    small = ["--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]"]
+    tiny = ["--trainer.max_epochs", "1", "--data.image_size", "48", "--data.workers", "0"]
+    spec = SceneSpec(size=48, source=32, target=32, val=8, test=8)
+    results = run_table(
+        "scenes", tmp_path, [0, 1], "shapes", spec, rows=["source_guided", "fine_tuned"], overrides=small + tiny
+    )
+    assert [(r["name"], r["seed"]) for r in results["rows"]] == [
+        (name, seed) for seed in (0, 1) for name in ("source_guided", "fine_tuned")
+    ]
+    assert not (tmp_path / "fine_tuned-0/first").exists()  # the trained row was used

@@ -1,0 +1,110 @@
+"""Scores against naive loops, torchmetrics, and cases made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.metrics import THRESHOLDS, MapSegmentation, mean_iou
+from attnbridge.evaluation.pictures import colour_mask, overlay, sheet
+from attnbridge.evaluation.scoring import mode_scores
+from attnbridge.segmentation.combine import combine_maps, enlarge_maps
+
+
+def naive_combine(maps: Tensor, scores: Tensor, present: Tensor, threshold: float) -> Tensor:
+    n, h, w = maps.shape
+    out = torch.zeros(h, w, dtype=torch.uint8)
+    for y in range(h):
+        for x in range(w):
+            best = 0.0
+            for c in range(n):
+                if present[c] and maps[c, y, x] > threshold and scores[c] > best:
+                    best = float(scores[c])
+                    out[y, x] = c + 1
+    return out
+
+
+def test_combination_equals_the_naive_loop() -> None:
+    maps, scores, present = torch.rand(3, 4, 6, 5), torch.rand(3, 4), torch.rand(3, 4) > 0.4
+    ours = combine_maps(maps, scores, present, torch.tensor([0.3, 0.7]))
+    for t, threshold in enumerate((0.3, 0.7)):
+        for i in range(3):
+            assert torch.equal(ours[t, i], naive_combine(maps[i], scores[i], present[i], threshold))
+
+
+def test_enlarged_maps_reach_one_and_empty_maps_stay_empty() -> None:
+    maps = torch.stack([torch.rand(1, 3, 3) * 5, torch.zeros(1, 3, 3)])
+    large = enlarge_maps(maps, (12, 12))
+    assert large[0].max() == pytest.approx(1.0)
+    assert large[1].max() == 0
+
+
+@pytest.mark.parametrize("present", ["predicted", "labels"])
+def test_iou_equals_torchmetrics_over_the_whole_set(present: str) -> None:
+    metric = MapSegmentation(3, present, thresholds=(0.4,))  # type: ignore[arg-type]
+    oracle = MulticlassJaccardIndex(4, average="none", ignore_index=255)
+    for _ in range(3):
+        scores, maps, labels = torch.rand(2, 3), torch.rand(2, 3, 4, 4), (torch.rand(2, 3) > 0.5).float()
+        mask = torch.randint(0, 4, (2, 16, 16))
+        mask[:, :2] = 255
+        metric.update(scores, maps, mask, labels)
+        shown = scores > 0.5 if present == "predicted" else labels > 0
+        predicted = combine_maps(enlarge_maps(maps, (16, 16)), scores, shown, torch.tensor([0.4]))[0]
+        oracle.update(predicted.long(), mask)
+    torch.testing.assert_close(metric.compute()[0].float(), oracle.compute())
+
+
+def test_a_perfect_map_scores_one_and_absent_classes_are_dropped() -> None:
+    metric = MapSegmentation(3, "labels", thresholds=(0.5,))
+    mask = torch.zeros(1, 8, 8, dtype=torch.long)
+    mask[:, 2:6, 2:6] = 2
+    maps = torch.zeros(1, 3, 8, 8)
+    maps[:, 1] = (mask == 2).float()
+    metric.update(torch.full((1, 3), 0.6), maps, mask, torch.tensor([[0.0, 1.0, 0.0]]))
+    iou = metric.compute()
+    assert iou[0, [0, 2]].tolist() == [1.0, 1.0]
+    assert torch.isnan(iou[0, [1, 3]]).all()
+    assert mean_iou(iou)[0] == 1.0
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+    metric = MapSegmentation(3)
+    sizes = set()
+    for _ in range(5):
+        metric.update(torch.rand(4, 3), torch.rand(4, 3, 4, 4), torch.randint(0, 4, (4, 8, 8)), torch.ones(4, 3))
+        sizes.add(sum(v.numel() for v in metric.metric_state.values()))  # type: ignore[union-attr]
+    assert len(sizes) == 1
+
+
+def test_the_threshold_comes_from_validation() -> None:
+    val, test = torch.zeros(len(THRESHOLDS), 2), torch.zeros(len(THRESHOLDS), 2)
+    val[3] = 0.5
+    test[3], test[7] = 0.3, 0.9
+    scores = mode_scores(val, test, fixed=THRESHOLDS[5])
+    assert scores["threshold"] == THRESHOLDS[3]
+    assert scores["miou_best"] == pytest.approx(0.3)
+    assert scores["miou_oracle"] == pytest.approx(0.9)
+    assert scores["miou_fixed"] == 0
+    with pytest.raises(AttnBridgeError, match="fixed threshold 0.33"):
+        mode_scores(val, test, fixed=0.33)
+
+
+def test_overlay_is_strong_where_the_map_is() -> None:
+    image = np.full((16, 16, 3), 100, np.uint8)
+    heat = np.zeros((16, 16))
+    heat[:8] = 1
+    changed = np.abs(overlay(image, heat).astype(int) - 100).sum(2)
+    assert (changed[:6] > 20).all()
+    assert (changed[10:] == 0).all()
+
+
+def test_masks_have_a_colour_per_class_and_white_for_ignored() -> None:
+    coloured = colour_mask(np.array([[0, 1], [2, 255]], np.uint8), 2)
+    assert coloured[0, 0].tolist() == [0, 0, 0]
+    assert coloured[1, 1].tolist() == [255, 255, 255]
+    assert coloured[0, 1].tolist() != coloured[1, 0].tolist()
+    assert sheet([[coloured, coloured]], ["a", "b"], cell=20).size == (52, 50)

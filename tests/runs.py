@@ -1,0 +1,39 @@
+"""Short runs for tests: a small network without weights on the small scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from attnbridge.data.module import BridgeData
+from attnbridge.methods.attnbn import AttnBN
+
+SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 48, "lr": 1e-3}
+
+
+def make_data(scenes: Path, **options: Any) -> BridgeData:
+    settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, **options}
+    return BridgeData(
+        str(scenes / "source/train"), str(scenes / "target"), str(scenes / "saliency/train"), **settings
+    )
+
+
+def make_method(data: BridgeData, **options: Any) -> AttnBN:
+    L.seed_everything(0, verbose=False)
+    return AttnBN(data.classes, **{**SMALL, **options})
+
+
+def make_trainer(**options: Any) -> L.Trainer:
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "limit_val_batches": 0,
+    }
+    return L.Trainer(**{**quiet, **options})
