@@ -15,9 +15,7 @@ SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size
 
 def make_data(scenes: Path, **options: Any) -> BridgeData:
     settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, **options}
-    return BridgeData(
-        str(scenes / "source/train"), str(scenes / "target"), str(scenes / "saliency/train"), **settings
-    )
+    return BridgeData(str(scenes / "source/train"), str(scenes / "target"), str(scenes / "saliency/train"), **settings)
 
 
 def make_method(data: BridgeData, **options: Any) -> AttnBN:

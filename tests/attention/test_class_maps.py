@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import timm
 import torch
@@ -40,9 +38,9 @@ class Deep(Pooled):
 
 
 @pytest.fixture(params=[Pooled, Deep])
-def network(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
+def network(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(1)
-    yield request.param().double()
+    return request.param().double()  # type: ignore[no-any-return]
 
 
 IMAGES = torch.rand(3, 3, 8, 8, dtype=torch.float64)
@@ -137,9 +135,7 @@ def test_transformer_tokens_become_maps() -> None:
     backbone = build_backbone("vit_tiny_patch16_224", 5, weights="none", stride=None, image_size=64)
     nn.init.normal_(backbone.network.head.weight)  # type: ignore[union-attr, arg-type]
     seen = observe(backbone.network, torch.rand(2, 3, 64, 64), backbone.layer)
-    maps = grad_cam(
-        seen.features[backbone.layer], seen.logits, torch.tensor([0, 1]), spatial=backbone.maps, relu=False
-    )
+    maps = grad_cam(seen.features[backbone.layer], seen.logits, torch.tensor([0, 1]), spatial=backbone.maps, relu=False)
     assert backbone.layer.endswith("norm1")
     assert maps.shape == (2, 1, 4, 4)
     assert maps.abs().max() > 0

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.metrics import THRESHOLDS, MapSegmentation, mean_iou
+from attnbridge.evaluation.metrics import THRESHOLDS, LabelPrecision, MapSegmentation, mean_iou
 from attnbridge.evaluation.pictures import colour_mask, overlay, sheet
 from attnbridge.evaluation.scoring import mode_scores
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
@@ -89,7 +89,7 @@ def test_the_threshold_comes_from_validation() -> None:
     assert scores["miou_best"] == pytest.approx(0.3)
     assert scores["miou_oracle"] == pytest.approx(0.9)
     assert scores["miou_fixed"] == 0
-    with pytest.raises(AttnBridgeError, match="fixed threshold 0.33"):
+    with pytest.raises(AttnBridgeError, match=r"fixed threshold 0\.33"):
         mode_scores(val, test, fixed=0.33)
 
 
@@ -108,3 +108,14 @@ def test_masks_have_a_colour_per_class_and_white_for_ignored() -> None:
     assert coloured[1, 1].tolist() == [255, 255, 255]
     assert coloured[0, 1].tolist() != coloured[1, 0].tolist()
     assert sheet([[coloured, coloured]], ["a", "b"], cell=20).size == (52, 50)
+
+
+def test_average_precision_equals_the_exact_one_and_drops_absent_classes() -> None:
+    metric, exact = LabelPrecision(4), MultilabelAveragePrecision(4, average="none", thresholds=None)
+    for _ in range(4):
+        labels = (torch.rand(50, 4) > 0.7).long()
+        labels[:, 3] = 0
+        scores = (2 * torch.randn(50, 4) + labels).sigmoid()
+        metric.update(scores, labels)
+        exact.update(scores, labels)
+    assert float(metric.compute()) == pytest.approx(float(exact.compute()[:3].mean()), abs=2e-3)

@@ -15,7 +15,6 @@ from attnbridge.losses.attention import AttentionConstraint, attention_constrain
 from attnbridge.losses.classification import MultiLabelSoftMargin, multi_label_soft_margin
 
 
-
 def naive_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
     terms = []
     for row, truth in zip(logits, labels, strict=True):

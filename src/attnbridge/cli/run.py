@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from pathlib import Path
@@ -98,6 +99,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
     ]
     checkpoint = folder / "checkpoints" / "last.ckpt"
+    earlier = _read_metrics(folder) if resume else []
     start = time.perf_counter()
     trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
     if trainer.interrupted:
@@ -114,6 +116,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         **run_record(),
     }
     if trainer.is_global_zero:
+        _join_metrics(folder, earlier)
         save_examples(method, data, folder)
         write_json(folder / "run.json", content)
     return content
@@ -173,6 +176,24 @@ def load_run(folder: Path) -> tuple[Config, Method]:
     method = load_method(config["method"])(state["classes"], image_size=state["image_size"], **options)
     method.load_state_dict(state["state_dict"])
     return config, method.eval()
+
+
+def _read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The metrics of the epochs before a run was resumed: Lightning's logger starts its file anew."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _join_metrics(folder: Path, earlier: list[dict[str, str]]) -> None:
+    if earlier:
+        rows = earlier + _read_metrics(folder)
+        with (folder / "metrics.csv").open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def _first_stage(config: Config, folder: Path, resume: bool) -> Path:

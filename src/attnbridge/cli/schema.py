@@ -51,8 +51,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
         if not isinstance(values, dict):
             raise AttnBridgeError(f"{where}: {section} must hold options, `{section}: {{...}}`, not {values!r}")
         for name, value in values.items():
-            if name not in known or (section == "model" and name in LINKED):
-                raise unknown(f"option {section}.", name, [n for n in known if n not in LINKED or section != "model"])
+            if name not in known:
+                raise unknown(f"option {section}.", name, known)
             _check_value(f"{section}.{name}", value, known[name].annotation)
     for name, value in (config.get("evaluation") or {}).items():
         if name not in EVALUATION:
@@ -61,11 +61,11 @@ def check_config(config: dict[str, Any], where: str) -> None:
 
 
 def method_options(name: str) -> dict[str, Option]:
-    """The options of a method: its own and those of the base class."""
+    """The options of a method: its own and those of the base class, but for what the data gives it."""
     module, class_name = METHODS[name]
     own = signature(_source(module), class_name)
     base = signature(_source("attnbridge.methods.base"), "Method")
-    return {**base, **own}
+    return {name: option for name, option in {**base, **own}.items() if name not in LINKED}
 
 
 def data_options() -> dict[str, Option]:

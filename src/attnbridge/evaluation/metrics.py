@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import MultilabelAveragePrecision
 
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
 
@@ -74,3 +76,26 @@ def mean_iou(iou: Tensor) -> Tensor:
     tensor([0.7500])
     """
     return iou.nanmean(1)
+
+
+class LabelPrecision(MultilabelAveragePrecision):
+    """Mean average precision of the labels, in [0, 1], with constant memory.
+
+    Precision and recall are taken at 2001 thresholds, even in the logit from -12 to 12. Classes without a
+    positive picture are dropped from the mean.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        thresholds = torch.linspace(-12, 12, 2001).sigmoid()
+        super().__init__(num_classes, average="none", thresholds=thresholds, validate_args=False)
+
+    def compute(self) -> Tensor:
+        """The mean over the classes that occur."""
+        positive = self.confmat[0, :, 1].sum(-1) > 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            each: Tensor = super().compute()
+        return each[positive].mean() if positive.any() else each.new_tensor(torch.nan)

@@ -7,10 +7,9 @@ from typing import Any, TypedDict
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torchmetrics.classification import MultilabelAveragePrecision
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.metrics import THRESHOLDS, MapSegmentation, Present, mean_iou
+from attnbridge.evaluation.metrics import THRESHOLDS, LabelPrecision, MapSegmentation, Present, mean_iou
 
 MODES: tuple[Present, ...] = ("predicted", "labels")
 
@@ -51,7 +50,7 @@ class Scores(Callback):
         self.segmentation = {
             mode: MapSegmentation(num_classes, mode, score_threshold=score_threshold) for mode in MODES
         }
-        self.precision = MultilabelAveragePrecision(num_classes, average="none", thresholds=None)
+        self.precision = LabelPrecision(num_classes)
         self.iou: dict[str, dict[Present, Tensor]] = {}
         self.average_precision: dict[str, float] = {}
 
@@ -68,7 +67,7 @@ class Scores(Callback):
 
     def _finish(self, module: LightningModule, split: str) -> None:
         self.iou[split] = {mode: metric.compute().cpu() for mode, metric in self.segmentation.items()}
-        self.average_precision[split] = float(self.precision.compute().nanmean())
+        self.average_precision[split] = float(self.precision.compute())
         best = mean_iou(self.iou[split]["predicted"]).max()
         values = {f"{split}/miou": float(best), f"{split}/map": self.average_precision[split]}
         module.log_dict(values, prog_bar=True, sync_dist=False, rank_zero_only=False)

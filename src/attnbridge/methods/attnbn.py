@@ -31,7 +31,8 @@ class AttnBN(Method):
 
     Args:
         source_weight: :math:`\lambda_s`; the paper's 1.
-        attention_weight: :math:`\lambda_{ac}`; the paper has 2 for maps of its scale.
+        attention_weight: :math:`\lambda_{ac}`; the paper has 2, for maps of a scale that it does not give; 40 was
+            best here, see docs/attnbn.md.
         target_weight: :math:`\lambda_t`; the paper's 1.
         adversarial_weight: :math:`\lambda_{adv}`; the paper has 0.001.
         normalise: of the map before it meets the saliency.
@@ -52,7 +53,7 @@ class AttnBN(Method):
         self,
         classes: Sequence[str],
         source_weight: float = 1.0,
-        attention_weight: float = 10.0,
+        attention_weight: float = 40.0,
         target_weight: float = 1.0,
         adversarial_weight: float = 0.001,
         normalise: Normalise = "none",

@@ -89,6 +89,8 @@ class Method(LightningModule):
         self._still = freeze(self.network, frozen)
         if batch_norm == "frozen":
             self._still += [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for module in self._still:
+            module.eval()
         self.optimizer_name: OptimizerName = optimizer
         self.lr, self.backbone_lr, self.weight_decay = lr, backbone_lr, weight_decay
         self.schedule: Schedule = schedule

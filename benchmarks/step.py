@@ -1,0 +1,102 @@
+"""Cost of an AttnBN training step beside the plain two-stream classification step: ``python -m benchmarks.step``.
+
+The variants take turns, so that noise of the machine hits all alike; the table gives the median step and
+the median of the ratios within each turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnbridge.data.sample import Batch
+from attnbridge.evaluation.record import hardware
+from attnbridge.methods.attnbn import AttnBN
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "two-stream classification": {"attention_weight": 0.0, "adversarial_weight": 0.0},
+    "+ L_ac": {"adversarial_weight": 0.0},
+    "AttnBN (1x1 projection to 32)": {},
+    "AttnBN (paper's discriminator)": {"discriminator_projection": None},
+}
+
+
+def make_batch(size: int, pictures: int, classes: int) -> dict[str, Batch]:
+    """Random pictures of both domains."""
+    labels = torch.nn.functional.one_hot(torch.randint(classes, (pictures,)), classes).float()
+    stream: Batch = {
+        "image": torch.rand(pictures, 3, size, size),
+        "labels": labels,
+        "saliency": torch.rand(pictures, size, size),
+        "domain": [],
+        "id": [],
+    }
+    return {"source": stream, "target": {**stream, "image": torch.rand(pictures, 3, size, size)}}
+
+
+def make_step(options: dict[str, Any], arguments: argparse.Namespace) -> tuple[AttnBN, list[torch.optim.Optimizer]]:
+    """The method and its optimisers, without a trainer around them."""
+    torch.manual_seed(0)
+    method = AttnBN(
+        [str(i) for i in range(arguments.classes)],
+        backbone=arguments.backbone,
+        weights="none",
+        image_size=arguments.size,
+        frozen=arguments.frozen,
+        **options,
+    ).train()
+    method.log = method.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(method.parameter_groups())]
+    if method.discriminator is not None:
+        optimizers.append(torch.optim.Adam(method.discriminator.parameters()))
+    return method, optimizers
+
+
+def one_step(method: AttnBN, optimizers: list[torch.optim.Optimizer], batch: dict[str, Batch]) -> float:
+    """Seconds of one step: losses, backward pass, optimisers."""
+    start = time.perf_counter()
+    total: Tensor = method.total(method.losses(batch))
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    total.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--frozen", nargs="*", default=["conv_stem", "bn1", *(f"blocks.{i}" for i in range(4))])
+    parser.add_argument("--size", type=int, default=128, help="side of the pictures")
+    parser.add_argument("--pictures", type=int, default=32, help="of each domain in a batch")
+    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=12)
+    arguments = parser.parse_args()
+    batch = make_batch(arguments.size, arguments.pictures, arguments.classes)
+    steps = {name: make_step(options, arguments) for name, options in VARIANTS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(arguments.turns + 2):
+        for name, (method, optimizers) in steps.items():
+            spent = one_step(method, optimizers, batch)
+            if turn >= 2:
+                seconds[name].append(spent)
+    plain = seconds["two-stream classification"]
+    print(
+        f"{arguments.backbone}, {arguments.pictures} + {arguments.pictures} pictures of {arguments.size} pixels, "
+        f"{arguments.turns} turns, {hardware()}"
+    )
+    print("| step | median, ms | ratio |\n|---|---|---|")
+    for name, spent in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(spent, plain, strict=True))
+        print(f"| {name} | {1000 * statistics.median(spent):.0f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
