@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attnbridge.cli import main
-from attnbridge.cli.tables import TABLES
+from attnbridge.cli.config import TABLES
 from attnbridge.data.scenes import SceneSpec
 
 YAML = """\

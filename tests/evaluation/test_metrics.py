@@ -44,8 +44,10 @@ def test_enlarged_maps_reach_one_and_empty_maps_stay_empty() -> None:
 
 
 @pytest.mark.parametrize("present", ["predicted", "labels"])
-def test_iou_equals_torchmetrics_over_the_whole_set(present: str) -> None:
-    metric = MapSegmentation(3, present, thresholds=(0.4,))  # type: ignore[arg-type]
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_iou_equals_torchmetrics_over_the_whole_set(present: str, which: int) -> None:
+    thresholds = (0.2, 0.4, 0.75)
+    metric = MapSegmentation(3, present, thresholds=thresholds)  # type: ignore[arg-type]
     oracle = MulticlassJaccardIndex(4, average="none", ignore_index=255)
     for _ in range(3):
         scores, maps, labels = torch.rand(2, 3), torch.rand(2, 3, 4, 4), (torch.rand(2, 3) > 0.5).float()
@@ -53,9 +55,9 @@ def test_iou_equals_torchmetrics_over_the_whole_set(present: str) -> None:
         mask[:, :2] = 255
         metric.update(scores, maps, mask, labels)
         shown = scores > 0.5 if present == "predicted" else labels > 0
-        predicted = combine_maps(enlarge_maps(maps, (16, 16)), scores, shown, torch.tensor([0.4]))[0]
+        predicted = combine_maps(enlarge_maps(maps, (16, 16)), scores, shown, torch.tensor([thresholds[which]]))[0]
         oracle.update(predicted.long(), mask)
-    torch.testing.assert_close(metric.compute()[0].float(), oracle.compute())
+    torch.testing.assert_close(metric.compute()[which].float(), oracle.compute())
 
 
 def test_a_perfect_map_scores_one_and_absent_classes_are_dropped() -> None:

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnbridge.cli.config import config_names, config_path, load_config
+from attnbridge.cli.config import TABLES, config_names, config_path, load_config
 from attnbridge.cli.schema import data_options, method_options, trainer_options
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
+OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
 VERBS = ("demo", "fit", "test", "predict", "benchmark", "list", "show", "init-config")
 
 
@@ -35,7 +36,7 @@ def _dispatch(words: list[str]) -> int:
         raise unknown("command", words[0], VERBS, "see `attnbridge --help`")
     parser = make_parser()
     options, rest = parser.parse_known_args(words)
-    if rest and options.verb != "fit":
+    if rest and options.verb not in ("fit", "benchmark"):
         raise unknown(f"argument of {options.verb}:", rest[0], _flags(parser, options.verb))
     if options.verb is None:
         parser.print_help()
@@ -65,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     fit.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
     fit.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
     fit.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    fit.epilog = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+    fit.epilog = OVERRIDES
 
     test = verbs.add_parser("test", help="score a run again, on its own or other data")
     test.add_argument("run", type=Path, help="folder of a run")
@@ -78,10 +79,15 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
 
     bench = verbs.add_parser("benchmark", help="a table of results over several seeds; resumes where it stopped")
-    bench.add_argument("name", choices=("scenes", "adaptation"), help="rows of Table 1, or of Table 6, on scenes")
+    bench.add_argument(
+        "name",
+        choices=[name for name in TABLES if name != "demo"],
+        help="on scenes: the rows of Table 1, ways of using the adversary, the rows of Table 6",
+    )
+    bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    bench.add_argument("--rows", nargs="+", help="only these rows")
+    bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto")
 
     verbs.add_parser("list", help="methods and configurations")
@@ -134,15 +140,14 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.preflight import check_data
 
         check_data(config)
+    elif options.verb == "benchmark":
+        for row in options.rows or TABLES[options.name]:
+            load_config(row, rest)
     warnings.filterwarnings("ignore", module="lightning")
     from attnbridge.cli import verbs
 
     if options.verb == "fit":
         return verbs.fit(config, options.config, options.out, options.resume)
-    function = {
-        "demo": verbs.demo,
-        "test": verbs.test,
-        "predict": verbs.predict,
-        "benchmark": verbs.benchmark,
-    }
-    return function[options.verb](options)
+    if options.verb == "benchmark":
+        return verbs.benchmark(options, rest)
+    return {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict}[options.verb](options)

@@ -14,20 +14,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from attnbridge.cli.config import load_config
+from attnbridge.cli.config import TABLES, load_config
 from attnbridge.cli.run import train
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.scenes import SceneSpec, compose
 from attnbridge.data.shapes import prepare_shapes
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.evaluation.report import example_sheet, write_report
 
-TABLES: dict[str, tuple[str, ...]] = {
-    "demo": ("grad_cam", "source_guided", "bridged", "attnbn"),
-    "scenes": ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn"),
-    "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
-}
 console = Console()
 
 
@@ -46,10 +41,12 @@ def demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def benchmark(options: argparse.Namespace) -> int:
-    """A named table over several seeds."""
+def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int:
+    """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
-    results = run_table(options.name, out, options.seeds, options.pictures, SceneSpec(), rows=options.rows)
+    results = run_table(
+        options.name, out, options.seeds, options.pictures, SceneSpec(), rows=options.rows, overrides=overrides
+    )
     print(markdown_table(results))
     return 0
 
@@ -68,14 +65,11 @@ def run_table(
     A row that is done in ``out`` is not trained again; an unfinished one goes on from its checkpoint. The
     scenes are the same for every row; the seed changes the training alone.
     """
-    for row in rows or ():
-        if row not in TABLES[name]:
-            raise unknown(f"row of {name}:", row, TABLES[name])
     scenes = make_scenes(out / "scenes", pictures, spec)
     contents, folders = [], []
     for seed in seeds:
         for row in rows or TABLES[name]:
-            folder = out / f"{row}-{seed}"
+            folder = out / f"{row.replace('/', '_')}-{seed}"
             contents.append(_one_row(row, seed, folder, scenes, out, overrides))
             folders.append(folder)
             results = _collect(contents, scenes)

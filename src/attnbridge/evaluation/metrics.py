@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from attnbridge.segmentation.combine import combine_maps, enlarge_maps
+from attnbridge.segmentation.combine import enlarge_maps
 
 Present = Literal["predicted", "labels"]
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -21,7 +21,8 @@ class MapSegmentation(Metric):
     """mIoU of class maps as segmentations, at many background thresholds in one pass.
 
     One confusion matrix per threshold over the whole set; background is a class; 255 is ignored; classes
-    that occur neither in the masks nor in the predictions are dropped from the mean. Reads ``scores`` and
+    that occur neither in the masks nor in the predictions are dropped from the mean. The labels are those of
+    :func:`~attnbridge.segmentation.combine.combine_maps`, counted for all thresholds at once. Reads ``scores`` and
     ``maps`` of the prediction, ``mask`` and ``labels`` of the batch.
 
     Args:
@@ -53,14 +54,28 @@ class MapSegmentation(Metric):
     def update(self, scores: Tensor, maps: Tensor, mask: Tensor, labels: Tensor) -> None:
         """Count a batch: scores and labels ``(B, N)``, maps ``(B, N, h, w)``, mask ``(B, H, W)``."""
         present = scores > self.score_threshold if self.present == "predicted" else labels > 0
-        maps = enlarge_maps(maps, (mask.shape[1], mask.shape[2]))
+        order = (scores * present).argsort(1, descending=True)[:, : max(1, int(present.sum(1).max()))]
+        shown = present.gather(1, order)
+        maps = maps.gather(1, order[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
+        maps = enlarge_maps(maps, (mask.shape[1], mask.shape[2])) * shown[:, :, None, None]
         counted = mask != 255
         truth = mask[counted]
+        # level: how many thresholds a map exceeds at a pixel. Of the classes in order of their score, the k-th
+        # wins at the thresholds from the highest level of those before it up to its own.
+        levels = torch.bucketize(maps, torch.tensor(self.thresholds, device=maps.device))
+        reached = torch.zeros_like(truth)
+        won = self.confusion.new_zeros(self.confusion.shape[1] ** 2 * (len(self.thresholds) + 1))
+        for k in range(order.shape[1]):
+            label = (order[:, k] + 1)[:, None, None].expand_as(mask)[counted]
+            cell = (truth * (self.num_classes + 1) + label) * (len(self.thresholds) + 1)
+            level = torch.maximum(levels[:, k][counted], reached)
+            won += torch.bincount(cell + reached, minlength=len(won))
+            won -= torch.bincount(cell + level, minlength=len(won))
+            reached = level
         side = self.num_classes + 1
-        predicted = combine_maps(maps, scores, present, torch.tensor(self.thresholds, device=maps.device))
-        for i, labelled in enumerate(predicted):
-            index = truth * side + labelled[counted].long()
-            self.confusion[i] += torch.bincount(index, minlength=side * side).view(side, side)
+        counts = won.view(side, side, -1).cumsum(2)[:, :, :-1].permute(2, 0, 1).contiguous()
+        counts[:, :, 0] = torch.bincount(truth, minlength=side) - counts.sum(2)
+        self.confusion += counts
 
     def compute(self) -> Tensor:
         """IoU ``(T, N + 1)`` of each threshold and class, NaN for a class that never occurs."""
@@ -92,7 +107,7 @@ class LabelPrecision(MultilabelAveragePrecision):
         thresholds = torch.linspace(-12, 12, 2001).sigmoid()
         super().__init__(num_classes, average="none", thresholds=thresholds, validate_args=False)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """The mean over the classes that occur."""
         positive = self.confmat[0, :, 1].sum(-1) > 0
         with warnings.catch_warnings():
