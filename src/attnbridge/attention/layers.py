@@ -39,7 +39,7 @@ def find_layer(network: nn.Module, image_size: int = 224) -> str:
         return record
 
     modes = {module: module.training for module in network.modules()}
-    handles = [m.register_forward_hook(hook(n)) for n, m in network.named_modules() if n]
+    handles = [m.register_forward_hook(hook(n)) for n, m in network.named_modules() if n and type(m) is not nn.Identity]
     try:
         network.eval()
         parameter = next(network.parameters(), torch.zeros(()))

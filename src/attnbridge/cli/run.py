@@ -86,7 +86,6 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     main = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if main and (folder / "config.yaml").exists() and not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
-    torch.use_deterministic_algorithms(True, warn_only=True)
     _keep_freed_memory()
     method, data, trainer = build(config, folder)
     if config.get("after"):
