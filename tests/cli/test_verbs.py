@@ -9,39 +9,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from attnbridge.cli import main
 from attnbridge.cli.config import TABLES
 from attnbridge.data.scenes import SceneSpec
+from attnbridge.methods.attnbn import AttnBN
 
-YAML = """\
-method: attnbn
-model:
-  backbone: resnet10t
-  weights: none
-  lr: 0.001
-data:
-  source: {scenes}/source/train
-  saliency: {scenes}/saliency/train
-  target: {scenes}/target
-  image_size: 48
-  batch_size: 8
-  workers: 0
-trainer:
-  max_epochs: 2
-  accelerator: cpu
-  enable_progress_bar: false
-"""
+README = Path(__file__).parents[2] / "README.md"
+SMALL = [
+    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.lr", "0.001"),
+    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),
+    *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+]
 
 
 @pytest.fixture(scope="module")
 def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the user's own YAML on the user's own two folders."""
+    """The README's configuration on the user's own two folders, made small by overrides."""
     base = tmp_path_factory.mktemp("user")
-    (base / "mine.yaml").write_text(YAML.format(scenes=scenes))
-    assert len(YAML.splitlines()) <= 20
-    assert main(["fit", str(base / "mine.yaml"), "--out", str(base / "run")]) == 0
+    yaml = README.read_text().split("```yaml\n")[1].split("```")[0]
+    assert len(yaml.splitlines()) <= 20
+    (base / "mine.yaml").write_text(yaml)
+    for name, part in (("source", "source/train"), ("saliency", "saliency/train"), ("target", "target")):
+        (base / name).symlink_to(scenes / part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(base)
+        assert main(["fit", "mine.yaml", "--out", str(base / "run"), *SMALL]) == 0
     return base / "run"
 
 
@@ -64,14 +59,46 @@ def test_the_report_stands_alone_and_agrees_with_the_record(run_folder: Path) ->
     assert f"{100 * scores['map']:.1f}" in page
 
 
-def test_a_folder_with_a_run_is_not_overwritten(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_a_run_is_not_overwritten(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (run_folder / "run.json").read_bytes()
-    assert main(["fit", str(run_folder.parent / "mine.yaml"), "--out", str(run_folder)]) == 2
+    monkeypatch.chdir(run_folder.parent)
+    assert main(["fit", "mine.yaml", "--out", str(run_folder), *SMALL]) == 2
     assert "holds a run already; name another folder, or add --resume" in capsys.readouterr().err
     assert (run_folder / "run.json").read_bytes() == before
 
 
-def test_test_gives_the_scores_of_the_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_end(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    fit = ["fit", "mine.yaml", "--out", str(tmp_path / "run"), *SMALL]
+
+    def stop(self: AttnBN) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttnBN, "on_train_epoch_start", stop)
+        assert main(fit) == 130
+    assert "gone on with by --resume" in capsys.readouterr().err
+    assert main([*fit, "--model.lr", "0.5", "--resume"]) == 2
+    assert "was begun with model.lr = 0.001, not 0.5" in capsys.readouterr().err
+    assert main([*fit, "--resume"]) == 0
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    assert {row["epoch"] for row in rows if row["loss"]} == {"0", "1"}
+    whole, parts = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run_folder, tmp_path / "run")
+    )
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_test_gives_the_scores_of_the_run(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
     assert main(["test", str(run_folder)]) == 0
     text = capsys.readouterr().out
     scores = json.loads((run_folder / "run.json").read_text())["scores"]

@@ -62,6 +62,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
     for key, value in _pairs(overrides):
         _set(config, key.split("."), value)
+    after = config.get("after")
+    if after and after not in config_names() and not (Path(after) / "run.json").is_file():
+        raise unknown(f"configuration in `after` of {path.name}:", after, config_names(), "or give a run's folder")
     check_config(config, str(path) if path.parent != CONFIGS else f"configuration {name!r}")
     return config
 

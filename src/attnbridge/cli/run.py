@@ -86,6 +86,8 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     main = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if main and (folder / "config.yaml").exists() and not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
+    if resume and (folder / "config.yaml").is_file():
+        _check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     _keep_freed_memory()
     method, data, trainer = build(config, folder)
     if config.get("after"):
@@ -103,9 +105,10 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     checkpoint = folder / "checkpoints" / "last.ckpt"
     earlier = _read_metrics(folder) if resume else []
     start = time.perf_counter()
-    trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
+    except SystemExit:  # Lightning's answer to an interrupt, after it has cleaned up
+        raise KeyboardInterrupt from None
     seconds = time.perf_counter() - start
     result = evaluate(method, data, trainer, scores, settings.get("threshold", FIXED_THRESHOLD))
     content = {
@@ -178,6 +181,21 @@ def load_run(folder: Path) -> tuple[Config, Method]:
     method = load_method(config["method"])(state["classes"], image_size=state["image_size"], **options)
     method.load_state_dict(state["state_dict"])
     return config, method.eval()
+
+
+def _check_same(before: Config, now: Config, folder: Path) -> None:
+    """A run goes on with the configuration that it began with; the schedule depends on it."""
+    for section in sorted({*before, *now}):
+        old, new = before.get(section), now.get(section)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            name = next(n for n in [*old, *new] if old.get(n) != new.get(n))
+            section, old, new = f"{section}.{name}", old.get(name), new.get(name)
+        raise AttnBridgeError(
+            f"{folder}: was begun with {section} = {old!r}, not {new!r}; resume it with its own configuration "
+            f"({folder / 'config.yaml'}), or name another folder"
+        )
 
 
 def _keep_freed_memory() -> None:
