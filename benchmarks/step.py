@@ -21,8 +21,12 @@ from attnbridge.methods.attnbn import AttnBN
 VARIANTS: dict[str, dict[str, Any]] = {
     "two-stream classification": {"attention_weight": 0.0, "adversarial_weight": 0.0},
     "+ L_ac": {"adversarial_weight": 0.0},
-    "AttnBN (1x1 projection to 32)": {},
-    "AttnBN (paper's discriminator)": {"discriminator_projection": None},
+    "AttnBN": {},
+    "AttnBN, discriminator of width 64 on a projection to 32": {"discriminator_width": 64},
+    "AttnBN, discriminator of width 64 on all channels (the paper's)": {
+        "discriminator_width": 64,
+        "discriminator_projection": None,
+    },
 }
 
 

@@ -14,7 +14,7 @@ from attnbridge.errors import AttnBridgeError, unknown
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUFFIXES = (".yaml", ".yml")
 TABLES: dict[str, tuple[str, ...]] = {
-    "demo": ("grad_cam", "source_guided", "bridged", "attnbn"),
+    "demo": ("grad_cam", "source_guided", "attnbn"),
     "scenes": ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn"),
     "adversary": ("bridged", "attnbn", "adversary/strong", "adversary/spectral", "adversary/evidence"),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -95,13 +96,8 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    settings = config.get("evaluation") or {}
-    scores = Scores(len(data.classes), settings.get("score_threshold", 0.5))
-    trainer.callbacks += [  # type: ignore[attr-defined]
-        scores,
-        AttentionGallery(folder, data.samples("val", PICTURES), method.classes),
-        ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
-    ]
+    scores, callbacks = _callbacks(config, method, data, folder)
+    trainer.callbacks += callbacks  # type: ignore[attr-defined]
     checkpoint = folder / "checkpoints" / "last.ckpt"
     earlier = _read_metrics(folder) if resume else []
     start = time.perf_counter()
@@ -110,7 +106,8 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     except SystemExit:  # Lightning's answer to an interrupt, after it has cleaned up
         raise KeyboardInterrupt from None
     seconds = time.perf_counter() - start
-    result = evaluate(method, data, trainer, scores, settings.get("threshold", FIXED_THRESHOLD))
+    fixed = (config.get("evaluation") or {}).get("threshold", FIXED_THRESHOLD)
+    result = evaluate(method, data, trainer, scores, fixed)
     content = {
         "name": config.get("name", config["method"]),
         "seed": config.get("seed", 0),
@@ -120,11 +117,19 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         "protocol": protocol(config, data),
         **run_record(),
     }
-    if trainer.is_global_zero:
+    if main:
         _join_metrics(folder, earlier)
         save_examples(method, data, folder)
         write_json(folder / "run.json", content)
     return content
+
+
+def _callbacks(config: Config, method: Method, data: BridgeData, folder: Path) -> tuple[Scores, list[Callback]]:
+    """The scores, and all callbacks of a run."""
+    scores = Scores(len(data.classes), (config.get("evaluation") or {}).get("score_threshold", 0.5))
+    gallery = AttentionGallery(folder, data.samples("val", PICTURES), method.classes)
+    saver = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    return scores, [scores, gallery, saver]
 
 
 def evaluate(method: Method, data: BridgeData, trainer: L.Trainer, scores: Scores, fixed: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
 
-TOP_LEVEL = ("method", "after", "seed", "model", "data", "trainer", "evaluation")
+TOP_LEVEL = ("name", "method", "after", "seed", "model", "data", "trainer", "evaluation")
 LINKED = ("classes", "image_size")  # of the model: taken from the data
 EVALUATION = {"threshold": "float", "score_threshold": "float"}
 

@@ -27,6 +27,7 @@ class BridgeData(LightningDataModule):
         saliency: maps of the source pictures, the same tree and names, PNG.
         image_size: side of the square pictures given to the network, pixels.
         batch_size: pictures of each domain in a training batch, per process.
+        min_crop: smallest share of a training picture's area that a random crop keeps.
         workers: processes that load pictures.
         seed: of the order and the augmentation.
 
@@ -40,6 +41,7 @@ class BridgeData(LightningDataModule):
         saliency: str | None = None,
         image_size: int = 224,
         batch_size: int = 32,
+        min_crop: float = 0.5,
         workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -47,7 +49,7 @@ class BridgeData(LightningDataModule):
         self.source, self.target = Path(source), Path(target)
         self.saliency = Path(saliency) if saliency else None
         self.image_size, self.batch_size = image_size, batch_size
-        self.workers, self.seed = workers, seed
+        self.min_crop, self.workers, self.seed = min_crop, workers, seed
         self.classes = class_names(self.source)
 
     def records(self, split: str) -> list[Record]:
@@ -77,7 +79,9 @@ class BridgeData(LightningDataModule):
             )
         loaders = {}
         for number, name in enumerate(streams):
-            dataset = PictureDataset(records[name], len(self.classes), name, train_transform(self.image_size), length)
+            dataset = PictureDataset(
+                records[name], len(self.classes), name, train_transform(self.image_size, (self.min_crop, 1.0)), length
+            )
             sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
             loaders[name] = self._loader(dataset, sampler, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")

@@ -61,7 +61,7 @@ class AttnBN(Method):
         reduction: Reduction = "mean",
         second_order: SecondOrder = "auto",
         discriminator_input: Literal["features", "evidence"] = "features",
-        discriminator_width: int = 64,
+        discriminator_width: int = 32,
         discriminator_projection: int | None = 32,
         discriminator_spectral: bool = False,
         discriminator_lr: float = 1e-4,

@@ -46,9 +46,10 @@ class Method(LightningModule):
         frozen: names of modules that are not trained.
         batch_norm: ``frozen`` keeps ImageNet's statistics; ``train`` updates them with each batch.
         image_size: side of the pictures in pixels; set from the data.
-        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        optimizer: ``adamw`` or ``sgd``.
         lr: learning rate of the head.
         backbone_lr: learning rate of the backbone, as a multiple of ``lr``.
+        momentum: of ``sgd``.
         weight_decay: of all trained parameters.
         schedule: ``one_cycle`` over the whole run; ``step``: a tenth after two thirds of the run, as in
             AttnBN; ``constant``.
@@ -70,6 +71,7 @@ class Method(LightningModule):
         optimizer: OptimizerName = "adamw",
         lr: float = 3e-3,
         backbone_lr: float = 0.5,
+        momentum: float = 0.9,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
     ) -> None:
@@ -92,7 +94,8 @@ class Method(LightningModule):
         for module in self._still:
             module.eval()
         self.optimizer_name: OptimizerName = optimizer
-        self.lr, self.backbone_lr, self.weight_decay = lr, backbone_lr, weight_decay
+        self.lr, self.backbone_lr = lr, backbone_lr
+        self.momentum, self.weight_decay = momentum, weight_decay
         self.schedule: Schedule = schedule
 
     @property
@@ -164,7 +167,7 @@ class Method(LightningModule):
         if self.optimizer_name == "adamw":
             optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         else:
-            optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
+            optimizer = torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if self.schedule == "one_cycle":
