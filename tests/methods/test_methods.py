@@ -32,7 +32,7 @@ WEIGHTS = ("source_weight", "attention_weight", "target_weight", "adversarial_we
 
 
 def row_weights(row: str) -> dict[str, Any]:
-    return {name: load_config(row)["model"][name] for name in WEIGHTS}
+    return {name: load_config(row)["model"].get(name, 1) for name in WEIGHTS}
 
 
 def batch_of(data: Any) -> dict[str, Batch]:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from attnbridge.evaluation.pictures import overlay, sheet, to_uint8
+from attnbridge.evaluation.pictures import caption, overlay, sheet, to_uint8
 
 PICTURES = 8
 
@@ -34,16 +34,17 @@ class AttentionGallery(Callback):
         examples = look_at(pl_module, self.samples)
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = [
-            [to_uint8(sample["image"]), *_overlays(sample, maps)]
+            [to_uint8(sample["image"]), *_overlays(sample, maps, self.classes)]
             for sample, maps in zip(self.samples, examples["maps"], strict=True)
         ]
         sheet(rows, cell=112).save(self.folder / f"epoch_{trainer.current_epoch + 1:02d}.png")
 
 
-def _overlays(sample: Any, maps: Any) -> list[Any]:
+def _overlays(sample: Any, maps: Any, classes: tuple[str, ...]) -> list[Any]:
     image = to_uint8(sample["image"])
     present = torch.nonzero(sample["labels"]).flatten().tolist()
-    return [overlay(image, maps[c] / max(float(maps[c].max()), 1e-8)) for c in present]
+    heat = {c: overlay(image, maps[c] / max(float(maps[c].max()), 1e-8)) for c in present}
+    return [caption(array, classes[c]) for c, array in heat.items()]
 
 
 def look_at(method: Any, samples: list[Any]) -> dict[str, Any]:

@@ -75,6 +75,17 @@ def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int
     return canvas
 
 
+def caption(array: Array, text: str) -> Array:
+    """The picture with a few words in its lower left corner."""
+    image = Image.fromarray(array)
+    draw = ImageDraw.Draw(image)
+    draw.text(
+        (3, image.height - 14), text, fill="white", font=ImageFont.load_default(11), stroke_width=1, stroke_fill="black"
+    )
+    captioned: Array = np.asarray(image)
+    return captioned
+
+
 def data_uri(image: Image.Image, quality: int = 88) -> str:
     """The picture as a JPEG inside a ``data:`` address, for a page that stands alone."""
     buffer = io.BytesIO()
