@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnbridge.data.scenes import Composer, SceneSpec, compose, voc_palette
+from attnbridge.data.palette import voc_palette
+from attnbridge.data.scenes import Composer, SceneSpec, compose
 from attnbridge.errors import AttnBridgeError
 from tests.conftest import SPEC
 

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from attnbridge.data.folders import class_names, list_images
+from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 
@@ -249,29 +250,6 @@ class Composer:
             image.thumbnail((limit, limit), Image.Resampling.LANCZOS)
             self.cache[path] = image
         return self.cache[path]
-
-
-def palette_png(mask: np.ndarray[Any, Any]) -> Image.Image:
-    """A label mask (uint8) as a palette PNG in PASCAL VOC's colours, so that viewers show it."""
-    image = Image.fromarray(mask.astype(np.uint8)).convert("P")
-    image.putpalette([v for colour in voc_palette() for v in colour])
-    return image
-
-
-def voc_palette(count: int = 256) -> list[tuple[int, int, int]]:
-    """PASCAL VOC's colour of each mask value.
-
-    >>> voc_palette()[:3]
-    [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
-    """
-    colours = []
-    for value in range(count):
-        rgb = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                rgb[channel] |= ((value >> (3 * bit + channel)) & 1) << (7 - bit)
-        colours.append((rgb[0], rgb[1], rgb[2]))
-    return colours
 
 
 def _split_cutouts(folder: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
