@@ -30,7 +30,7 @@ from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 
-VERSION = 1  # of the pictures: raise it when the same arguments give other pictures
+VERSION = 2  # of the pictures: raise it when the same arguments give other pictures
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
@@ -253,18 +253,19 @@ class Composer:
 
 
 def _split_cutouts(folder: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
-    """A third for the test, a ninth for validation, the rest halved between source and target."""
+    """A third for the test, a ninth for validation, of the rest two thirds for the source, as in the paper's data."""
     paths = list_images(folder)
     if len(paths) < 4:
         raise AttnBridgeError(f"{folder}: holds {len(paths)} cut-outs; at least 4 are needed, one per split")
     paths = [paths[i] for i in rng.permutation(len(paths))]
     test, val = max(1, len(paths) // 3), max(1, len(paths) // 9)
     rest = paths[test + val :]
+    target = max(1, round(len(rest) / 3))
     return {
         "test": paths[:test],
         "val": paths[test : test + val],
-        "source": rest[: len(rest) // 2],
-        "target": rest[len(rest) // 2 :],
+        "source": rest[:-target],
+        "target": rest[-target:],
     }
 
 
