@@ -116,7 +116,7 @@ class AttnBN(Method):
         if self.target_weight:
             losses["target/classification"] = multi_label_soft_margin(logits[count:], batch["target"]["labels"])
         if self.discriminator is not None:
-            losses |= self._adversary(self.discriminator, logits, features, count)
+            losses |= self._adversary(self.discriminator, features, count)
         return losses
 
     def _attention(self, logits: Tensor, features: Tensor, source: Batch) -> Tensor:
@@ -141,9 +141,7 @@ class AttnBN(Method):
         maps = normalise_maps(maps, self.normalise)
         return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
-    def _adversary(
-        self, discriminator: DomainDiscriminator, logits: Tensor, features: Tensor, count: int
-    ) -> dict[str, Tensor]:
+    def _adversary(self, discriminator: DomainDiscriminator, features: Tensor, count: int) -> dict[str, Tensor]:
         """L_adv through a frozen discriminator, and L_d on detached features."""
         features = self.spatial(features)
         if self.discriminator_input == "evidence":
