@@ -60,6 +60,21 @@ def test_a_wrong_name_is_answered_before_torch_is_imported(words: list[str], mes
     assert seconds < 3
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("model.layer", "bn22", "unknown layer 'bn22'; did you mean 'bn2'"),
+        ("model.frozen", "[blocks.0, block.1]", "unknown layer 'block.1'; did you mean 'blocks.1'"),
+        ("model.backbone", "vgg116", "unknown backbone 'vgg116'; did you mean 'vgg16'"),
+        ("model.stride", "3", "stride must be 8, 16 or 32, or null for the network's own, not 3"),
+    ],
+)
+def test_a_wrong_part_of_the_network_is_answered_before_anything_is_made(option: str, value: str, message: str) -> None:
+    status, text, seconds = run("benchmark", "scenes", f"--{option}", value)
+    assert (status, message in text, "Traceback" in text) == (2, True, False), text
+    assert seconds < 10  # 2.5 s alone on the machine, of which torch and timm take 2.4
+
+
 def test_wrong_data_is_answered_before_torch_is_imported(scenes: Path, tmp_path: Path) -> None:
     shutil.copytree(scenes, tmp_path / "scenes")
     options = [

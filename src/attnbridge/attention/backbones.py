@@ -60,7 +60,7 @@ def build_backbone(
         num_classes: number of logits.
         weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` and
             ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
-        stride: image pixels per feature position: 32, or 16 by dropping the last stride; ``None`` leaves
+        stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
             the network as it is (transformers).
         layer: name of the layer to look at; default: the last spatial features.
         image_size: side of the pictures in pixels, to size transformers and find the layer.
@@ -72,8 +72,6 @@ def build_backbone(
     >>> backbone.layer, backbone.channels
     ('layer4', 512)
     """
-    if not timm.is_model(name):
-        raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
     network = _create(name, num_classes, weights, stride, image_size)
     cfg: Any = network.pretrained_cfg
     mean, std = cfg["mean"], cfg["std"]
@@ -89,7 +87,23 @@ def build_backbone(
     return Backbone(network, layer, channels, last, tuple(mean), tuple(std))
 
 
+def check_names(name: str, *, stride: int | None = 16, image_size: int = 224, layers: Iterable[str] = ()) -> None:
+    """Check the names of a backbone and of its layers without making or fetching any weight.
+
+    Raises:
+        AttnBridgeError: for an unknown model or layer, or a stride it cannot have.
+    """
+    with torch.device("meta"):
+        network = _create(name, 1, "none", stride, image_size)
+    for layer in layers:
+        check_layer(network, layer)
+
+
 def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: int) -> nn.Module:
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
+    if stride not in (8, 16, 32, None):
+        raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
     hub = weights == "imagenet" and name not in PACKAGED
     options: dict[str, Any] = {"num_classes": num_classes, "pretrained": hub}
     if name.startswith("vgg"):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbridge.cli.config import TABLES, config_names, config_path, load_config
+from attnbridge.cli.preflight import check_data, check_network
 from attnbridge.cli.schema import data_options, method_options, trainer_options
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
@@ -137,12 +138,12 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     """The verbs that compute: check what can be checked first, then import torch."""
     if options.verb == "fit":
         config = load_config(options.config, rest)
-        from attnbridge.cli.preflight import check_data
-
         check_data(config)
+        check_network(config)
     elif options.verb == "benchmark":
-        for row in options.rows or TABLES[options.name]:
-            load_config(row, rest)
+        configs = [load_config(row, rest) for row in options.rows or TABLES[options.name]]
+        for config in configs:
+            check_network(config)
     warnings.filterwarnings("ignore", module="lightning")
     from attnbridge.cli import verbs
 

@@ -1,16 +1,18 @@
-"""What can be found wrong with a configuration's data before torch is imported."""
+"""What can be found wrong with a configuration before anything is trained, the cheapest checks first."""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
+from attnbridge.cli.schema import Option, data_options, method_options
 from attnbridge.data.folders import scan_pair
 from attnbridge.errors import AttnBridgeError
 
 
 def check_data(config: dict[str, Any]) -> None:
-    """Look for the folders, list every split, open every picture's header; look for the weight file.
+    """Look for the folders, list every split, open every picture's header; look for the weight file. Free of torch.
 
     Raises:
         AttnBridgeError: for the first thing that training would stumble over.
@@ -36,3 +38,20 @@ def check_data(config: dict[str, Any]) -> None:
     weights = model.get("weights", "imagenet")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, `imagenet` or `none`")
+
+
+def check_network(config: dict[str, Any]) -> None:
+    """Check the names of the backbone, the layer and the frozen modules; imports timm and no trainer.
+
+    Raises:
+        AttnBridgeError: for a name that does not exist, with the nearest ones that do.
+    """
+    from attnbridge.attention.backbones import check_names
+
+    def value(section: str, known: dict[str, Option], name: str) -> Any:
+        return (config.get(section) or {}).get(name, ast.literal_eval(known[name].default or "None"))
+
+    known = method_options(config["method"])
+    backbone, stride, layer, frozen = (value("model", known, n) for n in ("backbone", "stride", "layer", "frozen"))
+    size = value("data", data_options(), "image_size")
+    check_names(backbone, stride=stride, image_size=size, layers=[*frozen, *([layer] if layer else [])])
