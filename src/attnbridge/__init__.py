@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnbridge.attention.class_maps import cam as cam
     from attnbridge.attention.class_maps import grad_cam as grad_cam
+    from attnbridge.attention.explain import explain as explain
     from attnbridge.attention.observe import Observation as Observation
     from attnbridge.attention.observe import observe as observe
     from attnbridge.data.module import BridgeData as BridgeData
@@ -20,11 +21,12 @@ _EXPORTS = {
     "AttnBN": "attnbridge.methods.attnbn",
     "BridgeData": "attnbridge.data.module",
     "Observation": "attnbridge.attention.observe",
+    "explain": "attnbridge.attention.explain",
     "cam": "attnbridge.attention.class_maps",
     "grad_cam": "attnbridge.attention.class_maps",
     "observe": "attnbridge.attention.observe",
 }
-__all__ = ["AttnBN", "BridgeData", "Observation", "cam", "grad_cam", "observe"]
+__all__ = ["AttnBN", "BridgeData", "Observation", "cam", "explain", "grad_cam", "observe"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
     ("name", "stride", "layer", "positions"),
     [
         ("vgg16", 16, "features", 6),
-        ("vgg16", 32, "features", 3),
+        ("vgg16", None, "features.29", 6),
         ("tf_efficientnet_lite0", 16, "bn2", 6),
         ("tf_efficientnet_lite0", 32, "bn2", 3),
         ("resnet10t", 16, "layer4", 6),

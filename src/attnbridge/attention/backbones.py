@@ -12,7 +12,7 @@ import torch
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import check_layer, find_layer, prefix_tokens, to_maps
+from attnbridge.attention.layers import check_layer, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
 from attnbridge.attention.weights import PACKAGED, load_file, load_packaged
 from attnbridge.errors import AttnBridgeError, unknown
@@ -130,8 +130,10 @@ def _create(name: str, num_classes: int, weights: str, stride: int | None, image
 
 def _create_vgg(name: str, num_classes: int, stride: int | None, hub: bool) -> nn.Module:
     """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3."""
-    if stride not in (16, 32, None):
-        raise AttnBridgeError(f"backbone {name!r} can have a stride of 16 or 32, not {stride}")
+    if stride not in (16, None):
+        raise AttnBridgeError(
+            f"backbone {name!r} can have a stride of 16, or null for the last pooling kept, not {stride}"
+        )
     network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=hub)
     features = list(network.get_submodule("features").children())
     network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
@@ -157,8 +159,7 @@ def _shape(network: nn.Module, layer: str, image_size: int) -> tuple[int, bool]:
         features = observe(network, torch.zeros(1, 3, image_size, image_size), layer).features[layer]
     for module, mode in modes.items():
         module.training = mode
-    last = features.ndim == 4 and features.shape[1] == features.shape[2] != features.shape[3]
-    last = last and features.shape[3] == getattr(network, "num_features", -1)
+    last = is_channels_last(features, image_size, image_size)
     channels = to_maps(features, prefix_tokens(network), last).shape[1]
     return channels, last
 

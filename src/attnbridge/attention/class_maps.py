@@ -1,4 +1,10 @@
-"""Class maps: where the evidence for a class lies, as pure functions of features and logits."""
+"""Class maps: where the evidence for a class lies, as pure functions of features and logits.
+
+All of them are differentiable. What a loss on a map reaches is decided by ``second_order``: with ``off`` the
+gradients in the map are constants, so the loss reaches the features and, through them, the trunk; with ``on`` it
+reaches the parameters between features and logits as well; ``auto`` is ``on`` where autograd records and ``off``
+under ``torch.no_grad()``. Half-precision features, as under autocast, give maps in float32.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnbridge.attention.gradients import SecondOrder, class_gradients, keeps_graph
 from attnbridge.errors import AttnBridgeError
 
-SecondOrder = Literal["auto", "on", "off"]
-Normalise = Literal["none", "max", "minmax", "sigmoid"]
+Spatial = Callable[[Tensor], Tensor]
+Activation = Literal["sum", "sum_p", "max_p"]
 
 
 def grad_cam(
@@ -22,7 +29,7 @@ def grad_cam(
     *,
     second_order: SecondOrder = "auto",
     relu: bool = True,
-    spatial: Callable[[Tensor], Tensor] | None = None,
+    spatial: Spatial | None = None,
 ) -> Tensor:
     r"""Grad-CAM of several classes of every picture in one call, differentiable.
 
@@ -38,9 +45,7 @@ def grad_cam(
             what ``spatial`` brings to that shape.
         logits: ``(B, N)``; the logits of one picture must not depend on another picture's features.
         classes: long ``(B,)`` or ``(B, K)``, the class indices of each picture.
-        second_order: what a loss on the maps reaches. ``on``: the features and, through :math:`w`, the
-            parameters between features and logits. ``off``: :math:`w` is a constant, so the features
-            alone. ``auto``: ``on`` where autograd records, ``off`` under ``torch.no_grad()``.
+        second_order: what a loss on the maps reaches; see the module.
         relu: keep only positive evidence.
         spatial: brings features and gradients, both as the layer gives them, to ``(B, C, H, W)``;
             see :func:`attnbridge.attention.layers.to_maps`.
@@ -57,18 +62,83 @@ def grad_cam(
     >>> maps.shape, torch.allclose(maps[0, 1], features[0, 2] / 16)
     (torch.Size([2, 2, 4, 4]), True)
     """
-    classes = _checked_classes(classes, logits)
-    spatial = spatial or _identity
-    keep = torch.is_grad_enabled() if second_order == "auto" else second_order == "on"
-    gradients = _gradients(features, logits, classes, keep)
-    weights = torch.stack([spatial(g).mean((2, 3)) for g in gradients], dim=1)  # (B, K, C)
-    with torch.set_grad_enabled(torch.is_grad_enabled() or keep):
-        maps = torch.einsum("bkc,bchw->bkhw", weights, spatial(features))
-        return F.relu(maps) if relu else maps
+    weights = class_gradients(
+        features, logits, classes, lambda g: _folded(spatial, g).mean((3, 4)), second_order=second_order
+    )
+    return _combine(weights, features, spatial, second_order, relu)
 
 
-def _identity(features: Tensor) -> Tensor:
-    return features
+def grad_cam_pp(
+    features: Tensor,
+    logits: Tensor,
+    classes: Tensor,
+    *,
+    second_order: SecondOrder = "auto",
+    relu: bool = True,
+    spatial: Spatial | None = None,
+    variant: Literal["paper", "torchcam"] = "paper",
+) -> Tensor:
+    r"""Grad-CAM++: channels weighed by their positive gradients, each position by how little it shares its channel.
+
+    .. math:: \alpha_i(x, y) = \frac{g^2}{2 g^2 + g^3 \sum_{a,b} F_i(a, b)}, \qquad
+              w_i^c = \sum_{x,y} \alpha_i\,\mathrm{ReLU}(g), \qquad g = \partial y^c / \partial F_i(x, y)
+
+    (Chattopadhay et al., WACV 2018, equations 10, 11 and 19, without the factor :math:`\exp(y^c)`, which all
+    channels have in common.)
+
+    Args:
+        variant: ``paper`` as above; ``torchcam``: :math:`\alpha = g^2`, which is what torch-cam 0.5 computes, as
+            its division acts on a copy.
+
+    The other arguments, the result and the errors are those of :func:`grad_cam`.
+
+    >>> features = torch.ones(1, 2, 2, 2, requires_grad=True)
+    >>> grad_cam_pp(features, features.sum((2, 3)), torch.tensor([0])).flatten().tolist()
+    [0.666..., 0.666..., 0.666..., 0.666...]
+    """
+    if variant not in ("paper", "torchcam"):
+        raise AttnBridgeError(f"variant must be paper or torchcam, not {variant!r}")
+    maps = _spatial(spatial, features if keeps_graph(second_order) else features.detach())
+
+    def weigh(gradients: Tensor) -> Tensor:
+        g = _folded(spatial, gradients)
+        alpha = g**2
+        if variant == "paper":
+            below = 2 * alpha + g**3 * maps.sum((2, 3), keepdim=True)
+            empty = (g == 0) | (below == 0)
+            alpha = torch.where(empty, 0.0, alpha / torch.where(empty, 1.0, below))
+        return (alpha * F.relu(g)).sum((3, 4))
+
+    weights = class_gradients(features, logits, classes, weigh, second_order=second_order)
+    return _combine(weights, features, spatial, second_order, relu)
+
+
+def layer_cam(
+    features: Tensor,
+    logits: Tensor,
+    classes: Tensor,
+    *,
+    second_order: SecondOrder = "auto",
+    relu: bool = True,
+    spatial: Spatial | None = None,
+) -> Tensor:
+    r"""LayerCAM: each position weighed by its own positive gradient, so that early layers give fine maps.
+
+    .. math:: M^c = \mathrm{ReLU}\Bigl(\sum_i \mathrm{ReLU}\Bigl(\frac{\partial y^c}{\partial F_i}\Bigr) F_i\Bigr)
+
+    (Jiang et al., TIP 2021.) Arguments, result and errors are those of :func:`grad_cam`.
+
+    >>> features = torch.ones(1, 2, 2, 2, requires_grad=True)
+    >>> layer_cam(features, features.sum((2, 3)), torch.tensor([0])).flatten().tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    maps = _spatial(spatial, features)
+
+    def weigh(gradients: Tensor) -> Tensor:
+        return (F.relu(_folded(spatial, gradients)) * maps).sum(2)
+
+    summed = class_gradients(features, logits, classes, weigh, second_order=second_order)
+    return F.relu(summed) if relu else summed
 
 
 def cam(features: Tensor, weight: Tensor, classes: Tensor, *, relu: bool = True) -> Tensor:
@@ -97,61 +167,69 @@ def cam(features: Tensor, weight: Tensor, classes: Tensor, *, relu: bool = True)
     return F.relu(maps) if relu else maps
 
 
-def _gradients(features: Tensor, logits: Tensor, classes: Tensor, keep: bool) -> Tensor:
-    """Gradient of each class's logit to the features, ``(K, *features.shape)``."""
-    if not (features.requires_grad and logits.requires_grad):
-        raise AttnBridgeError(
-            "the logits carry no gradient to the features; run the network with `observe` (or with autograd "
-            "on), and take features and logits from the same forward pass"
-        )
-    cotangents = F.one_hot(classes.T, logits.shape[1]).to(logits.dtype)  # (K, B, N)
-    single = len(cotangents) == 1  # no need of vmap
-    try:
-        (gradients,) = torch.autograd.grad(
-            logits,
-            features,
-            cotangents[0] if single else cotangents,
-            retain_graph=True,
-            create_graph=keep,
-            is_grads_batched=not single,
-        )
-    except RuntimeError as error:
-        if "not have been used in the graph" not in str(error):
-            raise
-        raise AttnBridgeError(
-            "the logits do not depend on the features; take both from the same forward pass"
-        ) from None
-    return gradients[None] if single else gradients
+def input_gradient(images: Tensor, logits: Tensor, classes: Tensor, *, second_order: SecondOrder = "auto") -> Tensor:
+    r"""How much each pixel moves a class's logit.
 
+    .. math:: M^c(x, y) = \max_i \Bigl|\frac{\partial y^c}{\partial I_i(x, y)}\Bigr|
 
-def _checked_classes(classes: Tensor, logits: Tensor) -> Tensor:
-    if classes.ndim not in (1, 2) or len(classes) != len(logits) or classes.dtype != torch.long:
-        raise AttnBridgeError(
-            f"classes must be long indices of shape (B,) or (B, K) with B = {len(logits)}, "
-            f"but are {classes.dtype} of shape {tuple(classes.shape)}"
-        )
-    return classes[:, None] if classes.ndim == 1 else classes
-
-
-def normalise_maps(maps: Tensor, mode: Normalise = "none", eps: float = 1e-8) -> Tensor:
-    """Bring each map to a range of its own.
+    (Simonyan et al., ICLR workshop 2014.) The whole network is back-propagated, once per class.
 
     Args:
-        maps: ``(..., H, W)``.
-        mode: ``none`` leaves them; ``max`` divides by the map's maximum (a map without positive evidence
-            becomes 0); ``minmax`` maps minimum and maximum to 0 and 1; ``sigmoid`` squashes each value.
-        eps: added to what is divided by.
+        images: ``(B, 3, H, W)`` that require gradient and that ``logits`` were computed from.
+        logits: ``(B, N)``.
+        classes: long ``(B,)`` or ``(B, K)``.
+        second_order: as in :func:`grad_cam`; here ``off`` gives maps that no loss can train.
 
-    >>> normalise_maps(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "max")
-    tensor([[0.2500, 0.5000],
-            [0.7500, 1.0000]])
+    Returns:
+        ``(B, K, H, W)``, not negative.
+
+    >>> images = torch.ones(1, 3, 2, 2, requires_grad=True)
+    >>> input_gradient(images, -2 * images.sum((2, 3)), torch.tensor([1])).flatten().tolist()
+    [2.0, 2.0, 2.0, 2.0]
     """
-    if mode == "none":
-        return maps
-    if mode == "sigmoid":
-        return maps.sigmoid()
-    high = maps.amax((-2, -1), keepdim=True)
-    low = maps.amin((-2, -1), keepdim=True) if mode == "minmax" else torch.zeros_like(high)
-    if mode not in ("max", "minmax"):
-        raise AttnBridgeError(f"normalise must be none, max, minmax or sigmoid, not {mode!r}")
-    return (maps - low) / (high - low).clamp_min(eps)
+    return class_gradients(images, logits, classes, lambda g: g.abs().amax(2), second_order=second_order)
+
+
+def activation_attention(features: Tensor, kind: Activation = "sum_p", p: float = 2.0) -> Tensor:
+    r"""Activation-based attention: where a layer is active, whatever the class.
+
+    .. math:: F_{sum} = \sum_i |F_i|, \qquad F_{sum}^p = \sum_i |F_i|^p, \qquad F_{max}^p = \max_i |F_i|^p
+
+    (Zagoruyko and Komodakis, ICLR 2017, Section 3.1.)
+
+    Args:
+        features: ``(B, C, H, W)``.
+        kind: ``sum``, ``sum_p`` or ``max_p``.
+        p: the power.
+
+    Returns:
+        ``(B, H, W)``, not negative.
+
+    >>> activation_attention(torch.tensor([[[[3.0]], [[-4.0]]]])).item()
+    25.0
+    """
+    if kind not in ("sum", "sum_p", "max_p"):
+        raise AttnBridgeError(f"kind must be sum, sum_p or max_p, not {kind!r}")
+    strength = features.abs() if kind == "sum" else features.abs() ** p
+    return strength.amax(1) if kind == "max_p" else strength.sum(1)
+
+
+def _spatial(spatial: Spatial | None, features: Tensor) -> Tensor:
+    maps = spatial(features) if spatial else features
+    return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+
+
+def _folded(spatial: Spatial | None, gradients: Tensor) -> Tensor:
+    """Gradients ``(k, B, ...)`` as ``(k, B, C, H, W)``."""
+    maps = _spatial(spatial, gradients.flatten(0, 1))
+    return maps.view(*gradients.shape[:2], *maps.shape[1:])
+
+
+def _combine(
+    weights: Tensor, features: Tensor, spatial: Spatial | None, second_order: SecondOrder, relu: bool
+) -> Tensor:
+    """Channels summed with their weights ``(B, K, C)``."""
+    keep = torch.is_grad_enabled() or keeps_graph(second_order)
+    with torch.set_grad_enabled(keep), torch.autocast(features.device.type, enabled=False):
+        maps = torch.einsum("bkc,bchw->bkhw", weights, _spatial(spatial, features))
+        return F.relu(maps) if relu else maps

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnbridge.attention.layers import unwrap
+from attnbridge.attention.regions import compiled_regions, linear_heads
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -32,7 +34,9 @@ def observe(
     """Run ``network`` on ``images`` and capture the output of ``layers``.
 
     The network is not edited: forward hooks are set for this call and removed even if it raises; train
-    and eval mode and ``requires_grad`` flags stay as they are.
+    and eval mode and ``requires_grad`` flags stay as they are. It may be inside ``DistributedDataParallel`` or
+    ``torch.compile``: what was compiled as a whole is compiled anew in parts, up to the first of the layers, and
+    runs eagerly after it (:func:`~attnbridge.attention.regions.compiled_regions`).
 
     Args:
         network: any module whose output is a tensor of logits.
@@ -52,10 +56,13 @@ def observe(
     (torch.Size([2, 4]), torch.Size([2, 4, 6, 6]), True)
     """
     names = [layers] if isinstance(layers, str) else list(layers)
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            return observe(network, images.clone(), names, trunk_graph=False)
     trunk_graph = torch.is_grad_enabled() if trunk_graph is None else trunk_graph
     features: dict[str, Tensor] = {}
     with torch.set_grad_enabled(trunk_graph), _hooks(network, names, features, trunk_graph):
-        logits = network(images)
+        logits = _run(network, images)
     missing = [name for name in names if name not in features]
     if missing:
         raise AttnBridgeError(
@@ -69,28 +76,53 @@ def observe(
     return Observation(logits, features)
 
 
+def _run(network: nn.Module, images: Tensor) -> Any:
+    """The forward pass; a compiled network itself is not called, its regions are compiled instead."""
+    return network.get_submodule("_orig_mod")(images) if "_orig_mod" in network._modules else network(images)
+
+
 @contextmanager
 def _hooks(network: nn.Module, names: Sequence[str], features: dict[str, Tensor], trunk_graph: bool) -> Iterator[None]:
-    modules = dict(network.named_modules())
-    handles = []
-    try:
+    inner = unwrap(network)
+    modules = dict(inner.named_modules())
+    with ExitStack() as stack, ExitStack() as trunk:
+
+        def on_first() -> None:
+            trunk.close()
+            stack.enter_context(linear_heads(inner))
+
         for name in names:
             if name not in modules or name == "":
                 raise unknown("layer", name, [n for n in modules if n])
-            handles.append(modules[name].register_forward_hook(_capture(name, features, trunk_graph)))
+            handle = modules[name].register_forward_hook(_capture(name, features, trunk_graph, on_first))
+            stack.callback(handle.remove)
+        if "_orig_mod" in network._modules:
+            trunk.enter_context(compiled_regions(inner, names, network.dynamo_ctx))  # type: ignore[arg-type]
+        elif any("_orig_mod" in module._modules for module in _wrappers(network)):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool) -> Any:
+def _wrappers(network: nn.Module) -> Iterator[nn.Module]:
+    while network is not unwrap(network):
+        yield network
+        network = next(network.children())
+
+
+def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool, on_first: Callable[[], None]) -> Any:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
         if not isinstance(output, Tensor):
             raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
         if name in features:
             raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
-        if trunk_graph or features:  # a later layer already lies in the graph that the first one began
+        if trunk_graph and not torch.is_grad_enabled():
+            raise AttnBridgeError(
+                f"layer {name!r} runs where the network itself turns autograd off, as in a reentrant checkpoint; "
+                "checkpoint with use_reentrant=False, or name a layer outside"
+            )
+        if not features:
+            on_first()
+        if features or (trunk_graph and output.requires_grad):  # it lies in the graph already
             features[name] = output
             return None
         torch.set_grad_enabled(True)  # from here on; `observe` restores the caller's mode

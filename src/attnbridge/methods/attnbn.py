@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.attention.class_maps import Normalise, SecondOrder, grad_cam, normalise_maps
+from attnbridge.attention.class_maps import grad_cam
+from attnbridge.attention.gradients import SecondOrder
+from attnbridge.attention.postprocess import Normalise, normalise_maps
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss

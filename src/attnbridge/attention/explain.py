@@ -1,0 +1,251 @@
+"""One call from a network and pictures to maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.attention.class_maps import (
+    Spatial,
+    activation_attention,
+    cam,
+    grad_cam,
+    grad_cam_pp,
+    input_gradient,
+    layer_cam,
+)
+from attnbridge.attention.gradients import SecondOrder, check_classes
+from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, to_maps, unwrap
+from attnbridge.attention.observe import observe
+from attnbridge.attention.postprocess import Normalise, fuse_maps, normalise_maps, resize_maps
+from attnbridge.attention.transformers import attention_rollout, gradient_rollout, observe_attention
+from attnbridge.errors import AttnBridgeError, unknown
+
+Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
+ExplainMethod = Literal[
+    "cam", "grad_cam", "grad_cam_pp", "layer_cam", "activation", "input_gradient", "rollout", "gradient_rollout"
+]
+_BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
+    "grad_cam": grad_cam,
+    "grad_cam_pp": grad_cam_pp,
+    "layer_cam": layer_cam,
+}
+METHODS: dict[str, str] = {
+    "cam": "closed form for global average pooling and a linear head",
+    "grad_cam": "channels weighed by their mean gradient",
+    "grad_cam_pp": "channels weighed by their positive gradients",
+    "layer_cam": "positions weighed by their own positive gradient; for early layers",
+    "activation": "where the layer is active, whatever the class",
+    "input_gradient": "how much each pixel moves the class's logit",
+    "rollout": "attention through all blocks of a transformer, whatever the class",
+    "gradient_rollout": "the same, of the attention that speaks for the class",
+}
+"""Name of each method to one line on it."""
+_found: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    classes: Classes = None,
+    layer: str | Sequence[str] | None = None,
+    method: ExplainMethod = "grad_cam",
+    size: int | tuple[int, int] | None = None,
+    *,
+    normalise: Normalise = "none",
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    second_order: SecondOrder = "auto",
+) -> Tensor:
+    """Where ``model`` looks for each class: maps of a batch in one call.
+
+    The model's mode, flags, hooks and gradients stay as they are; in train mode it runs as in training, so batch
+    norm learns and dropout drops: call ``model.eval()`` first to look at a finished network. Under
+    ``torch.no_grad()`` the trunk keeps no graph; with autograd on, the maps are differentiable.
+
+    Args:
+        model: any network from pictures to logits ``(B, N)``: timm, torchvision, one's own; convolutional or
+            transformer; inside ``DistributedDataParallel`` or ``torch.compile`` or not.
+        images: ``(B, 3, H, W)``, normalised as the model expects.
+        classes: ``None``: the predicted class of each picture; an int or a list of ints: these, for all pictures;
+            a long tensor ``(B,)`` or ``(B, K)``: each picture's own; a bool tensor ``(B, N)``: where it is true,
+            the maps of the others are 0 and K = N; or a function from the logits to any of these.
+        layer: the layer to look at; default: the last spatial features (:func:`find_layer`, looked up once a
+            model). Several layers are fused, each to its own maximum (:func:`fuse_maps`).
+        method: a name from :data:`METHODS`.
+        size: height and width, or side, of the maps; default: the layer's own resolution (of the first scale).
+        normalise: of each map, at the end; see :func:`normalise_maps`.
+        scales: multiples of the pictures' size that the maps are averaged over.
+        flip: average with the maps of the mirrored pictures too.
+        second_order: what a loss on the maps reaches; see :mod:`attnbridge.attention.class_maps`.
+
+    Returns:
+        ``(B, K, H, W)``; not negative but for ``normalise="sigmoid"``.
+
+    Raises:
+        AttnBridgeError: for an unknown method or layer, classes out of range, a method that the model's kind
+            does not admit.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
+    >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape
+    (torch.Size([2, 1, 6, 6]), torch.Size([2, 2, 32, 32]))
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if images.ndim != 4:
+        raise AttnBridgeError(f"images must be (B, 3, H, W), but are {tuple(images.shape)}")
+    recording = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on
+        images = images.clone() if images.is_inference() else images
+        view = _View(model, method, layer, second_order)
+        maps, indices, wanted = view(images, classes)
+        if flip or tuple(scales) != (1.0,):
+            maps = _averaged(view, images, indices, scales, flip, size or (maps.shape[2], maps.shape[3]))
+        maps = maps if size is None else resize_maps(maps, size)
+        if wanted is not None:
+            maps = _scattered(maps, indices, wanted)
+        return normalise_maps(maps, normalise)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A model and how to look into it; called on pictures at any scale."""
+
+    model: nn.Module
+    method: str
+    layer: str | Sequence[str] | None
+    second_order: SecondOrder
+
+    def __call__(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Maps ``(B, K, h, w)``, class indices ``(B, K)``, and the matrix of wanted classes if one was given."""
+        if self.method in ("rollout", "gradient_rollout", "input_gradient") and self.layer is not None:
+            raise AttnBridgeError(f"{self.method} looks through all layers; leave `layer` out")
+        if self.method == "input_gradient":
+            return self._input(images, classes)
+        if self.method in ("rollout", "gradient_rollout"):
+            return self._tokens(images, classes)
+        return self._features(images, classes)
+
+    def _input(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
+        images = images if images.requires_grad else images.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.model(images)
+        indices, wanted = class_indices(classes, logits)
+        return input_gradient(images, logits, indices, second_order=self.second_order), indices, wanted
+
+    def _tokens(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
+        logits, attention = observe_attention(self.model, images)
+        indices, wanted = class_indices(classes, logits)
+        prefix, aspect = prefix_tokens(unwrap(self.model)), images.shape[2] / images.shape[3]
+        if self.method == "rollout":
+            maps = attention_rollout(attention, prefix, aspect).expand(-1, indices.shape[1], -1, -1)
+        else:
+            maps = gradient_rollout(attention, logits, indices, prefix, aspect, second_order=self.second_order)
+        return maps, indices, wanted
+
+    def _features(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
+        height, width = images.shape[2:]
+        named = self.layer if self.layer is not None else _last_layer(self.model, height, width)
+        layers = [named] if isinstance(named, str) else list(named)
+        seen = observe(self.model, images, layers)
+        indices, wanted = class_indices(classes, seen.logits)
+        prefix = prefix_tokens(unwrap(self.model))
+        maps = []
+        for features in (seen.features[name] for name in layers):
+            last = is_channels_last(features, height, width)
+            spatial = partial(to_maps, prefix=prefix, channels_last=last, aspect=height / width)
+            maps.append(self._map(features, seen.logits, indices, spatial))
+        return (maps[0] if len(maps) == 1 else fuse_maps(maps)), indices, wanted
+
+    def _map(self, features: Tensor, logits: Tensor, indices: Tensor, spatial: Spatial) -> Tensor:
+        if self.method == "activation":
+            return activation_attention(spatial(features))[:, None].expand(-1, indices.shape[1], -1, -1)
+        if self.method == "cam":
+            return cam(spatial(features), _linear_head(self.model, spatial(features), logits), indices)
+        return _BY_GRADIENT[self.method](features, logits, indices, second_order=self.second_order, spatial=spatial)
+
+
+def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What :func:`explain` takes as classes, as long indices ``(B, K)``; with a bool matrix, that matrix too.
+
+    Raises:
+        AttnBridgeError: for a wrong shape, type or range.
+
+    >>> class_indices(torch.tensor([[True, False, True], [False, True, False]]), torch.zeros(2, 3))[0]
+    tensor([[0, 2],
+            [1, 0]])
+    """
+    count = logits.shape[1]
+    classes = classes(logits) if callable(classes) else classes
+    if classes is None:
+        return logits.argmax(1, keepdim=True), None
+    if isinstance(classes, Tensor) and classes.dtype == torch.bool:
+        if classes.shape != logits.shape:
+            raise AttnBridgeError(
+                f"a bool matrix of classes must be {tuple(logits.shape)} (B, N), but is {tuple(classes.shape)}"
+            )
+        wanted = classes.to(logits.device)
+        most = max(1, int(wanted.sum(1).max()))
+        return wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most], wanted
+    if isinstance(classes, Tensor):
+        indices = check_classes(classes, logits).to(logits.device)
+    else:
+        listed = [classes] if isinstance(classes, int) else list(classes)
+        indices = torch.tensor(listed, dtype=torch.long, device=logits.device).expand(len(logits), -1)
+    outside = indices[(indices < 0) | (indices >= count)]
+    if indices.shape[1] == 0 or len(outside):
+        what = f"class {int(outside[0])}" if len(outside) else "an empty list of classes"
+        raise AttnBridgeError(f"{what}: the network knows the classes 0 to {count - 1}")
+    return indices, None
+
+
+def _scattered(maps: Tensor, indices: Tensor, wanted: Tensor) -> Tensor:
+    """Maps ``(B, K, H, W)`` to ``(B, N, H, W)``; those that are not wanted are 0."""
+    full = maps.new_zeros(*wanted.shape, *maps.shape[2:])
+    index = indices[:, :, None, None].expand_as(maps)
+    return full.scatter(1, index, maps) * wanted[:, :, None, None]
+
+
+def _averaged(
+    view: _View, images: Tensor, indices: Tensor, scales: Sequence[float], flip: bool, size: int | tuple[int, int]
+) -> Tensor:
+    """Mean over scales and mirrored pictures, each map to its own maximum first, at ``size``."""
+    total: list[Tensor] = []
+    for scale in scales:
+        sides = (round(images.shape[2] * scale), round(images.shape[3] * scale))
+        scaled = images if scale == 1.0 else F.interpolate(images, sides, mode="bilinear", antialias=scale < 1)
+        views = [(scaled, False), (scaled.flip(3), True)] if flip else [(scaled, False)]
+        for pictures, mirrored in views:
+            maps = view(pictures, indices)[0]
+            total.append(normalise_maps(resize_maps(maps.flip(3) if mirrored else maps, size), "max"))
+    return torch.stack(total).mean(0)
+
+
+def _last_layer(model: nn.Module, height: int, width: int) -> str:
+    """:func:`find_layer`, looked up once a model."""
+    network = unwrap(model)
+    name = _found.get(network)
+    if name is None or name not in dict(network.named_modules()):
+        name = _found[network] = find_layer(network, (height, width))
+    return name
+
+
+def _linear_head(model: nn.Module, features: Tensor, logits: Tensor) -> Tensor:
+    """Weight ``(N, C)`` of the linear head; checked against the logits, as CAM is nothing else's closed form."""
+    shape = (logits.shape[1], features.shape[1])
+    for module in reversed(list(unwrap(model).modules())):
+        if isinstance(module, nn.Linear | nn.Conv2d) and tuple(module.weight.flatten(1).shape) == shape:
+            pooled = F.linear(features.mean((2, 3)), module.weight.flatten(1), module.bias)
+            if torch.allclose(pooled, logits, rtol=1e-2, atol=1e-2):
+                return module.weight.flatten(1)
+    raise AttnBridgeError(
+        "cam is the closed form for global average pooling and one linear layer after the features, and this network "
+        "has something else there; use grad_cam, or look at the layer before the pooling"
+    )

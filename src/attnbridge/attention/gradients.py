@@ -1,0 +1,112 @@
+"""Gradients of class logits to features: all classes of a batch together, the trunk never back-propagated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+
+SecondOrder = Literal["auto", "on", "off"]
+CHUNK_BYTES = 1 << 26
+"""Classes are taken together up to this size of their gradients; more at once costs memory and no longer time."""
+
+
+def keeps_graph(second_order: SecondOrder) -> bool:
+    """Whether gradients are themselves differentiable: ``auto`` follows autograd's mode.
+
+    >>> keeps_graph("auto"), keeps_graph("off")
+    (True, False)
+    """
+    if second_order not in ("auto", "on", "off"):
+        raise AttnBridgeError(f"second_order must be auto, on or off, not {second_order!r}")
+    return torch.is_grad_enabled() if second_order == "auto" else second_order == "on"
+
+
+def class_gradients(
+    features: Tensor,
+    logits: Tensor,
+    classes: Tensor,
+    reduce: Callable[[Tensor], Tensor],
+    *,
+    second_order: SecondOrder = "auto",
+) -> Tensor:
+    r"""Reduced gradients :math:`r(\partial y^c / \partial F)` of several classes of every picture.
+
+    The classes are batched through one backward pass from the logits to the features, in chunks, and each chunk
+    is reduced before the next is made, so the whole gradient never lies in memory.
+
+    Args:
+        features: any tensor ``(B, ...)`` that ``logits`` were computed from.
+        logits: ``(B, N)``; the logits of one picture must not depend on another picture's features.
+        classes: long ``(B,)`` or ``(B, K)``.
+        reduce: from the gradients of some classes, ``(k, B, ...)``, to ``(k, B, *R)``.
+        second_order: whether a loss on the result reaches the parameters between features and logits.
+
+    Returns:
+        ``(B, K, *R)``.
+
+    Raises:
+        AttnBridgeError: for classes of a wrong shape or range, or logits that do not depend on the features.
+
+    >>> features = torch.ones(1, 2, requires_grad=True)
+    >>> logits = features @ torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> class_gradients(features, logits, torch.tensor([[1, 0]]), lambda g: g, second_order="off")
+    tensor([[[2., 4.],
+             [1., 3.]]])
+    """
+    classes = check_classes(classes, logits)
+    keep = keeps_graph(second_order)
+    if not (features.requires_grad and logits.requires_grad):
+        raise AttnBridgeError(
+            "the logits carry no gradient to the features; run the network with `observe` (or with autograd "
+            "on), and take features and logits from the same forward pass"
+        )
+    size = max(1, CHUNK_BYTES // max(1, features.numel() * features.element_size()))
+    cotangents = F.one_hot(classes.T, logits.shape[1]).to(logits.dtype)  # (K, B, N)
+    with torch.set_grad_enabled(keep or torch.is_grad_enabled()):
+        parts = [reduce(_gradients(features, logits, chunk, keep)) for chunk in torch.split(cotangents, size)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(0, 1)
+
+
+def _gradients(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool) -> Tensor:
+    """``(k, *features.shape)``; batched if every operation on the way can be, else one class after the other."""
+    if len(cotangents) > 1:
+        try:
+            return _grad(features, logits, cotangents, keep, batched=True)
+        except RuntimeError as error:  # a custom autograd function or a compiled graph on the way
+            if not any(word in str(error) for word in ("vmap", "atching rule", "functorch")):
+                raise
+    return torch.stack([_grad(features, logits, one, keep, batched=False) for one in cotangents])
+
+
+def _grad(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool, *, batched: bool) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(
+            logits, features, cotangents, retain_graph=True, create_graph=keep, is_grads_batched=batched
+        )
+    except RuntimeError as error:
+        if "not have been used in the graph" not in str(error):
+            raise
+        raise AttnBridgeError(
+            "the logits do not depend on the features; take both from the same forward pass"
+        ) from None
+    return gradient
+
+
+def check_classes(classes: Tensor, logits: Tensor) -> Tensor:
+    """Class indices as long ``(B, K)``.
+
+    Raises:
+        AttnBridgeError: if they are not long of shape ``(B,)`` or ``(B, K)``.
+    """
+    if classes.ndim not in (1, 2) or len(classes) != len(logits) or classes.dtype != torch.long:
+        raise AttnBridgeError(
+            f"classes must be long indices of shape (B,) or (B, K) with B = {len(logits)}, "
+            f"but are {classes.dtype} of shape {tuple(classes.shape)}"
+        )
+    return classes[:, None] if classes.ndim == 1 else classes
