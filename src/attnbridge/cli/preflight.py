@@ -55,3 +55,21 @@ def check_network(config: dict[str, Any]) -> None:
     backbone, stride, layer, frozen = (value("model", known, n) for n in ("backbone", "stride", "layer", "frozen"))
     size = value("data", data_options(), "image_size")
     check_names(backbone, stride=stride, image_size=size, layers=[*frozen, *([layer] if layer else [])])
+
+
+def run_folder(model: str) -> Path | None:
+    """The folder of a run that ``model`` names, by itself or by its checkpoint; ``None`` for the name of a network.
+
+    Raises:
+        AttnBridgeError: for a path that is no run.
+    """
+    path = Path(model)
+    folder = path.parents[1] if path.suffix == ".ckpt" and len(path.parts) > 2 else path
+    if (folder / "config.yaml").is_file():
+        return folder
+    if len(path.parts) > 1 or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors"):
+        raise AttnBridgeError(
+            f"{model}: is no run made by `attnbridge fit` (no {folder / 'config.yaml'}); for weights of a timm model "
+            "write --model NAME --weights FILE"
+        )
+    return None

@@ -9,12 +9,12 @@ from typing import Any
 
 import lightning as L
 
+from attnbridge.cli.look import report_skipped
 from attnbridge.cli.preflight import check_data
 from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, train
 from attnbridge.cli.tables import benchmark, demo
 from attnbridge.data.module import BridgeData
-from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.predict import predict_folder
+from attnbridge.evaluation.predict import as_classifier, predict_pictures
 from attnbridge.evaluation.report import write_report
 from attnbridge.evaluation.scoring import Scores
 
@@ -49,15 +49,9 @@ def test(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Maps and scores of a user's pictures; status 1 if some could not be read."""
-    if not options.pictures.exists():
-        raise AttnBridgeError(f"{options.pictures}: no such picture or folder")
-    config, method = load_run(options.run)
-    bad = predict_folder(
-        method, options.pictures, options.out, config["data"].get("image_size", 224), options.threshold
-    )
-    for message in bad:
-        print(f"attnbridge: skipped: {message}")
-    return 1 if bad else 0
+    _, method = load_run(options.run)
+    model = as_classifier(method, str(options.run))
+    return report_skipped(predict_pictures(model, options.pictures, options.out, options.threshold))
 
 
 def _introduction(content: dict[str, Any]) -> str:

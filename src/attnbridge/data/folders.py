@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 
 from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, check_record
@@ -13,6 +14,29 @@ from attnbridge.errors import AttnBridgeError, unknown
 def list_images(folder: Path) -> list[Path]:
     """All pictures directly in ``folder``, sorted by name; hidden files are passed over."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def find_pictures(wanted: Sequence[str]) -> dict[str, Path]:
+    """Files, folders (with all below them) and globs as pictures by their id, the path below their common folder.
+
+    Raises:
+        AttnBridgeError: for something that does not exist, or holds no picture.
+    """
+    roots, paths = [], []
+    for text in wanted:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        else:
+            found = [path] if path.is_file() else [Path(p) for p in sorted(glob(text, recursive=True))]  # noqa: PTH207
+        if not found:
+            raise AttnBridgeError(
+                f"{text}: {'holds no pictures' if path.is_dir() else 'no such picture, folder or glob'}"
+            )
+        roots += [path.absolute()] if path.is_dir() else [p.absolute().parent for p in found]
+        paths += [p.absolute() for p in found if p.is_file()]
+    root = next(r for r in (roots[0], *roots[0].parents) if all(other.is_relative_to(r) for other in roots))
+    return {path.relative_to(root).as_posix(): path for path in dict.fromkeys(paths)}
 
 
 def class_names(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Class maps of a folder of pictures: overlays to look at, arrays to go on with, scores as CSV."""
+"""A trained method on a folder of pictures: maps of all classes, and label scores as CSV."""
 
 from __future__ import annotations
 
@@ -7,71 +7,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
-from rich.progress import track
-from torchvision.transforms.v2 import functional as TF
+from torch import Tensor
 
-from attnbridge.data.folders import list_images
-from attnbridge.data.pictures import load_picture
-from attnbridge.data.transforms import eval_transform
-from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.pictures import overlay
-from attnbridge.segmentation.combine import enlarge_maps
+from attnbridge.attention.classifiers import Classifier
+from attnbridge.data.folders import find_pictures
+from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 
-def predict_folder(method: Any, pictures: Path, out: Path, size: int, threshold: float) -> list[str]:
-    """Write ``NAME.CLASS.png`` overlays, ``NAME.npz`` arrays and ``scores.csv``.
+def as_classifier(method: Any, name: str) -> Classifier:
+    """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into."""
+    mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
+    return Classifier(
+        name, method.network.eval(), method.classes, method.image_size, mean, std, method.layer, "sigmoid"
+    )
+
+
+def predict_pictures(model: Classifier, pictures: str, out: Path, threshold: float) -> list[str]:
+    """Write the files of :func:`~attnbridge.evaluation.explain_pictures.explain_pictures` and ``scores.csv``.
 
     Args:
-        method: a trained :class:`~attnbridge.methods.base.Method`.
-        pictures: one picture, or a folder of them.
+        model: see :func:`as_classifier`.
+        pictures: a picture, a folder or a glob.
         out: folder to write.
-        size: side of the network's input, pixels.
         threshold: probability from which on a class gets an overlay; the most probable class always does.
 
     Returns:
         One message for each picture that could not be read.
     """
-    paths = [pictures] if pictures.is_file() else list_images(pictures)
-    if not paths:
-        raise AttnBridgeError(f"{pictures}: holds no pictures")
-    out.mkdir(parents=True, exist_ok=True)
-    transform = eval_transform(size)
-    bad = []
+
+    def choose(scores: Tensor) -> Tensor:
+        return (scores > threshold) | (scores == scores.amax(1, keepdim=True))
+
+    found = find_pictures([pictures])
+    settings = Settings(classes=f"probability above {threshold}", all_maps=True)
+    bad = explain_pictures(model, found, out, choose, settings)
     partial = out / "scores.csv.partial"
     with partial.open("w", newline="") as handle:
         rows = csv.writer(handle)
-        rows.writerow(["id", *method.classes])
-        for path in track(paths, description="maps", transient=True):
-            try:
-                image = load_picture(path)
-            except AttnBridgeError as error:
-                bad.append(str(error))
-                continue
-            tensor = transform(TF.pil_to_tensor(image))[None].to(method.device)
-            prediction = method.predict_batch(tensor)
-            scores = prediction["scores"][0].cpu()
-            _write_one(out, path, image, scores, prediction["maps"].cpu(), method.classes, threshold)
-            rows.writerow([path.name, *(f"{float(s):.4f}" for s in scores)])
+        rows.writerow(["id", *model.classes])
+        for name in found:
+            if (out / f"{name}.npz").is_file():
+                rows.writerow([name, *(f"{s:.4f}" for s in np.load(out / f"{name}.npz")["scores"])])
     partial.replace(out / "scores.csv")
     return bad
-
-
-def _write_one(
-    out: Path,
-    path: Path,
-    image: Image.Image,
-    scores: torch.Tensor,
-    maps: torch.Tensor,
-    classes: tuple[str, ...],
-    threshold: float,
-) -> None:
-    shown = {int(scores.argmax()), *torch.nonzero(scores > threshold).flatten().tolist()}
-    enlarged = enlarge_maps(maps, (image.height, image.width))[0].numpy()
-    for index in sorted(shown):
-        picture = overlay(np.asarray(image), enlarged[index])
-        Image.fromarray(picture).save(out / f"{path.stem}.{classes[index]}.png")
-    np.savez_compressed(
-        out / f"{path.stem}.npz", maps=maps[0].numpy(), scores=scores.numpy(), classes=np.array(classes)
-    )

@@ -1,0 +1,151 @@
+"""Finished classifiers to look into: an ImageNet network by name, with the names of its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor, nn
+
+from attnbridge.attention.layers import check_layer
+from attnbridge.attention.weights import PACKAGED, load_packaged, load_state
+from attnbridge.errors import AttnBridgeError, unknown
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in eval mode and what is needed to feed and read it.
+
+    Attributes:
+        name: what it was made from.
+        network: from normalised pictures ``(B, 3, size, size)`` to logits ``(B, N)``.
+        classes: names of the N classes.
+        size: side of its pictures, pixels.
+        mean: what it wants subtracted from RGB in [0, 1].
+        std: what it wants to be divided by.
+        layer: the layer to look at; ``None``: the last spatial features.
+        activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels a picture.
+    """
+
+    name: str
+    network: nn.Module
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layer: str | None = None
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], ``(B, 3, H, W)``, as the network wants them."""
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
+        return (images - mean) / std
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities ``(B, N)``."""
+        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+
+
+def load_classifier(name: str, weights: str = "imagenet") -> Classifier:
+    """A timm model with its classifier.
+
+    Args:
+        name: timm's name.
+        weights: ``imagenet``: from a package of the Python registry for ``tf_efficientnet_lite0``, from timm's hub for
+            others; or the file of a state dict, whose classifier tells the number of classes.
+
+    Raises:
+        AttnBridgeError: for an unknown model, or weights that cannot be had or do not fit.
+    """
+    check_classifier(name)
+    if weights == "imagenet" and name in PACKAGED and PACKAGED[name].classifier:
+        network: Any = timm.create_model(name)
+        load_packaged(network, name)
+        mean, std = PACKAGED[name].mean, PACKAGED[name].std
+    elif weights == "imagenet":
+        network = _from_hub(name)
+        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    else:
+        network = _from_file(name, Path(weights))
+        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    size = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+    return Classifier(name, network.eval(), class_names(network.num_classes), size, tuple(mean), tuple(std))
+
+
+def check_classifier(name: str, layer: str | None = None) -> None:
+    """Check the names of a timm model and of a layer of it; no weights are made or fetched.
+
+    Raises:
+        AttnBridgeError: for an unknown name, with the nearest ones.
+    """
+    if not timm.is_model(name):
+        raise unknown("model", name, timm.list_models(), "or name the folder of a run made by `attnbridge fit`")
+    if layer:
+        with torch.device("meta"):
+            check_layer(timm.create_model(name), layer)
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        packaged = ", ".join(n for n, entry in PACKAGED.items() if entry.classifier)
+        raise AttnBridgeError(
+            f"the ImageNet weights of {name!r} cannot be had from timm's hub ({str(error).splitlines()[0]}); give a "
+            f"local state dict with --weights FILE.pth, or take {packaged}, which needs no hub"
+        ) from None
+    return network
+
+
+def _from_file(name: str, path: Path) -> nn.Module:
+    state = load_state(path)
+    with torch.device("meta"):
+        cfg: Any = timm.create_model(name).pretrained_cfg
+    head = cfg["classifier"]
+    key = f"{head}.weight" if isinstance(head, str) else f"{head[0]}.weight"
+    if key not in state:
+        raise AttnBridgeError(f"{path}: holds no {key}, the classifier of {name!r}; check the model's name")
+    network: nn.Module = timm.create_model(name, num_classes=len(state[key]))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise AttnBridgeError(f"{path}: does not fit {name!r} ({str(error).splitlines()[1].strip()})") from None
+    return network
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """ImageNet's names for 1000 classes, else the numbers.
+
+    >>> class_names(1000)[281], class_names(2)
+    ('tabby, tabby cat', ('0', '1'))
+    """
+    if count != 1000:
+        return tuple(str(i) for i in range(count))
+    info: Any = ImageNetInfo()
+    return tuple(info.index_to_description(i) for i in range(count))
+
+
+def find_classes(wanted: list[str], classes: tuple[str, ...]) -> list[int]:
+    """Indices of classes given by number, by name, or by one of the words of a name.
+
+    Raises:
+        AttnBridgeError: for one that is not known, with the nearest.
+
+    >>> find_classes(["1", "Tabby Cat"], ("dog", "bird", "tabby, tabby cat"))
+    [1, 2]
+    """
+    index = {word.strip().lower(): i for i, name in reversed(list(enumerate(classes))) for word in name.split(",")}
+    index |= {name.lower(): i for i, name in enumerate(classes)}
+    found = []
+    for text in wanted:
+        if text.lower() in index:
+            found.append(index[text.lower()])
+        elif text.isdigit() and int(text) < len(classes):
+            found.append(int(text))
+        else:
+            raise unknown("class", text.lower(), index, f"or a number from 0 to {len(classes) - 1}")
+    return found

@@ -1,0 +1,47 @@
+"""The verb ``explain``; apart from the others, since a timm model is looked into without Lightning."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from attnbridge.attention.classifiers import Classifier, find_classes, load_classifier
+from attnbridge.cli.preflight import run_folder
+from attnbridge.data.folders import find_pictures
+from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Where a network looks on a user's pictures; status 1 if some could not be read."""
+    pictures = find_pictures(options.pictures)
+    model = _load(options)
+    wanted = find_classes(options.classes or [], model.classes)
+
+    def choose(scores: Tensor) -> Tensor:
+        indices = torch.tensor(wanted).expand(len(scores), -1) if wanted else scores.topk(options.top).indices.cpu()
+        return torch.zeros(scores.shape, dtype=torch.bool).scatter(1, indices, True).to(scores.device)
+
+    words = ", ".join(model.classes[c] for c in wanted) or f"the {options.top} most probable"
+    settings = Settings(options.method, options.layer, words)
+    status = report_skipped(explain_pictures(model, pictures, options.out, choose, settings, options.batch))
+    print(f"{options.out / 'sheet-1.jpg'}")
+    return status
+
+
+def _load(options: argparse.Namespace) -> Classifier:
+    folder = run_folder(options.model)
+    if folder is None:
+        return load_classifier(options.model, options.weights)
+    from attnbridge.cli.run import load_run
+    from attnbridge.evaluation.predict import as_classifier
+
+    return as_classifier(load_run(folder)[1], str(folder))
+
+
+def report_skipped(messages: list[str]) -> int:
+    """Print what could not be read; the exit status."""
+    for message in messages:
+        print(f"attnbridge: skipped: {message}")
+    return 1 if messages else 0

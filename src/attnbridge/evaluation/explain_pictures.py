@@ -1,0 +1,223 @@
+"""Maps of a user's pictures: overlays to look at, arrays to go on with, a manifest, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from attnbridge.attention.classifiers import Classifier
+from attnbridge.attention.explain import ExplainMethod, explain
+from attnbridge.attention.layers import check_layer
+from attnbridge.attention.postprocess import normalise_maps
+from attnbridge.data.pictures import load_picture
+from attnbridge.data.transforms import eval_transform
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.pictures import caption, overlay, sheet
+
+Choice = Callable[[Tensor], Tensor]
+MANIFEST = "manifest.jsonl"
+PER_PAGE = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the outputs; a folder holds the outputs of one setting only.
+
+    Attributes:
+        method: of :func:`~attnbridge.attention.explain.explain`.
+        layer: to look at; ``None``: the classifier's own.
+        classes: how the shown classes are chosen, in words.
+        all_maps: whether the arrays hold the maps of all classes, not only of the shown ones.
+    """
+
+    method: ExplainMethod = "grad_cam"
+    layer: str | None = None
+    classes: str = "predicted"
+    all_maps: bool = False
+
+
+def explain_pictures(
+    model: Classifier, pictures: dict[str, Path], out: Path, choose: Choice, settings: Settings, batch: int = 8
+) -> list[str]:
+    """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each picture, ``manifest.jsonl`` and sheets.
+
+    A picture's files are all there or none: they are moved to their places together, and then the manifest gets the
+    picture's line. A second call goes on where the first one stopped; pictures that changed since are done again.
+
+    Args:
+        model: what to look into.
+        pictures: by id; see :func:`~attnbridge.data.folders.find_pictures`.
+        out: folder to write.
+        choose: from probabilities ``(B, N)`` to a bool matrix of the classes to show.
+        settings: what decides the outputs.
+        batch: pictures at once.
+
+    Returns:
+        One message for each picture that could not be read.
+
+    Raises:
+        AttnBridgeError: if ``out`` holds the outputs of other settings, or the model refuses the settings.
+    """
+    if settings.layer:
+        check_layer(model.network, settings.layer)
+    done = _open_manifest(out, {"attnbridge": version("attnbridge"), "model": model.name, **vars(settings)})
+    waiting = {i: p for i, p in pictures.items() if done.get(i, {}).get("file") != _stamp(p)}
+    look = _Look(model, choose, settings)
+    bad = []
+    with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
+        task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
+        for loaded in _batches(waiting, batch):
+            entries = []
+            for name, image in loaded:
+                if isinstance(image, AttnBridgeError):
+                    bad.append(str(image))
+                    manifest.write(json.dumps({"id": name, "error": str(image)}) + "\n")
+                else:
+                    entries.append((name, image))
+            for entry in look(entries, out) if entries else ():
+                done[entry["id"]] = entry | {"file": _stamp(pictures[entry["id"]])}
+                manifest.write(json.dumps(done[entry["id"]]) + "\n")
+            manifest.flush()
+            progress.advance(task, len(loaded))
+    _write_sheets(out, [(done[i], pictures[i]) for i in pictures if i in done])
+    return bad
+
+
+@dataclass(frozen=True)
+class _Look:
+    model: Classifier
+    choose: Choice
+    settings: Settings
+
+    def __call__(self, entries: list[tuple[str, Image.Image]], out: Path) -> Iterator[dict[str, Any]]:
+        transform = eval_transform(self.model.size)
+        images = torch.stack([transform(_tensor(image)) for _, image in entries])
+        images = images.to(next(self.model.network.parameters()).device)
+        kept: list[Tensor] = []
+
+        def classes(logits: Tensor) -> Tensor:
+            kept.append(self.model.scores(logits))
+            kept.append(self.choose(kept[0]))
+            return torch.ones_like(kept[1]) if self.settings.all_maps else kept[1]
+
+        with torch.no_grad():
+            layer = self.settings.layer or self.model.layer
+            maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
+        for (name, image), scores, shown, each in zip(entries, kept[0].cpu(), kept[1].cpu(), maps.cpu(), strict=True):
+            yield self._write(out, name, image, scores, shown, each)
+
+    def _write(
+        self, out: Path, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
+    ) -> dict[str, Any]:
+        """One picture's files, all or none."""
+        stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        names = {c: self.model.classes[c].split(",")[0] for c in torch.nonzero(shown).flatten().tolist()}
+        files = {c: f"{target.name}.{_plain(text)}.png" for c, text in names.items()}
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial") as folder:
+            for c, file in files.items():
+                heat = normalise_maps(maps[c], "max").numpy()
+                Image.fromarray(overlay(np.asarray(image), heat)).save(Path(folder) / file)
+            arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
+            np.savez_compressed(Path(folder) / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
+            for path in Path(folder).iterdir():
+                path.replace(target.parent / path.name)
+        place = Path(name).parent
+        listed = [
+            {"index": c, "name": names[c], "score": round(float(scores[c]), 5), "overlay": str(place / file)}
+            for c, file in files.items()
+        ]
+        return {"id": name, "arrays": f"{name}.npz", "classes": listed}
+
+
+def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The lines of what is done, by id; a line that an interruption cut off is dropped."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / MANIFEST
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    done = {line["id"]: line for line in lines[1:] if "error" not in line}
+    if done and lines[0] != settings:
+        changed = next(k for k in [*settings, *lines[0]] if lines[0].get(k) != settings.get(k))
+        raise AttnBridgeError(
+            f"{path}: this folder holds maps made with {changed} = {lines[0].get(changed)!r}, not "
+            f"{settings.get(changed)!r}; name another folder with --out, or delete this one"
+        )
+    with tempfile.NamedTemporaryFile("w", dir=out, prefix=".partial", delete=False) as partial:
+        partial.writelines(json.dumps(line) + "\n" for line in [settings, *done.values()])
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(path)
+    return done
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file, to see whether it has changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
+    """Decoded pictures; those of the next batch are read while this one is looked at."""
+
+    def load(item: tuple[str, Path]) -> tuple[str, Image.Image | AttnBridgeError]:
+        try:
+            return item[0], load_picture(item[1])
+        except AttnBridgeError as error:
+            return item[0], error
+
+    items = list(pictures.items())
+    parts = [items[i : i + size] for i in range(0, len(items), size)]
+    with ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(load, item) for item in parts[0]] if parts else []
+        for part in [*parts[1:], []]:
+            current, ahead = ahead, [pool.submit(load, item) for item in part]
+            yield [future.result() for future in current]
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _plain(text: str) -> str:
+    """A class's name as part of a file's name.
+
+    >>> _plain("Tabby cat/1")
+    'Tabby_cat_1'
+    """
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+
+
+def _write_sheets(out: Path, entries: list[tuple[dict[str, Any], Path]]) -> None:
+    """Contact sheets ``sheet-1.jpg``, ...: each picture beside the overlay of its most probable shown class."""
+    entries = [(entry, path) for entry, path in entries if entry["classes"]]
+    for page, start in enumerate(range(0, len(entries), PER_PAGE), 1):
+        cells = []
+        for entry, path in entries[start : start + PER_PAGE]:
+            best = max(entry["classes"], key=lambda c: c["score"])
+            with Image.open(path) as image:
+                image.draft("RGB", (288, 288))
+                cells.append(_thumbnail(image))
+            with Image.open(out / best["overlay"]) as image:
+                cells.append(caption(_thumbnail(image), f"{best['name']} {best['score']:.2f}"))
+        sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(out / f"sheet-{page}.jpg", quality=88)
+
+
+def _thumbnail(image: Image.Image) -> Any:
+    return np.asarray(image.convert("RGB").resize((144, 144), Image.Resampling.BILINEAR))

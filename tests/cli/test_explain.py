@@ -1,0 +1,154 @@
+"""`attnbridge explain` as a user runs it, on pictures and a small network that the test makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from attnbridge.attention.classifiers import find_classes, load_classifier
+from attnbridge.attention.explain import explain
+from attnbridge.cli import main
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation import explain_pictures
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=5)
+    torch.nn.init.normal_(network.get_classifier().weight)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (60, 40)), ("a.jpg", (50, 50)), ("sub/a.jpg", (30, 70)), ("sub/b.png", (20, 20))):
+        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def run(weights: Path, *words: object) -> int:
+    return main(["explain", "--model", "resnet10t", "--weights", str(weights), *map(str, words)])
+
+
+def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, pictures, "--out", out, "--top", 2, "--batch", 3) == 0
+    settings, *entries = lines(out)
+    assert (settings["model"], settings["method"]) == ("resnet10t", "grad_cam")
+    assert [entry["id"] for entry in entries] == ["a.jpg", "a.png", "sub/a.jpg", "sub/b.png"]
+    for entry in entries:
+        size = Image.open(pictures / entry["id"]).size
+        assert len(entry["classes"]) == 2
+        assert all(Image.open(out / c["overlay"]).size == size for c in entry["classes"])
+        arrays = np.load(out / entry["arrays"])
+        assert arrays["maps"].shape == (2, 6, 6)  # of 176 pixels
+        assert arrays["indices"].tolist() == [c["index"] for c in entry["classes"]]
+        assert arrays["scores"].sum() == pytest.approx(1, abs=1e-5)
+    model = load_classifier("resnet10t", str(weights))
+    image = Image.open(pictures / "sub/b.png").resize((model.size, model.size), Image.Resampling.BILINEAR)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    expected = explain(model.network, model.normalise(tensor), arrays["indices"].tolist())
+    torch.testing.assert_close(torch.from_numpy(arrays["maps"]), expected[0].detach(), rtol=0.05, atol=0.02)
+    assert Image.open(out / "sheet-1.jpg").size[0] == 8 * 148 + 4
+    assert not list(out.rglob(".partial*"))
+
+
+def test_a_second_call_goes_on_where_the_first_stopped(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps"
+    save, count = np.savez_compressed, []
+
+    def interrupted(*a: Any, **k: Any) -> None:
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        save(*a, **k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explain_pictures.np, "savez_compressed", interrupted)
+        assert run(weights, pictures, "--out", out, "--batch", 1) == 130
+    assert [line["id"] for line in lines(out)[1:]] == ["a.jpg", "a.png"]
+    assert not list((out / "sub").iterdir())  # nothing of the third picture
+    with (out / "manifest.jsonl").open("a") as handle:
+        handle.write('{"id": "sub/')  # a line that was cut off
+    before = (out / "a.jpg.npz").stat().st_mtime_ns
+    assert run(weights, pictures, "--out", out) == 0
+    assert len(lines(out)) == 5
+    assert (out / "a.jpg.npz").stat().st_mtime_ns == before
+    Image.new("RGB", (9, 9)).save(pictures / "a.jpg")  # changed since
+    assert run(weights, pictures, "--out", out) == 0
+    assert (out / "a.jpg.npz").stat().st_mtime_ns > before
+    assert run(weights, pictures, "--out", out, "--method", "layer_cam") == 2
+    assert "holds maps made with method = 'grad_cam', not 'layer_cam'" in capsys.readouterr().err
+
+
+def test_a_bad_picture_is_reported_and_skipped(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "bad.jpg").write_bytes(b"no picture")
+    out = tmp_path / "maps"
+    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 1
+    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    assert [(line["id"], "error" in line) for line in lines(out)[1:]] == [
+        ("bad.jpg", True), ("a.jpg", False), ("a.png", False)
+    ]  # fmt: skip
+    assert np.load(out / "a.png.npz")["maps"].shape == (1, 11, 11)
+    Image.new("RGB", (9, 9)).save(pictures / "bad.jpg")
+    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 0
+    assert len(lines(out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "gradcam"], "unknown method 'gradcam'; did you mean 'grad_cam'"),
+        (["--layer", "layr4"], "unknown layer 'layr4'; did you mean 'layer4'"),
+        (["--classes", "9"], "unknown class '9'"),
+        (["--top", "0"], "--top must be 1 or more"),
+        (["--weights", "lost.pth"], "lost.pth: no such weight file"),
+        (["--model", "resnet10tt"], "unknown model 'resnet10tt'; did you mean 'resnet10t'"),
+        (["--model", "runs/none"], "runs/none: is no run made by `attnbridge fit`"),
+        (["--method", "rollout"], "no attention matrix was seen"),
+    ],
+)
+def test_wrong_input_is_named_and_nothing_is_written(
+    weights: Path, pictures: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(weights, pictures, "--out", tmp_path / "maps", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("maps/*.npz"))
+    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
+
+
+def test_pictures_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, tmp_path / "no*.jpg") == 2
+    assert "no*.jpg: no such picture, folder or glob" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path) == 2
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_named(weights: Path) -> None:
+    with pytest.raises(AttnBridgeError, match=r"small\.pth: does not fit 'resnet18'"):
+        load_classifier("resnet18", str(weights))
+    with pytest.raises(AttnBridgeError, match=r"small\.pth: holds no classifier\.weight"):
+        load_classifier("efficientnet_b0", str(weights))
+    with pytest.raises(AttnBridgeError, match="did you mean 'tabby'"):
+        find_classes(["taby"], ("tabby, tabby cat", "dog"))
