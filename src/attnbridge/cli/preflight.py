@@ -73,3 +73,10 @@ def run_folder(model: str) -> Path | None:
             "write --model NAME --weights FILE"
         )
     return None
+
+
+def report_skipped(messages: list[str]) -> int:
+    """Print what could not be read; the exit status."""
+    for message in messages:
+        print(f"attnbridge: skipped: {message}")
+    return 1 if messages else 0

@@ -9,8 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from attnbridge.cli.look import report_skipped
-from attnbridge.cli.preflight import check_data
+from attnbridge.cli.preflight import check_data, report_skipped
 from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, train
 from attnbridge.cli.tables import benchmark, demo
 from attnbridge.data.module import BridgeData

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from scipy.stats import rankdata  # type: ignore[import-untyped]
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchvision.transforms.v2.functional import gaussian_blur

