@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attnbridge.attention.layers import check_layer, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
 from attnbridge.attention.weights import PACKAGED, load_file, load_packaged
+from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -29,6 +30,7 @@ class Backbone:
         channels_last: whether that layer gives ``(B, H, W, C)``.
         mean: what the network wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
+        aspect: height of its pictures divided by their width.
     """
 
     network: nn.Module
@@ -37,10 +39,11 @@ class Backbone:
     channels_last: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    aspect: float = 1.0
 
     def maps(self, features: Tensor) -> Tensor:
         """The layer's output as ``(B, C, H, W)``."""
-        return to_maps(features, prefix_tokens(self.network), self.channels_last)
+        return to_maps(features, prefix_tokens(self.network), self.channels_last, self.aspect)
 
 
 def build_backbone(
@@ -50,7 +53,7 @@ def build_backbone(
     weights: str = "imagenet",
     stride: int | None = 16,
     layer: str | None = None,
-    image_size: int = 224,
+    image_size: Size = 224,
 ) -> Backbone:
     """Build a timm classifier whose features can be observed.
 
@@ -63,7 +66,7 @@ def build_backbone(
         stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
             the network as it is (transformers).
         layer: name of the layer to look at; default: the last spatial features.
-        image_size: side of the pictures in pixels, to size transformers and find the layer.
+        image_size: side of the pictures in pixels, or height and width, to size transformers and find the layer.
 
     Raises:
         AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had.
@@ -84,10 +87,10 @@ def build_backbone(
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
     channels, last = _shape(network, layer, image_size)
-    return Backbone(network, layer, channels, last, tuple(mean), tuple(std))
+    return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size))
 
 
-def check_names(name: str, *, stride: int | None = 16, image_size: int = 224, layers: Iterable[str] = ()) -> None:
+def check_names(name: str, *, stride: int | None = 16, image_size: Size = 224, layers: Iterable[str] = ()) -> None:
     """Check the names of a backbone and of its layers without making or fetching any weight.
 
     Raises:
@@ -99,7 +102,7 @@ def check_names(name: str, *, stride: int | None = 16, image_size: int = 224, la
         check_layer(network, layer)
 
 
-def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: int) -> nn.Module:
+def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: Size) -> nn.Module:
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
     if stride not in (8, 16, 32, None):
@@ -151,16 +154,21 @@ def _drop_dilation(network: nn.Module) -> None:
             module.dilation = (1, 1)
 
 
-def _shape(network: nn.Module, layer: str, image_size: int) -> tuple[int, bool]:
+def _aspect(size: Size) -> float:
+    height, width = sides(size)
+    return height / width
+
+
+def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool]:
     """Number of channels of the layer's features, and whether they come last."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     with torch.no_grad():
-        features = observe(network, torch.zeros(1, 3, image_size, image_size), layer).features[layer]
+        features = observe(network, torch.zeros(1, 3, *sides(image_size)), layer).features[layer]
     for module, mode in modes.items():
         module.training = mode
-    last = is_channels_last(features, image_size, image_size)
-    channels = to_maps(features, prefix_tokens(network), last).shape[1]
+    last = is_channels_last(features, *sides(image_size))
+    channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
     return channels, last
 
 

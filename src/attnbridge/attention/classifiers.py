@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.weights import PACKAGED, load_packaged, load_state
+from attnbridge.data.transforms import Size
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -24,7 +25,7 @@ class Classifier:
         name: what it was made from.
         network: from normalised pictures ``(B, 3, size, size)`` to logits ``(B, N)``.
         classes: names of the N classes.
-        size: side of its pictures, pixels.
+        size: side of its pictures, or height and width, pixels.
         mean: what it wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
         layer: the layer to look at; ``None``: the last spatial features.
@@ -34,7 +35,7 @@ class Classifier:
     name: str
     network: nn.Module
     classes: tuple[str, ...]
-    size: int
+    size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layer: str | None = None

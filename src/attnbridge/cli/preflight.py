@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.cli.schema import Option, data_options, method_options
-from attnbridge.data.folders import scan_pair
+from attnbridge.data.folders import has_split, scan_pair
 from attnbridge.errors import AttnBridgeError
 
 
@@ -32,9 +32,10 @@ def check_data(config: dict[str, Any]) -> None:
             "data.saliency is not set, but the attention constraint needs a saliency map of each source "
             "picture; name their folder, or set model.attention_weight to 0"
         )
-    splits = ["source", "train", "val"] + (["test"] if (target / "test").is_dir() else [])
+    lists = data.get("lists")
+    splits = ["source", "train", "val"] + (["test"] if has_split(target, "test", lists) else [])
     for split in splits:
-        scan_pair(source, target, saliency, split)
+        scan_pair(source, target, saliency, split, lists)
     weights = model.get("weights", "imagenet")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, `imagenet` or `none`")

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.sample import Sample
+from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError
 
 
@@ -64,10 +65,15 @@ class PictureDataset(Dataset[Sample]):
         size = tuple(image.shape[-2:])
         if record.saliency is not None:
             saliency = TF.pil_to_tensor(load_picture(record.saliency, "L"))[0]
-            parts["saliency"] = tv_tensors.Mask(_same_size(saliency, size, record.saliency))
+            parts["saliency"] = Saliency(_same_size(saliency, size, record.saliency))
         if record.mask is not None:
             mask = torch.from_numpy(np.array(load_picture(record.mask, "P"), dtype=np.uint8))
-            self._check_values(mask, record.mask)
+            largest = self.num_classes if record.values is None else len(record.values) - 1
+            _check_values(mask, largest, record.mask)
+            if record.values is not None:
+                table = torch.full((256,), 255, dtype=torch.uint8)
+                table[: len(record.values)] = torch.tensor(record.values, dtype=torch.uint8)
+                mask = table[mask.long()]
             parts["mask"] = tv_tensors.Mask(_same_size(mask, size, record.mask))
         parts = self.transform(parts)
         labels = torch.zeros(self.num_classes)
@@ -84,14 +90,15 @@ class PictureDataset(Dataset[Sample]):
             sample["mask"] = parts["mask"].as_subclass(torch.Tensor).long()
         return sample
 
-    def _check_values(self, mask: torch.Tensor, path: Path) -> None:
-        values = torch.unique(mask)
-        wrong = values[(values > self.num_classes) & (values != 255)]
-        if len(wrong):
-            raise AttnBridgeError(
-                f"{path}: holds the value {int(wrong[0])}; expected 0 (background), 1 to {self.num_classes} "
-                "(the classes) or 255 (ignored)"
-            )
+
+def _check_values(mask: torch.Tensor, largest: int, path: Path) -> None:
+    values = torch.unique(mask)
+    wrong = values[(values > largest) & (values != 255)]
+    if len(wrong):
+        raise AttnBridgeError(
+            f"{path}: holds the value {int(wrong[0])}; expected 0 (background), 1 to {largest} "
+            "(the classes) or 255 (ignored)"
+        )
 
 
 def _same_size(tensor: torch.Tensor, size: tuple[int, ...], path: Path) -> torch.Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 
 from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, check_record
+from attnbridge.data.voc import is_voc, list_names, scan_voc
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -168,14 +170,17 @@ def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, t
     return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))
 
 
-def scan_pair(source: Path, target: Path, saliency: Path | None, split: str) -> list[Record]:
+def scan_pair(
+    source: Path, target: Path, saliency: Path | None, split: str, lists: Mapping[str, str] | None = None
+) -> list[Record]:
     """List and check the records of one split of a source/target pair.
 
     Args:
         source: class folders; they name the classes.
-        target: folder of the splits ``train``, ``val`` and ``test``.
+        target: folder of the splits ``train``, ``val`` and ``test``, or one in VOC's layout.
         saliency: maps of the source pictures.
         split: ``source``, ``train``, ``val`` or ``test``; only the last two come with masks.
+        lists: in VOC's layout, the name of each split's list, if it is another.
 
     Raises:
         AttnBridgeError: see :func:`scan_class_folders`, :func:`scan_multi_label`,
@@ -184,8 +189,38 @@ def scan_pair(source: Path, target: Path, saliency: Path | None, split: str) -> 
     classes = class_names(source)
     if split == "source":
         records = scan_class_folders(source, classes, saliency)
+    elif is_voc(target):
+        records = scan_voc(target, classes, (lists or {}).get(split, split), masks=split != "train")
     else:
         records = scan_multi_label(target / split, classes, masks=split != "train")
     for record in records:
         check_record(record)
     return records
+
+
+def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) -> bool:
+    """Whether the target domain has a split."""
+    if not is_voc(target):
+        return (target / split).is_dir()
+    try:
+        return bool(list_names(target, (lists or {}).get(split, split)))
+    except AttnBridgeError:
+        return False
+
+
+def share_of(records: Sequence[Record], share: float) -> list[Record]:
+    """A share of each class, at least one picture; a larger share holds the smaller one.
+
+    >>> records = [Record(f"{c}/{i}", Path("x"), (c,)) for c in (0, 1) for i in range(10)]
+    >>> [r.classes[0] for r in share_of(records, 0.2)]
+    [0, 0, 1, 1]
+    """
+    if not 0 < share <= 1:
+        raise AttnBridgeError(f"data.source_share must be above 0 and at most 1, not {share}")
+    kept = []
+    for label in dict.fromkeys(record.classes for record in records):
+        own = [record for record in records if record.classes == label]
+        order = sorted(own, key=lambda record: hashlib.sha256(record.id.encode()).digest())
+        chosen = set(map(id, order[: max(1, round(share * len(own)))]))
+        kept += [record for record in own if id(record) in chosen]
+    return kept

@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
-from attnbridge.data.folders import class_names, scan_pair
+from attnbridge.data.folders import class_names, has_split, scan_pair, share_of
 from attnbridge.data.pictures import Record
 from attnbridge.data.sample import Batch, Sample, collate
-from attnbridge.data.transforms import eval_transform, train_transform
+from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
 
 
@@ -23,9 +23,13 @@ class BridgeData(LightningDataModule):
     Args:
         source: class folders, ``source/CLASS/*.jpg``; they name the classes.
         target: ``target/{train,val,test}``, each with ``images/`` and ``labels.csv``; ``val`` and ``test``
-            with ``masks/`` too, for scoring. ``test`` may be left out.
+            with ``masks/`` too, for scoring. ``test`` may be left out. Or a folder in VOC's layout,
+            see :func:`attnbridge.data.voc.scan_voc`.
+        lists: in VOC's layout, the names of the lists for ``train``, ``val`` and ``test``, if they are others.
+        source_share: share of each source class that is used, the same pictures whatever the seed.
         saliency: maps of the source pictures, the same tree and names, PNG.
-        image_size: side of the square pictures given to the network, pixels.
+        image_size: side of the square pictures given to the network, or their height and width, pixels.
+        shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
         batch_size: pictures of each domain in a training batch, per process.
         min_crop: smallest share of a training picture's area that a random crop keeps.
         workers: processes that load pictures.
@@ -39,7 +43,10 @@ class BridgeData(LightningDataModule):
         source: str,
         target: str,
         saliency: str | None = None,
-        image_size: int = 224,
+        lists: dict[str, str] | None = None,
+        source_share: float = 1.0,
+        image_size: int | tuple[int, int] = 224,
+        shape: Shape = "stretch",
         batch_size: int = 32,
         min_crop: float = 0.5,
         workers: int = 2,
@@ -48,17 +55,21 @@ class BridgeData(LightningDataModule):
         super().__init__()
         self.source, self.target = Path(source), Path(target)
         self.saliency = Path(saliency) if saliency else None
-        self.image_size, self.batch_size = image_size, batch_size
+        self.lists, self.source_share = lists, source_share
+        self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.shape: Shape = shape
+        self.batch_size = batch_size
         self.min_crop, self.workers, self.seed = min_crop, workers, seed
         self.classes = class_names(self.source)
 
     def records(self, split: str) -> list[Record]:
         """The records of ``source``, ``train``, ``val`` or ``test``, listed and checked."""
-        return scan_pair(self.source, self.target, self.saliency, split)
+        records = scan_pair(self.source, self.target, self.saliency, split, self.lists)
+        return share_of(records, self.source_share) if split == "source" else records
 
     def has_test(self) -> bool:
         """Whether the target has a test split."""
-        return (self.target / "test").is_dir()
+        return has_split(self.target, "test", self.lists)
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches ``{"source": ..., "target": ...}``, of the streams that the method wants.
@@ -80,7 +91,11 @@ class BridgeData(LightningDataModule):
         loaders = {}
         for number, name in enumerate(streams):
             dataset = PictureDataset(
-                records[name], len(self.classes), name, train_transform(self.image_size, (self.min_crop, 1.0)), length
+                records[name],
+                len(self.classes),
+                name,
+                train_transform(self.image_size, (self.min_crop, 1.0), self.shape),
+                length,
             )
             sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
             loaders[name] = self._loader(dataset, sampler, drop_last=True)
@@ -95,7 +110,7 @@ class BridgeData(LightningDataModule):
     def samples(self, split: str, count: int) -> list[Sample]:
         """The first ``count`` samples of ``val`` or ``test`` that show a class, as evaluation sees them."""
         records = [r for r in self.records(split) if r.classes][:count]
-        dataset = PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size))
+        dataset = PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size, self.shape))
         return [dataset[i] for i in range(len(records))]
 
     def _processes(self) -> tuple[int, int]:
@@ -104,7 +119,9 @@ class BridgeData(LightningDataModule):
         return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        dataset = PictureDataset(self.records(split), len(self.classes), "target", eval_transform(self.image_size))
+        dataset = PictureDataset(
+            self.records(split), len(self.classes), "target", eval_transform(self.image_size, self.shape)
+        )
         return self._loader(dataset, ShardSampler(dataset, *self._processes()), drop_last=False)
 
     def _loader(self, dataset: PictureDataset, sampler: Sampler[Any], drop_last: bool) -> DataLoader[Any]:

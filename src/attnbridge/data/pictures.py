@@ -22,6 +22,8 @@ class Record:
         classes: indices of the classes in it, from 0.
         saliency: its saliency map (8-bit grey), if any.
         mask: its label mask (0 background, 1..N, 255 ignored), if any.
+        values: what each value stored in the mask means (``values[k]`` for k), if it is not the value itself; 255
+            stays 255.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Record:
     classes: tuple[int, ...]
     saliency: Path | None = None
     mask: Path | None = None
+    values: tuple[int, ...] | None = None
 
 
 def load_picture(path: Path, mode: str = "RGB") -> Image.Image:

@@ -45,7 +45,7 @@ class Method(LightningModule):
         layer: layer to look at; default: the last spatial features.
         frozen: names of modules that are not trained.
         batch_norm: ``frozen`` keeps ImageNet's statistics; ``train`` updates them with each batch.
-        image_size: side of the pictures in pixels; set from the data.
+        image_size: side of the pictures in pixels, or height and width; set from the data.
         optimizer: ``adamw`` or ``sgd``.
         lr: learning rate of the head.
         backbone_lr: learning rate of the backbone, as a multiple of ``lr``.
@@ -67,7 +67,7 @@ class Method(LightningModule):
         layer: str | None = None,
         frozen: Sequence[str] = (),
         batch_norm: Literal["frozen", "train"] = "frozen",
-        image_size: int = 224,
+        image_size: int | tuple[int, int] = 224,
         optimizer: OptimizerName = "adamw",
         lr: float = 3e-3,
         backbone_lr: float = 0.5,

@@ -1,0 +1,142 @@
+"""Data sets in the layout of PASCAL VOC's development kit, with image labels from wherever they are."""
+
+from __future__ import annotations
+
+import csv
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, load_picture
+from attnbridge.errors import AttnBridgeError, unknown
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+IGNORED = 255
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder has the kit's layout."""
+    return (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir()
+
+
+def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False) -> list[Record]:
+    """List the pictures of one of the kit's lists.
+
+    The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
+    of these that is there: ``labels.csv`` (``id,CLASS,...``, rows of 0 and 1, whose columns name the masks' values),
+    ``Annotations/ID.xml`` (a class counts where one of its objects is not marked difficult), the masks themselves.
+    Masks lie in ``SegmentationClassAug/``, for pictures that it has, else in ``SegmentationClass/``. Classes of the kit
+    that are not in ``classes`` are ignored in the masks (255).
+
+    Args:
+        root: the folder, ``VOC2012`` in ``VOCdevkit``.
+        classes: class names in index order.
+        names: of the list: ``train``, ``trainaug``, ``val``, ...
+        masks: list the masks too. Leave it off for a split that a method trains on.
+
+    Raises:
+        AttnBridgeError: for a missing list, picture, label or mask, or a class that the kit does not know.
+    """
+    labels = _labels_csv(root / "labels.csv") if (root / "labels.csv").is_file() else None
+    kit = labels[0] if labels else VOC_CLASSES
+    for name in classes:
+        if name not in kit:
+            raise unknown(f"class for {root}:", name, kit, "the target domain does not know it")
+    index = {k: classes.index(name) if name in classes else None for k, name in enumerate(kit)}
+    values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
+    records = []
+    for identity in list_names(root, names):
+        mask = _mask(root, identity) if masks or not (labels or _annotation(root, identity).is_file()) else None
+        if labels:
+            found = labels[1].get(identity)
+            if found is None:
+                raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
+        elif _annotation(root, identity).is_file():
+            found = _annotated(_annotation(root, identity), kit)
+        else:
+            found = _in_mask(mask) if mask else ()
+        present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
+        picture = _picture(root, identity)
+        records.append(Record(f"{picture.name}", picture, present, mask=mask if masks else None, values=values))
+    return records
+
+
+def list_names(root: Path, names: str) -> list[str]:
+    """The ids of a list; a second column, as in ``Main/CLASS_train.txt``, is left out.
+
+    Raises:
+        AttnBridgeError: if there is no such list, or it is empty.
+    """
+    folders = [root / "ImageSets" / part for part in ("Segmentation", "Main", "")]
+    for folder in folders:
+        path = folder / f"{names}.txt"
+        if path.is_file():
+            found = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+            if not found:
+                raise AttnBridgeError(f"{path}: the list is empty; expected one picture's name a line")
+            return found
+    there = [p.stem for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.txt"))]
+    raise unknown(f"list of pictures in {root / 'ImageSets'}:", names, there)
+
+
+def _picture(root: Path, identity: str) -> Path:
+    for suffix in IMAGE_SUFFIXES:
+        for name in (f"{identity}{suffix}", f"{identity}{suffix.upper()}"):
+            if (root / "JPEGImages" / name).is_file():
+                return root / "JPEGImages" / name
+    raise AttnBridgeError(f"{root / 'JPEGImages' / identity}.jpg: no such picture, but a list names it")
+
+
+def _mask(root: Path, identity: str) -> Path:
+    for folder in ("SegmentationClassAug", "SegmentationClass"):
+        path = root / folder / f"{identity}.png"
+        if path.is_file():
+            return path
+    raise AttnBridgeError(f"{root / 'SegmentationClass' / identity}.png: no such file; expected the mask of {identity}")
+
+
+def _annotation(root: Path, identity: str) -> Path:
+    return root / "Annotations" / f"{identity}.xml"
+
+
+def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the classes of the objects that are not difficult."""
+    try:
+        objects = ET.parse(path).getroot().findall("object")
+    except ET.ParseError as error:
+        raise AttnBridgeError(f"{path}: is not XML ({error})") from None
+    found = set()
+    for entry in objects:
+        name = (entry.findtext("name") or "").strip()
+        if name not in kit:
+            raise unknown(f"class in {path}:", name, kit)
+        if entry.findtext("difficult", "0").strip() != "1":
+            found.add(list(kit).index(name))
+    return tuple(sorted(found))
+
+
+def _in_mask(path: Path) -> tuple[int, ...]:
+    counts = load_picture(path, "P").histogram()[:256]
+    return tuple(value - 1 for value, count in enumerate(counts) if count and value not in (0, IGNORED))
+
+
+@cache
+def _labels_csv(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """The classes, and the indices of those of each picture."""
+    with path.open(newline="") as handle:
+        rows = csv.reader(handle)
+        header = [cell.strip() for cell in next(rows, [])]
+        if not header or header[0] != "id":
+            raise AttnBridgeError(f"{path}, line 1: expected a header 'id,CLASS,...', found {','.join(header)!r}")
+        found = {}
+        for number, row in enumerate(rows, start=2):
+            cells = [cell.strip() for cell in row]
+            if row and (len(row) != len(header) or not set(cells[1:]) <= {"0", "1"}):
+                raise AttnBridgeError(f"{path}, line {number}: expected an id and {len(header) - 1} fields of 0 or 1")
+            if row:
+                found[cells[0]] = tuple(k for k, cell in enumerate(cells[1:]) if cell == "1")
+    return tuple(header[1:]), found
