@@ -152,14 +152,14 @@ def test_the_demo_on_drawn_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_benchmark_row_that_comes_after_another_starts_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attnbridge.cli.tables import run_table
+    from attnbridge.cli.tables import run_table, scene_data
 
     small = ["--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]"]
     tiny = ["--trainer.max_epochs", "1", "--data.image_size", "48", "--data.workers", "0"]
     spec = SceneSpec(size=48, source=32, target=32, val=8, test=8)
-    results = run_table(
-        "scenes", tmp_path, [0, 1], "shapes", spec, rows=["source_guided", "fine_tuned"], overrides=small + tiny
-    )
+    data = scene_data(tmp_path, "shapes", spec)
+    rows = ["source_guided", "fine_tuned"]
+    results = run_table("scenes", tmp_path, [0, 1], data, rows=rows, overrides=small + tiny)
     assert [(r["name"], r["seed"]) for r in results["rows"]] == [
         (name, seed) for seed in (0, 1) for name in ("source_guided", "fine_tuned")
     ]

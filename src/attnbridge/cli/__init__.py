@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbridge.attention import METHODS as MAP_METHODS
-from attnbridge.cli.config import TABLES, config_names, config_path, load_config
+from attnbridge.cli.config import TABLES, config_names, config_text, load_config
 from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
 from attnbridge.data.folders import find_pictures
@@ -108,13 +108,16 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "name",
         choices=[name for name in TABLES if name != "demo"],
-        help="on scenes: the rows of Table 1, ways of using the adversary, the rows of Table 6",
+        help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
+        "the rows of Table 1 on garments, clothing_source: with shares of the source",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
-    bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto")
+    bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
+    bench.add_argument("--data", type=Path, help="folder of the garments; see docs/clothing.md")
+    bench.add_argument("--saliency", default="u2net", help="model of the garments' saliency maps")
 
     verbs.add_parser("list", help="methods and configurations")
     show = verbs.add_parser("show", help="a configuration, or a method with all its options")
@@ -147,7 +150,7 @@ def _list(_: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     if options.name in config_names():
-        print(config_path(options.name).read_text(), end="")
+        print(config_text(options.name), end="")
     if options.name in METHODS:
         sections = {"model": method_options(options.name), "data": data_options()}
         for section, known in sections.items():
@@ -161,7 +164,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _init_config(options: argparse.Namespace) -> int:
-    print(config_path(options.name).read_text(), end="")
+    print(config_text(options.name), end="")
     return 0
 
 

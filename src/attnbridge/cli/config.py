@@ -13,10 +13,13 @@ from attnbridge.errors import AttnBridgeError, unknown
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUFFIXES = (".yaml", ".yml")
+ROWS = ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn")
 TABLES: dict[str, tuple[str, ...]] = {
     "demo": ("grad_cam", "source_guided", "attnbn"),
-    "scenes": ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn"),
+    "scenes": ROWS,
     "adversary": ("bridged", "attnbn", "adversary/strong", "adversary/spectral", "adversary/evidence"),
+    "clothing": tuple(f"clothing/{row}" for row in ROWS),
+    "clothing_source": ("clothing/attnbn_10", "clothing/attnbn_50", "clothing/attnbn"),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }
 """Tables of results: name to the configurations that are their rows."""
@@ -25,7 +28,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 def config_names() -> dict[str, str]:
     """The package's configurations: name to the first line of its comment."""
     found = {}
-    for path in sorted(CONFIGS.rglob("*.yaml")):
+    for path in sorted(p for p in CONFIGS.rglob("*.yaml") if p.name[0] != "_"):
         first = path.read_text().split("\n", 1)[0].lstrip("# ")
         found[path.relative_to(CONFIGS).with_suffix("").as_posix()] = first
     return found
@@ -42,7 +45,7 @@ def config_path(name: str) -> Path:
         if not path.is_file():
             raise AttnBridgeError(f"{path}: no such configuration file; `attnbridge init-config attnbn` makes one")
         return path
-    if name not in config_names():
+    if not (CONFIGS / f"{name}.yaml").is_file():
         raise unknown("configuration", name, config_names(), "see `attnbridge list`, or give a .yaml file")
     return CONFIGS / f"{name}.yaml"
 
@@ -54,12 +57,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         AttnBridgeError: for YAML that does not parse, or a name or value that cannot be.
     """
     path = config_path(name)
-    try:
-        config = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise AttnBridgeError(f"{path}: is not YAML: {str(error).replace(chr(10), ' ')}") from None
-    if not isinstance(config, dict):
-        raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
+    config = read_config(name)
     for key, value in _pairs(overrides):
         _set(config, key.split("."), value)
     after = config.get("after")
@@ -67,6 +65,48 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise unknown(f"configuration in `after` of {path.name}:", after, config_names(), "or give a run's folder")
     check_config(config, str(path) if path.parent != CONFIGS else f"configuration {name!r}")
     return config
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A configuration as it is written, merged over those that its ``base`` names, the later over the earlier.
+
+    Raises:
+        AttnBridgeError: for YAML that does not parse, or a base that does not exist.
+    """
+    path = config_path(name)
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise AttnBridgeError(f"{path}: is not YAML: {str(error).replace(chr(10), ' ')}") from None
+    if not isinstance(config, dict):
+        raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
+    bases = config.pop("base", None) or []
+    merged: dict[str, Any] = {}
+    for part in [*(read_config(base) for base in ([bases] if isinstance(bases, str) else bases)), config]:
+        merged = _merged(merged, part)
+    return merged
+
+
+def config_text(name: str) -> str:
+    """A configuration as a whole file: as it is written, or merged where it has a ``base``."""
+    text = config_path(name).read_text()
+    if "\nbase:" not in text:
+        return text
+    comment = text.split("\n", 1)[0]
+    return f"{comment}\n{yaml.safe_dump(read_config(name), sort_keys=False, default_flow_style=None)}"
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, section by section.
+
+    >>> _merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from rich.table import Table
 
 from attnbridge.cli.config import TABLES, load_config
 from attnbridge.cli.run import train
+from attnbridge.data.folders import find_pictures
 from attnbridge.data.photos import apt_available, prepare_photos
+from attnbridge.data.saliency import make_saliency
 from attnbridge.data.scenes import SceneSpec, compose
 from attnbridge.data.shapes import prepare_shapes
 from attnbridge.errors import AttnBridgeError
@@ -26,6 +29,15 @@ from attnbridge.evaluation.report import example_sheet, write_report
 console = Console()
 
 
+@dataclass(frozen=True)
+class TableData:
+    """What all rows of a table are trained on: the paths of the data module, in words, and what made it."""
+
+    paths: dict[str, str]
+    words: str
+    made_with: dict[str, Any]
+
+
 def demo(options: argparse.Namespace) -> int:
     """The main job on built-in data, with one seed."""
     started = time.perf_counter()
@@ -33,9 +45,8 @@ def demo(options: argparse.Namespace) -> int:
     if options.quick:
         spec = SceneSpec(size=64, source=64, target=64, val=16, test=16, seed=options.seed)
     extra = ["--trainer.max_epochs", "1", "--data.image_size", "64", "--model.weights", "none"]
-    results = run_table(
-        "demo", options.out, [options.seed], options.pictures, spec, overrides=extra if options.quick else ()
-    )
+    data = scene_data(options.out, options.pictures, spec)
+    results = run_table("demo", options.out, [options.seed], data, overrides=extra if options.quick else ())
     print_demo(results)
     console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
     return 0
@@ -44,9 +55,11 @@ def demo(options: argparse.Namespace) -> int:
 def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int:
     """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
-    results = run_table(
-        options.name, out, options.seeds, options.pictures, SceneSpec(), rows=options.rows, overrides=overrides
-    )
+    if options.name.startswith("clothing"):
+        data = clothing_data(out, options.data, options.saliency)
+    else:
+        data = scene_data(out, options.pictures, SceneSpec())
+    results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
     print(markdown_table(results))
     return 0
 
@@ -55,26 +68,24 @@ def run_table(
     name: str,
     out: Path,
     seeds: Sequence[int],
-    pictures: str,
-    spec: SceneSpec,
+    data: TableData,
     rows: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train every row with every seed, writing ``results.json`` and ``report.html`` after each.
 
     A row that is done in ``out`` is not trained again; an unfinished one goes on from its checkpoint. The
-    scenes are the same for every row; the seed changes the training alone.
+    data are the same for every row; the seed changes the training alone.
     """
-    scenes = make_scenes(out / "scenes", pictures, spec)
     contents, folders = [], []
     for seed in seeds:
         for row in rows or TABLES[name]:
             folder = out / f"{row.replace('/', '_')}-{seed}"
-            contents.append(_one_row(row, seed, folder, scenes, out, overrides))
+            contents.append(_one_row(row, seed, folder, data, out, overrides))
             folders.append(folder)
-            results = _collect(contents, scenes)
+            results = _collect(contents, data)
             write_json(out / "results.json", results)
-            text = f"{results['protocol']['data']} Rows as in the paper's Table 1; see docs/attnbn.md."
+            text = f"{data.words} Rows as in the paper's Table 1; see docs/attnbn.md."
             write_report(out / "report.html", f"attnbridge {name}", text, contents, folders)
     first = [(c, f) for c, f in zip(contents, folders, strict=True) if c["seed"] == seeds[0]]
     shown = [first[0], first[-1]] if len(first) > 1 else first
@@ -82,22 +93,50 @@ def run_table(
     return results
 
 
-def _one_row(row: str, seed: int, folder: Path, scenes: Path, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _one_row(row: str, seed: int, folder: Path, data: TableData, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         console.print(f"{row}, seed {seed}: done already, in {folder}")
         content: dict[str, Any] = json.loads((folder / "run.json").read_text())
         return content
     console.print(f"[bold]{row}[/], seed {seed}")
     config = load_config(row, overrides)
-    config["data"] |= {
-        "source": str(scenes / "source/train"),
-        "saliency": str(scenes / "saliency/train"),
-        "target": str(scenes / "target"),
-    }
+    config["data"] |= data.paths
     config |= {"name": row, "seed": seed}
-    if config.get("after") and (out / f"{config['after']}-{seed}" / "run.json").is_file():
-        config["after"] = str(out / f"{config['after']}-{seed}")
+    first = out / f"{(config.get('after') or '').replace('/', '_')}-{seed}"
+    if (first / "run.json").is_file():
+        config["after"] = str(first)
     return train(config, folder, resume=folder.exists())
+
+
+def clothing_data(out: Path, folder: Path | None, saliency: str) -> TableData:
+    """The garments: source laid flat, target worn; the source's saliency maps are made where they are missing."""
+    if folder is None or not (folder / "source/train").is_dir() or not (folder / "target").is_dir():
+        raise AttnBridgeError(
+            f"{folder or '--data'}: expected the folder of the garments, with source/train/CLASS and target/ in VOC's "
+            "layout; see docs/clothing.md"
+        )
+    source = folder / "source/train"
+    console.print(f"saliency maps of {source} by {saliency}, in {out / 'saliency'}")
+    bad = make_saliency(find_pictures([str(source)]), out / "saliency", saliency)
+    if bad:
+        raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+    paths = {"source": str(source), "saliency": str(out / "saliency"), "target": str(folder / "target")}
+    words = f"Garments: source laid flat with saliency by {saliency}, target worn on the street, image labels only."
+    return TableData(paths, words, {"saliency": saliency})
+
+
+def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
+    """Composed scenes under ``out``."""
+    scenes = make_scenes(out / "scenes", pictures, spec)
+    made = json.loads((scenes / "scenes.json").read_text())["spec"]
+    words = (
+        f"Composed scenes of {made['size']} pixels: {made['source']} source pictures of one object, "
+        f"{made['target']} target pictures of {made['objects'][0]} to {made['objects'][1]} objects whose "
+        f"background is typical of a class with probability {made['context_bias']}; {made['val']} pictures for "
+        f"validation and {made['test']} for the test, of other cut-outs on other backgrounds."
+    )
+    parts = {"source": "source/train", "saliency": "saliency/train", "target": "target"}
+    return TableData({name: str(scenes / part) for name, part in parts.items()}, words, made)
 
 
 def make_scenes(out: Path, pictures: str, spec: SceneSpec) -> Path:
@@ -123,8 +162,7 @@ def _progress(items: Iterable[int], what: str) -> Iterable[int]:
     return track(list(items), description=f"composing {what}", transient=True, console=console)
 
 
-def _collect(contents: Sequence[dict[str, Any]], scenes: Path) -> dict[str, Any]:
-    manifest = json.loads((scenes / "scenes.json").read_text())
+def _collect(contents: Sequence[dict[str, Any]], data: TableData) -> dict[str, Any]:
     rows = [
         {
             "name": c["name"],
@@ -140,15 +178,8 @@ def _collect(contents: Sequence[dict[str, Any]], scenes: Path) -> dict[str, Any]
         }
         for c in contents
     ]
-    spec = manifest["spec"]
-    data = (
-        f"Composed scenes of {spec['size']} pixels: {spec['source']} source pictures of one object, "
-        f"{spec['target']} target pictures of {spec['objects'][0]} to {spec['objects'][1]} objects whose "
-        f"background is typical of a class with probability {spec['context_bias']}; {spec['val']} pictures for "
-        f"validation and {spec['test']} for the test, of other cut-outs on other backgrounds."
-    )
     return {
-        "protocol": {"data": data, "scenes": spec, **contents[0]["protocol"]},
+        "protocol": {"data": data.words, "made_with": data.made_with, **contents[0]["protocol"]},
         "rows": rows,
         **run_record(),
     }
