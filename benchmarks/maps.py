@@ -77,9 +77,10 @@ MAKERS: dict[str, Make] = {
 MODULES = {"torch-cam": "torchcam", "captum": "captum", "pytorch-grad-cam": "pytorch_grad_cam"}
 
 
-def available() -> dict[str, Make]:
-    """The makers whose library is installed."""
-    return {name: make for name, make in MAKERS.items() if name not in MODULES or find_spec(MODULES[name])}
+def available(peers: list[str]) -> dict[str, Make]:
+    """Ours, and those of the peers whose library is installed."""
+    wanted = [name for name in peers if find_spec(MODULES[name])]
+    return {name: make for name, make in MAKERS.items() if name not in MODULES or name in wanted}
 
 
 def build(model: str, device: str, pictures: int, size: int) -> tuple[nn.Module, Tensor]:
@@ -137,10 +138,10 @@ def measure_peak(options: dict[str, Any]) -> float:
     return worst(MAKERS[options["name"]]) - plain
 
 
-def check(model: str, network: nn.Module, images: Tensor) -> None:
+def check(model: str, network: nn.Module, images: Tensor, peers: list[str]) -> None:
     """All give the same maps, to a scale of each map's own, before any is timed."""
     reference = ours(network, images, LAYERS[model], 3)
-    for name, make in available().items():
+    for name, make in available(peers).items():
         if name in ("torch-cam", "captum"):
             maps = make(network, images, LAYERS[model], 3)
             torch.testing.assert_close(maps / reference.max(), reference / reference.max(), rtol=0, atol=1e-5)
@@ -151,9 +152,12 @@ def show_maps(arguments: argparse.Namespace) -> None:
     print("| network | classes | | median, ms | forward passes | MB above a forward pass |\n|---|---|---|---|---|---|")
     for model in arguments.models:
         network, images = build(model, arguments.device, arguments.pictures, arguments.size)
-        check(model, network, images)
+        check(model, network, images, arguments.peers)
         for count in arguments.classes:
-            calls = {n: partial(make, network, images, LAYERS[model], count) for n, make in available().items()}
+            calls = {
+                n: partial(make, network, images, LAYERS[model], count)
+                for n, make in available(arguments.peers).items()
+            }
             spent = take_turns(calls, arguments.turns, arguments.device)
             for name, values in spent.items():
                 ratio = statistics.median(a / b for a, b in zip(values, spent["forward pass"], strict=True))
@@ -196,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--classes", nargs="+", type=int, default=[1, 3, 20])
+    parser.add_argument("--peers", nargs="*", choices=list(MODULES), default=list(MODULES))
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--turns", type=int, default=5)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from attnbridge.attention.class_maps import activation_attention, grad_cam_pp, input_gradient, layer_cam
 from attnbridge.attention.explain import METHODS, explain
+from attnbridge.attention.layers import find_layer
 from attnbridge.attention.observe import observe
 from attnbridge.attention.postprocess import fuse_maps, normalise_maps
+from attnbridge.attention.transformers import observe_attention
 from attnbridge.errors import AttnBridgeError
 
 
@@ -269,3 +271,144 @@ def test_mode_flags_and_hooks_stay(net: Net) -> None:
     assert [m.training for m in net.modules()] == modes
     assert [p.requires_grad for p in net.parameters()] == flags
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+class Wrapped(nn.Module):
+    """A transformer inside a module of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64, depth=2)
+        self.head = nn.Linear(192, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))  # type: ignore[no-any-return]
+
+
+def test_a_transformer_inside_another_module_is_understood() -> None:
+    network = Wrapped().eval()
+    assert find_layer(network, 64) == "backbone.blocks.1.norm1"
+    for method in ("grad_cam", "rollout", "gradient_rollout"):
+        assert explain(network, torch.rand(1, 3, 64, 64), 1, method=method).shape == (1, 1, 4, 4)  # type: ignore
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "grad_cam_pp", "input_gradient", "gradient_rollout"])
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_losses_on_a_transformers_maps_train_it(library: str, method: Any) -> None:
+    """With second order, which fused attention does not know."""
+    torch.manual_seed(0)
+    if library == "timm":
+        network: Any = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2)
+        nn.init.normal_(network.head.weight, std=0.1)
+    else:
+        network = torchvision.models.VisionTransformer(32, 16, 2, 2, 32, 64, num_classes=3)
+        nn.init.normal_(network.heads.head.weight)
+    explain(network, torch.rand(2, 3, 32, 32), [0, 1, 2], method=method).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    assert sum(bool(p.grad.abs().sum() > 0) for p in network.parameters() if p.grad is not None) > 8
+
+
+def test_a_layer_before_an_operation_in_place_is_seen_as_it_was() -> None:
+    def make(inplace: bool) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.Conv2d(4, 5, 3), nn.ReLU(inplace),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+        )  # fmt: skip
+
+    images = torch.rand(2, 3, 9, 9)
+    expected = explain(make(False), images, [0, 1, 2], "2")
+    torch.testing.assert_close(explain(make(True), images, [0, 1, 2], "2"), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(explain(make(True), images, [0, 1, 2], "2"), expected.detach())
+
+
+def test_layers_that_the_answer_does_not_depend_on_are_passed_over() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+            self.head = nn.Linear(4, 2)
+            nn.init.zeros_(self.head.weight)  # a new head must not hide the layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            used = self.used(x)
+            self.idle(x)
+            return self.head(used.mean((2, 3)))  # type: ignore[no-any-return]
+
+    assert find_layer(Idle(), 8) == "used"
+    relu = nn.ReLU()
+    twice = nn.Sequential(nn.Conv2d(3, 2, 3), relu, nn.Conv2d(2, 2, 3), relu, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert find_layer(twice, 16) == "2"
+
+
+def test_the_layer_is_found_anew_for_another_size() -> None:
+    network = timm.create_model("resnet10t", num_classes=2).eval()
+    small = explain(network, torch.rand(1, 3, 32, 32)).shape
+    assert explain(network, torch.rand(1, 3, 128, 128)).shape == (1, 1, 4, 4)
+    assert explain(network, torch.rand(1, 3, 32, 32)).shape == small == (1, 1, 2, 2)
+
+
+def test_tall_pictures_through_networks_with_channels_last() -> None:
+    swin = torchvision.models.swin_t(num_classes=3).eval()
+    assert explain(swin, torch.rand(1, 3, 200, 68), layer="features.7").shape == (1, 1, 7, 3)
+    assert explain(swin, torch.rand(1, 3, 68, 200), layer="features.7").shape == (1, 1, 3, 7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_gives_float32_maps(method: Any) -> None:
+    if method in ("rollout", "gradient_rollout"):
+        network = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2).eval()
+    else:
+        network = timm.create_model("resnet10t", num_classes=3).eval()
+    images = torch.rand(2, 3, 32, 32) if "rollout" in method else torch.rand(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert explain(network, images, [0, 1], method=method).dtype == torch.float32
+    with torch.no_grad():
+        maps = explain(network.bfloat16(), images.bfloat16(), [0, 1], method=method, normalise="max")
+    assert maps.dtype == torch.float32
+    assert torch.isfinite(maps).all()
+
+
+def test_rollout_reads_the_row_that_the_head_reads() -> None:
+    """Registers are no class token, and a class token may go unread."""
+    for options in ({"class_token": False, "reg_tokens": 2, "global_pool": "avg"}, {"global_pool": "avg"}):
+        network = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=48, depth=1, **options).eval()
+        nn.init.normal_(network.head.weight, std=0.1)
+        assert explain(network, torch.rand(1, 3, 48, 48), [0, 1, 2], method="gradient_rollout").max() > 0
+        images = torch.rand(1, 3, 48, 48)
+        attention = observe_attention(network, images)[1][0]
+        prefix = network.num_prefix_tokens
+        expected = (0.5 * attention.mean(1)[:, prefix:, prefix:] + 0.5 * torch.eye(9)).mean(1)
+        torch.testing.assert_close(explain(network, images, method="rollout").flatten(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": ["cat"]}, "a list of numbers"),
+        ({"classes": [1.7]}, "a list of numbers"),
+        ({"classes": [[0, 1]]}, "a tensor of each picture's own"),
+        ({"scales": ()}, "one or more positive numbers"),
+        ({"scales": (0.0, 1.0)}, "one or more positive numbers"),
+        ({"layer": []}, "no layer is named"),
+    ],
+)
+def test_wrong_values_are_named(net: Net, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttnBridgeError, match=message):
+        explain(net, IMAGES, **arguments)
+
+
+def test_sigmoid_leaves_unwanted_classes_zero_and_answers_are_checked(net: Net) -> None:
+    wanted = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    maps = explain(net, IMAGES, wanted, normalise="sigmoid")
+    assert maps[~wanted].max() == 0
+    assert maps[wanted].min() >= 0.5
+    for method in ("grad_cam", "input_gradient"):
+        with pytest.raises(AttnBridgeError, match="must be logits"):
+            explain(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.rand(1, 3, 8, 8), method=method)  # type: ignore
+
+
+def test_pictures_of_one_channel() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert explain(network, torch.rand(2, 1, 8, 8)).shape == (2, 1, 6, 6)

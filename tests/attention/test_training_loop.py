@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.explain import explain
 from attnbridge.attention.observe import observe
+from attnbridge.attention.transformers import gradient_rollout, observe_attention
 from attnbridge.errors import AttnBridgeError
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -96,8 +97,11 @@ def test_timm_checkpointing_gives_the_same_gradients() -> None:
         torch.manual_seed(0)
         network = timm.create_model("resnet10t", num_classes=5).eval()
         network.set_grad_checkpointing(on)
-        explain(network, torch.ones(2, 3, 64, 64), 1).sum().backward()
+        nn.init.normal_(network.get_classifier().weight)
+        torch.manual_seed(1)
+        explain(network, torch.rand(2, 3, 64, 64), [0, 1, 2, 3, 4]).sum().backward()
         results.append(gradients(network))
+    assert sum(bool(g.abs().sum() > 0) for g in results[0]) > 20
     torch.testing.assert_close(results[1], results[0])
 
 
@@ -150,6 +154,16 @@ def test_a_compiled_network(expected: list[Tensor]) -> None:
     torch._dynamo.reset()
 
 
+def test_input_gradient_of_a_compiled_network_stays_differentiable() -> None:
+    network = small()
+    expected = explain(network, IMAGES, [0, 1], method="input_gradient")
+    compiled = torch.compile(network, backend="aot_eager")
+    compiled(IMAGES)
+    maps = explain(compiled, IMAGES, [0, 1], method="input_gradient")  # type: ignore[arg-type]
+    assert maps.requires_grad
+    torch.testing.assert_close(maps, expected)
+
+
 def _distributed(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     network = DistributedDataParallel(small())
@@ -157,6 +171,17 @@ def _distributed(rank: int, folder: str) -> None:
     map_loss(network, IMAGES[part], CLASSES[part], WANTED[part]).backward()
     if rank == 0:
         torch.save(gradients(network.module), f"{folder}/gradients.pt")
+    torch.manual_seed(3)
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=1, embed_dim=48)
+    nn.init.normal_(vit.head.weight)
+    rollout = DistributedDataParallel(vit)
+    logits, attention = observe_attention(rollout, torch.rand(1, 3, 32, 32) + rank)
+    maps = gradient_rollout(attention, logits, torch.tensor([[0, 1]]))
+    (maps.sum() + logits.square().sum()).backward()
+    own = vit.blocks[0].attn.qkv.weight.grad.clone()
+    mean = own.clone()
+    torch.distributed.all_reduce(mean)
+    assert torch.allclose(own, mean / 2), "the gradients of the processes are not one"
     torch.distributed.destroy_process_group()
 
 

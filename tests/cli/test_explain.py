@@ -15,6 +15,7 @@ from PIL import Image
 from attnbridge.attention.classifiers import find_classes, load_classifier
 from attnbridge.attention.explain import explain
 from attnbridge.cli import main
+from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation import explain_pictures
 
@@ -138,6 +139,85 @@ def test_wrong_input_is_named_and_nothing_is_written(
     assert run(weights, pictures, "--out", tmp_path / "maps") == 0
 
 
+def test_other_weights_need_another_folder(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(weights)
+    torch.save({"state_dict": {f"module.{k}": v * 0.5 for k, v in state.items()}}, tmp_path / "w2.pth")
+    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
+    assert run(tmp_path / "w2.pth", pictures, "--out", tmp_path / "maps") == 2
+    assert "holds maps made with checksum" in capsys.readouterr().err
+
+
+def test_results_are_not_taken_for_pictures_and_stay_in_their_folder(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / ".hidden").mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / ".hidden/x.png")
+    for _ in range(2):
+        assert run(weights, pictures, "--out", pictures / "maps") == 0
+    assert len(lines(pictures / "maps")) == 5
+    monkeypatch.chdir(pictures)
+    assert run(weights, "sub/../a.png", "./sub/b.png", "a.png", "--out", tmp_path / "out") == 0
+    assert [line["id"] for line in lines(tmp_path / "out")[1:]] == ["a.png", "sub/b.png"]
+
+
+def test_what_was_deleted_or_damaged_is_made_again(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, pictures, "--out", out) == 0
+    (out / lines(out)[1]["classes"][0]["overlay"]).unlink()
+    (pictures / "sub/b.png").write_bytes(b"damaged")
+    assert run(weights, pictures, "--out", out, "--top", 1) == 1
+    assert (out / lines(out)[1]["classes"][0]["overlay"]).is_file()
+    assert not (out / "sub/b.png.npz").exists()
+    (tmp_path / "file").write_text("x")
+    assert run(weights, pictures, "--out", tmp_path / "file") == 2
+    assert "cannot be made a folder" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/manifest.jsonl").write_text('{"mine": 1}\n')
+    assert run(weights, pictures, "--out", tmp_path / "other") == 2
+    assert "was not written by attnbridge" in capsys.readouterr().err
+
+
+def test_photographs_as_cameras_write_them(weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (60, 40), "red").save(folder / "turned.jpg", exif=exif)
+    Image.new("CMYK", (20, 30)).save(folder / "print.jpg")
+    Image.fromarray(np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)).save(folder / "deep.png")
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(folder / "clear.png")
+    assert run(weights, folder, "--out", tmp_path / "maps", "--top", 99) == 0
+    entries = {line["id"]: line for line in lines(tmp_path / "maps")[1:]}
+    assert len(entries["deep.png"]["classes"]) == 5
+    assert Image.open(tmp_path / "maps" / entries["turned.jpg"]["classes"][0]["overlay"]).size == (40, 60)
+    deep = np.asarray(load_picture(folder / "deep.png"))[..., 0]
+    assert (deep[0, 0], deep[-1, -1]) == (0, 255)
+    assert 120 < deep[10, 0] < 135
+    assert np.asarray(load_picture(folder / "clear.png")).min() == 255
+    Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "float.tif")
+    with pytest.raises(AttnBridgeError, match="floating point numbers"):
+        load_picture(folder / "float.tif")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_that_hold_no_weights_are_named(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(AttnBridgeError, match=rf"w\{suffix}: cannot be read as weights"):
+        load_classifier("resnet10t", str(path))
+
+
+def test_a_tensor_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "t.pth")
+    with pytest.raises(AttnBridgeError, match=r"t\.pth: holds no state dict"):
+        load_classifier("resnet10t", str(tmp_path / "t.pth"))
+
+
 def test_pictures_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, tmp_path / "no*.jpg") == 2
     assert "no*.jpg: no such picture, folder or glob" in capsys.readouterr().err
@@ -150,5 +230,7 @@ def test_weights_that_do_not_fit_are_named(weights: Path) -> None:
         load_classifier("resnet18", str(weights))
     with pytest.raises(AttnBridgeError, match=r"small\.pth: holds no classifier\.weight"):
         load_classifier("efficientnet_b0", str(weights))
+    with pytest.raises(AttnBridgeError, match="'crane' is the name of 0 and 1; give the number"):
+        find_classes(["crane"], ("crane", "crane"))
     with pytest.raises(AttnBridgeError, match="did you mean 'tabby'"):
         find_classes(["taby"], ("tabby, tabby cat", "dog"))

@@ -49,6 +49,7 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str, float]:
         (["fit", "attnbn", "--data.source", "nowhere"], "nowhere: no such folder"),
         (["show", "attnbm"], "did you mean 'attnbn'"),
         (["demo", "--quik"], "did you mean '--quick'"),
+        (["--versoin"], "did you mean '--version'"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

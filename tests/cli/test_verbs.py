@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(AttnBN, "on_train_epoch_start", stop)
         assert main(fit) == 130
-    assert "gone on with by --resume" in capsys.readouterr().err
+    assert "the same command goes on, `fit` with --resume" in capsys.readouterr().err
     assert main([*fit, "--model.lr", "0.5", "--resume"]) == 2
     assert "was begun with model.lr = 0.001, not 0.5" in capsys.readouterr().err
     assert main([*fit, "--resume"]) == 0

@@ -163,8 +163,7 @@ def cam(features: Tensor, weight: Tensor, classes: Tensor, *, relu: bool = True)
     """
     classes = classes[:, None] if classes.ndim == 1 else classes
     positions = features.shape[2] * features.shape[3]
-    maps = torch.einsum("bkc,bchw->bkhw", weight[classes] / positions, features)
-    return F.relu(maps) if relu else maps
+    return _combine(in_float(weight)[classes] / positions, features, None, "auto", relu)
 
 
 def input_gradient(images: Tensor, logits: Tensor, classes: Tensor, *, second_order: SecondOrder = "auto") -> Tensor:
@@ -187,7 +186,7 @@ def input_gradient(images: Tensor, logits: Tensor, classes: Tensor, *, second_or
     >>> input_gradient(images, -2 * images.sum((2, 3)), torch.tensor([1])).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0]
     """
-    return class_gradients(images, logits, classes, lambda g: g.abs().amax(2), second_order=second_order)
+    return class_gradients(images, logits, classes, lambda g: in_float(g).abs().amax(2), second_order=second_order)
 
 
 def activation_attention(features: Tensor, kind: Activation = "sum_p", p: float = 2.0) -> Tensor:
@@ -210,13 +209,22 @@ def activation_attention(features: Tensor, kind: Activation = "sum_p", p: float 
     """
     if kind not in ("sum", "sum_p", "max_p"):
         raise AttnBridgeError(f"kind must be sum, sum_p or max_p, not {kind!r}")
-    strength = features.abs() if kind == "sum" else features.abs() ** p
+    strength = in_float(features).abs()
+    strength = strength if kind == "sum" else strength**p
     return strength.amax(1) if kind == "max_p" else strength.sum(1)
 
 
+def in_float(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are.
+
+    >>> in_float(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def _spatial(spatial: Spatial | None, features: Tensor) -> Tensor:
-    maps = spatial(features) if spatial else features
-    return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+    return in_float(spatial(features) if spatial else features)
 
 
 def _folded(spatial: Spatial | None, gradients: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.weights import PACKAGED, load_packaged, load_state
+from attnbridge.data.cache import sha256
 from attnbridge.data.transforms import Size
 from attnbridge.errors import AttnBridgeError, unknown
 
@@ -30,6 +31,7 @@ class Classifier:
         std: what it wants to be divided by.
         layer: the layer to look at; ``None``: the last spatial features.
         activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels a picture.
+        checksum: of the file of its weights, if it has one, to tell it from another of its name.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Classifier:
     std: tuple[float, ...]
     layer: str | None = None
     activation: Literal["softmax", "sigmoid"] = "softmax"
+    checksum: str | None = None
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1], ``(B, 3, H, W)``, as the network wants them."""
@@ -73,8 +76,12 @@ def load_classifier(name: str, weights: str = "imagenet") -> Classifier:
     else:
         network = _from_file(name, Path(weights))
         mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    if not network.num_classes:
+        raise AttnBridgeError(f"{name!r} has no classifier, so it has no classes to explain; take another model")
+    checksum = None if weights == "imagenet" else sha256(Path(weights))
     size = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
-    return Classifier(name, network.eval(), class_names(network.num_classes), size, tuple(mean), tuple(std))
+    names = class_names(network.num_classes)
+    return Classifier(name, network.eval(), names, size, tuple(mean), tuple(std), checksum=checksum)
 
 
 def check_classifier(name: str, layer: str | None = None) -> None:
@@ -96,7 +103,7 @@ def _from_hub(name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:
         packaged = ", ".join(n for n, entry in PACKAGED.items() if entry.classifier)
         raise AttnBridgeError(
-            f"the ImageNet weights of {name!r} cannot be had from timm's hub ({str(error).splitlines()[0]}); give a "
+            f"the ImageNet weights of {name!r} cannot be had from timm's hub ({f'{error} '.splitlines()[0]}); give a "
             f"local state dict with --weights FILE.pth, or take {packaged}, which needs no hub"
         ) from None
     return network
@@ -106,7 +113,9 @@ def _from_file(name: str, path: Path) -> nn.Module:
     state = load_state(path)
     with torch.device("meta"):
         cfg: Any = timm.create_model(name).pretrained_cfg
-    head = cfg["classifier"]
+    head = cfg.get("classifier")
+    if not head:
+        raise AttnBridgeError(f"timm knows no classifier of {name!r}; take another model")
     key = f"{head}.weight" if isinstance(head, str) else f"{head[0]}.weight"
     if key not in state:
         raise AttnBridgeError(f"{path}: holds no {key}, the classifier of {name!r}; check the model's name")
@@ -114,7 +123,8 @@ def _from_file(name: str, path: Path) -> nn.Module:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise AttnBridgeError(f"{path}: does not fit {name!r} ({str(error).splitlines()[1].strip()})") from None
+        words = [line.strip() for line in str(error).splitlines()]
+        raise AttnBridgeError(f"{path}: does not fit {name!r} ({' '.join(words[1:2] or words)})") from None
     return network
 
 
@@ -134,19 +144,24 @@ def find_classes(wanted: list[str], classes: tuple[str, ...]) -> list[int]:
     """Indices of classes given by number, by name, or by one of the words of a name.
 
     Raises:
-        AttnBridgeError: for one that is not known, with the nearest.
+        AttnBridgeError: for one that is not known, with the nearest, or that several classes share.
 
     >>> find_classes(["1", "Tabby Cat"], ("dog", "bird", "tabby, tabby cat"))
     [1, 2]
     """
-    index = {word.strip().lower(): i for i, name in reversed(list(enumerate(classes))) for word in name.split(",")}
-    index |= {name.lower(): i for i, name in enumerate(classes)}
+    index: dict[str, list[int]] = {}
+    for i, name in enumerate(classes):
+        for word in dict.fromkeys([name.lower(), *(part.strip().lower() for part in name.split(","))]):
+            index.setdefault(word, []).append(i)
     found = []
     for text in wanted:
-        if text.lower() in index:
-            found.append(index[text.lower()])
-        elif text.isdigit() and int(text) < len(classes):
+        if text.isascii() and text.isdecimal() and text not in index and int(text) < len(classes):
             found.append(int(text))
-        else:
+            continue
+        if text.lower() not in index:
             raise unknown("class", text.lower(), index, f"or a number from 0 to {len(classes) - 1}")
+        among = index[text.lower()]
+        if len(among) > 1:
+            raise AttnBridgeError(f"class {text!r} is the name of {' and '.join(map(str, among))}; give the number")
+        found += among
     return found

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnbridge.attention import METHODS
 from attnbridge.attention.class_maps import (
@@ -19,14 +21,15 @@ from attnbridge.attention.class_maps import (
     cam,
     grad_cam,
     grad_cam_pp,
+    in_float,
     input_gradient,
     layer_cam,
 )
 from attnbridge.attention.gradients import SecondOrder, check_classes
-from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, to_maps, unwrap
-from attnbridge.attention.observe import observe
+from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, reads_class_token, to_maps, unwrap
+from attnbridge.attention.observe import check_logits, observe
 from attnbridge.attention.postprocess import Normalise, fuse_maps, normalise_maps, resize_maps
-from attnbridge.attention.transformers import attention_rollout, gradient_rollout, observe_attention
+from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
 from attnbridge.errors import AttnBridgeError, unknown
 
 Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
@@ -38,7 +41,9 @@ _BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
     "grad_cam_pp": grad_cam_pp,
     "layer_cam": layer_cam,
 }
-_found: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+WHOLE = ("input_gradient", "rollout", "gradient_rollout")
+"""Methods that look through all layers."""
+_found: WeakKeyDictionary[nn.Module, dict[tuple[int, int], str]] = WeakKeyDictionary()
 
 
 def explain(
@@ -58,7 +63,8 @@ def explain(
 
     The model's mode, flags, hooks and gradients stay as they are; in train mode it runs as in training, so batch
     norm learns and dropout drops: call ``model.eval()`` first to look at a finished network. Under
-    ``torch.no_grad()`` the trunk keeps no graph; with autograd on, the maps are differentiable.
+    ``torch.no_grad()`` the trunk keeps no graph (but for the methods that look through all layers by gradients); with
+    autograd on, the maps are differentiable.
 
     Args:
         model: any network from pictures to logits ``(B, N)``: timm, torchvision, one's own; convolutional or
@@ -68,16 +74,16 @@ def explain(
             a long tensor ``(B,)`` or ``(B, K)``: each picture's own; a bool tensor ``(B, N)``: where it is true,
             the maps of the others are 0 and K = N; or a function from the logits to any of these.
         layer: the layer to look at; default: the last spatial features (:func:`find_layer`, looked up once a
-            model). Several layers are fused, each to its own maximum (:func:`fuse_maps`).
+            model and size). Several layers are fused, each to its own maximum (:func:`fuse_maps`).
         method: a name from :data:`attnbridge.attention.METHODS`.
-        size: height and width, or side, of the maps; default: the layer's own resolution (of the first scale).
+        size: height and width, or side, of the maps; default: the layer's own resolution at scale 1.
         normalise: of each map, at the end; see :func:`normalise_maps`.
         scales: multiples of the pictures' size that the maps are averaged over.
         flip: average with the maps of the mirrored pictures too.
         second_order: what a loss on the maps reaches; see :mod:`attnbridge.attention.class_maps`.
 
     Returns:
-        ``(B, K, H, W)``; not negative but for ``normalise="sigmoid"``.
+        ``(B, K, H, W)``, not negative.
 
     Raises:
         AttnBridgeError: for an unknown method or layer, classes out of range, a method that the model's kind
@@ -91,17 +97,34 @@ def explain(
         raise unknown("method", method, METHODS)
     if images.ndim != 4:
         raise AttnBridgeError(f"images must be (B, 3, H, W), but are {tuple(images.shape)}")
+    if not scales or min(scales) <= 0:
+        raise AttnBridgeError(f"scales must be one or more positive numbers, not {tuple(scales)}")
     recording = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on
         images = images.clone() if images.is_inference() else images
-        view = _View(model, method, layer, second_order)
+        view = _View(model, method, _layers(model, images, layer, method), second_order)
         maps, indices, wanted = view(images, classes)
         if flip or tuple(scales) != (1.0,):
-            maps = _averaged(view, images, indices, scales, flip, size or (maps.shape[2], maps.shape[3]))
-        maps = maps if size is None else resize_maps(maps, size)
-        if wanted is not None:
-            maps = _scattered(maps, indices, wanted)
-        return normalise_maps(maps, normalise)
+            size = size or (maps.shape[2], maps.shape[3])
+            maps = _averaged(view, images, maps, indices, scales, flip, size)
+        maps = normalise_maps(maps if size is None else resize_maps(maps, size), normalise)
+        return maps if wanted is None else _scattered(maps, indices, wanted)
+
+
+def _layers(model: nn.Module, images: Tensor, layer: str | Sequence[str] | None, method: str) -> tuple[str, ...]:
+    """Names of the layers to look at; none for the methods that look through all."""
+    if method in WHOLE:
+        if layer is not None:
+            raise AttnBridgeError(f"{method} looks through all layers; leave `layer` out")
+        return ()
+    if layer is not None:
+        return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(layer))
+    network, (channels, height, width) = unwrap(model), images.shape[1:]
+    known = _found.setdefault(network, {})
+    name = known.get((height, width))
+    if name is None or name not in dict(network.named_modules()):
+        name = known[height, width] = find_layer(network, (height, width), channels)
+    return (name,)
 
 
 @dataclass(frozen=True)
@@ -110,13 +133,11 @@ class _View:
 
     model: nn.Module
     method: str
-    layer: str | Sequence[str] | None
+    layers: tuple[str, ...]
     second_order: SecondOrder
 
     def __call__(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         """Maps ``(B, K, h, w)``, class indices ``(B, K)``, and the matrix of wanted classes if one was given."""
-        if self.method in ("rollout", "gradient_rollout", "input_gradient") and self.layer is not None:
-            raise AttnBridgeError(f"{self.method} looks through all layers; leave `layer` out")
         if self.method == "input_gradient":
             return self._input(images, classes)
         if self.method in ("rollout", "gradient_rollout"):
@@ -125,30 +146,31 @@ class _View:
 
     def _input(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         images = images if images.requires_grad else images.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.model(images)
+        with torch.enable_grad(), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+            logits = check_logits(self.model(images))  # compiled or fused, it could not be differentiated twice
         indices, wanted = class_indices(classes, logits)
         return input_gradient(images, logits, indices, second_order=self.second_order), indices, wanted
 
     def _tokens(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
-        logits, attention = observe_attention(self.model, images)
+        graph = True if self.method == "gradient_rollout" else None
+        logits, attention = observe_attention(self.model, images, graph=graph)
         indices, wanted = class_indices(classes, logits)
-        prefix, aspect = prefix_tokens(unwrap(self.model)), images.shape[2] / images.shape[3]
+        network, aspect = unwrap(self.model), images.shape[2] / images.shape[3]
+        prefix = prefix_tokens(network)
+        pool: Pool = "token" if reads_class_token(network) else "mean"
         if self.method == "rollout":
-            maps = attention_rollout(attention, prefix, aspect).expand(-1, indices.shape[1], -1, -1)
+            maps = attention_rollout(attention, prefix, aspect, pool).expand(-1, indices.shape[1], -1, -1)
         else:
-            maps = gradient_rollout(attention, logits, indices, prefix, aspect, second_order=self.second_order)
+            maps = gradient_rollout(attention, logits, indices, prefix, aspect, pool, second_order=self.second_order)
         return maps, indices, wanted
 
     def _features(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         height, width = images.shape[2:]
-        named = self.layer if self.layer is not None else _last_layer(self.model, height, width)
-        layers = [named] if isinstance(named, str) else list(named)
-        seen = observe(self.model, images, layers)
+        seen = observe(self.model, images, self.layers)
         indices, wanted = class_indices(classes, seen.logits)
         prefix = prefix_tokens(unwrap(self.model))
         maps = []
-        for features in (seen.features[name] for name in layers):
+        for features in (seen.features[name] for name in self.layers):
             last = is_channels_last(features, height, width)
             spatial = partial(to_maps, prefix=prefix, channels_last=last, aspect=height / width)
             maps.append(self._map(features, seen.logits, indices, spatial))
@@ -172,7 +194,6 @@ def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | No
     tensor([[0, 2],
             [1, 0]])
     """
-    count = logits.shape[1]
     classes = classes(logits) if callable(classes) else classes
     if classes is None:
         return logits.argmax(1, keepdim=True), None
@@ -184,16 +205,15 @@ def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | No
         wanted = classes.to(logits.device)
         most = max(1, int(wanted.sum(1).max()))
         return wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most], wanted
-    if isinstance(classes, Tensor):
-        indices = check_classes(classes, logits).to(logits.device)
-    else:
-        listed = [classes] if isinstance(classes, int) else list(classes)
-        indices = torch.tensor(listed, dtype=torch.long, device=logits.device).expand(len(logits), -1)
-    outside = indices[(indices < 0) | (indices >= count)]
-    if indices.shape[1] == 0 or len(outside):
-        what = f"class {int(outside[0])}" if len(outside) else "an empty list of classes"
-        raise AttnBridgeError(f"{what}: the network knows the classes 0 to {count - 1}")
-    return indices, None
+    if not isinstance(classes, Tensor):
+        try:
+            listed = list(map(index, classes)) if isinstance(classes, Iterable) else [index(classes)]
+        except TypeError:
+            raise AttnBridgeError(
+                f"classes must be a number, a list of numbers, or a tensor of each picture's own, not {classes!r}"
+            ) from None
+        classes = torch.tensor(listed, dtype=torch.long).expand(len(logits), -1)
+    return check_classes(classes, logits).to(logits.device), None
 
 
 def _scattered(maps: Tensor, indices: Tensor, wanted: Tensor) -> Tensor:
@@ -204,27 +224,23 @@ def _scattered(maps: Tensor, indices: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _averaged(
-    view: _View, images: Tensor, indices: Tensor, scales: Sequence[float], flip: bool, size: int | tuple[int, int]
+    view: _View,
+    images: Tensor,
+    maps: Tensor,
+    indices: Tensor,
+    scales: Sequence[float],
+    flip: bool,
+    size: int | tuple[int, int],
 ) -> Tensor:
-    """Mean over scales and mirrored pictures, each map to its own maximum first, at ``size``."""
+    """Mean over scales and mirrored pictures, each map to its own maximum first, at ``size``; ``maps`` is scale 1's."""
     total: list[Tensor] = []
     for scale in scales:
-        sides = (round(images.shape[2] * scale), round(images.shape[3] * scale))
-        scaled = images if scale == 1.0 else F.interpolate(images, sides, mode="bilinear", antialias=scale < 1)
-        views = [(scaled, False), (scaled.flip(3), True)] if flip else [(scaled, False)]
-        for pictures, mirrored in views:
-            maps = view(pictures, indices)[0]
-            total.append(normalise_maps(resize_maps(maps.flip(3) if mirrored else maps, size), "max"))
-    return torch.stack(total).mean(0)
-
-
-def _last_layer(model: nn.Module, height: int, width: int) -> str:
-    """:func:`find_layer`, looked up once a model."""
-    network = unwrap(model)
-    name = _found.get(network)
-    if name is None or name not in dict(network.named_modules()):
-        name = _found[network] = find_layer(network, (height, width))
-    return name
+        height, width = (max(1, round(side * scale)) for side in images.shape[2:])
+        scaled = F.interpolate(images, (height, width), mode="bilinear", antialias=scale < 1) if scale != 1 else images
+        total.append(maps if scale == 1 else view(scaled, indices)[0])
+        if flip:
+            total.append(view(scaled.flip(3), indices)[0].flip(3))
+    return torch.stack([normalise_maps(resize_maps(one, size), "max") for one in total]).mean(0)
 
 
 def _linear_head(model: nn.Module, features: Tensor, logits: Tensor) -> Tensor:
@@ -232,10 +248,13 @@ def _linear_head(model: nn.Module, features: Tensor, logits: Tensor) -> Tensor:
     shape = (logits.shape[1], features.shape[1])
     for module in reversed(list(unwrap(model).modules())):
         if isinstance(module, nn.Linear | nn.Conv2d) and tuple(module.weight.flatten(1).shape) == shape:
-            pooled = F.linear(features.mean((2, 3)), module.weight.flatten(1), module.bias)
-            if torch.allclose(pooled, logits, rtol=1e-2, atol=1e-2):
+            weight, bias = in_float(module.weight.flatten(1)), None if module.bias is None else in_float(module.bias)
+            with torch.autocast(features.device.type, enabled=False):
+                pooled = F.linear(in_float(features).mean((2, 3)), weight, bias)
+            tolerance = 0.01 if logits.dtype in (torch.float32, torch.float64) else 0.2
+            if (pooled - in_float(logits)).abs().max() <= tolerance * logits.abs().max():
                 return module.weight.flatten(1)
     raise AttnBridgeError(
         "cam is the closed form for global average pooling and one linear layer after the features, and this network "
-        "has something else there; use grad_cam, or look at the layer before the pooling"
+        "has something else there (or dropout, in train mode); use grad_cam, or look at the layer before the pooling"
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnbridge.errors import AttnBridgeError
 
 SecondOrder = Literal["auto", "on", "off"]
-CHUNK_BYTES = 1 << 26
+CHUNK_BYTES = 1 << 25
 """Classes are taken together up to this size of their gradients; more at once costs memory and no longer time."""
 
 
@@ -102,11 +102,16 @@ def check_classes(classes: Tensor, logits: Tensor) -> Tensor:
     """Class indices as long ``(B, K)``.
 
     Raises:
-        AttnBridgeError: if they are not long of shape ``(B,)`` or ``(B, K)``.
+        AttnBridgeError: if they are not long of shape ``(B,)`` or ``(B, K)``, or not of the network's classes.
     """
     if classes.ndim not in (1, 2) or len(classes) != len(logits) or classes.dtype != torch.long:
         raise AttnBridgeError(
             f"classes must be long indices of shape (B,) or (B, K) with B = {len(logits)}, "
             f"but are {classes.dtype} of shape {tuple(classes.shape)}"
         )
+    wrong = (classes < 0) | (classes >= logits.shape[1])
+    outside = classes[wrong] if classes.device.type == "cpu" else classes[:0]  # a GPU is not waited for
+    if not classes.numel() or len(outside):
+        what = f"class {int(outside[0])}" if len(outside) else "an empty list of classes"
+        raise AttnBridgeError(f"{what}: the network knows the classes 0 to {logits.shape[1] - 1}")
     return classes[:, None] if classes.ndim == 1 else classes

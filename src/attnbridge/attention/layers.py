@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-_ATTENTION_INPUT = ("norm1", "ln_1")  # timm's and torchvision's name for what the attention of a block reads
 
 
-def find_layer(network: nn.Module, image_size: int | tuple[int, int] = 224) -> str:
-    """Name of the layer with the last spatial features: the last module, in order of execution, whose
-    output still has several positions; poolings are passed over.
+def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) -> str:
+    """Name of the layer with the last spatial features: the last module, in order of execution, whose output still
+    has several positions that the answer depends on.
 
-    That is conv5_3's activation for a VGG, ``layer4`` for a ResNet, the last activation before pooling for an
-    EfficientNet, the input of the last attention for a transformer with a class token.
+    Poolings are passed over, parts of an attention are, and layers that run more than once. That is conv5_3's
+    activation for a VGG, ``layer4`` for a ResNet, the last activation before pooling for an EfficientNet, the input of
+    the last attention for a transformer whose class token is read.
 
     Args:
-        network: the classifier; run once in eval mode on zeros, restored afterwards. For a network inside
+        network: the classifier; run once in eval mode on a random picture, restored afterwards. For a network inside
             ``DistributedDataParallel`` or ``torch.compile`` the name is that in the network itself.
         image_size: side of that input, or its height and width, pixels.
+        channels: of that input.
 
     Raises:
         AttnBridgeError: if no layer has spatial features.
@@ -32,40 +36,72 @@ def find_layer(network: nn.Module, image_size: int | tuple[int, int] = 224) -> s
     >>> find_layer(net, 16)
     '1'
     """
-    last: list[str] = []
-    pooled: list[Tensor] = []
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = sides(image_size)
     network = unwrap(network)
     prefix = prefix_tokens(network)
+    trace = _Trace(prefix, height / width)
+    parameter = next(network.parameters(), torch.zeros(()))
+    images = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+    images = images.to(parameter.device, parameter.dtype).requires_grad_()
+    modes = {module: module.training for module in network.modules()}
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if name and type(module) is not nn.Identity and not _is_part(network, name):
+                stack.callback(module.register_forward_hook(trace.hook(name)).remove)
+        for module, mode in modes.items():
+            stack.callback(setattr, module, "training", mode)
+        network.eval()
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            answer = network(images)
+            return trace.last(answer)
 
-    def hook(name: str) -> Any:
-        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+
+def _is_part(network: nn.Module, name: str) -> bool:
+    """Whether a module lies inside an attention, whose queries, keys and values are no features, or is compiled."""
+    parents = [name[:i] for i, letter in enumerate(name) if letter == "."]
+    kinds = [type(network.get_submodule(parent)).__name__.lower() for parent in parents]
+    return "_orig_mod" in name or any(kind.startswith(("attn", "attention")) or "attention" in kind for kind in kinds)
+
+
+class _Trace:
+    """The spatial outputs of a forward pass, in order of execution."""
+
+    def __init__(self, prefix: int, aspect: float) -> None:
+        self.prefix, self.aspect = prefix, aspect
+        self.outputs: list[tuple[str, Tensor]] = []
+        self.pooled: list[Tensor] = []
+        self.head: tuple[Tensor, Tensor] | None = None  # input and output of the last linear layer
+
+    def hook(self, name: str) -> Any:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.ndim == 2:
+                self.head = (inputs[0], output)
             if isinstance(module, _POOLING):
-                pooled.append(output)
-            elif any(output is p for p in pooled):
+                self.pooled.append(output)
+            elif any(output is p for p in self.pooled):
                 pass  # a container that ends with a pooling
-            elif isinstance(output, Tensor) and _is_spatial(output, prefix, height / width):
-                last.append(name)
+            elif isinstance(output, Tensor) and _is_spatial(output, self.prefix, self.aspect):
+                self.outputs.append((name, output))
 
         return record
 
-    modes = {module: module.training for module in network.modules()}
-    handles = [m.register_forward_hook(hook(n)) for n, m in network.named_modules() if n and type(m) is not nn.Identity]
-    try:
-        network.eval()
-        parameter = next(network.parameters(), torch.zeros(()))
-        with torch.no_grad():
-            network(torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    if prefix:  # after the last attention only the class token matters, so the tokens before it are looked at
-        last = [name for name in last if name.endswith(_ATTENTION_INPUT)] or last
-    if not last:
-        raise AttnBridgeError("no layer of the network has spatial features; name one with `layer`")
-    return last[-1]
+    def last(self, answer: Any) -> str:
+        """The last output that the answer depends on; before the head, which may be new and all zero."""
+        names = [name for name, _ in self.outputs]
+        candidates = [(name, output) for name, output in self.outputs if names.count(name) == 1]
+        if not candidates:
+            raise AttnBridgeError("no layer of the network has spatial features; name one with `layer`")
+        target = self.head[0] if self.head is not None and self.head[1] is answer else answer
+        if not isinstance(target, Tensor) or not target.requires_grad:
+            return candidates[-1][0]
+        weights = torch.linspace(1, 2, target.numel(), device=target.device, dtype=target.dtype).view_as(target)
+        for name, output in reversed(candidates):
+            if not output.requires_grad:
+                continue
+            (gradient,) = torch.autograd.grad(target, output, weights, retain_graph=True, allow_unused=True)
+            if gradient is not None and gradient[:, self.prefix if gradient.ndim == 3 else 0 :].any():
+                return name
+        return candidates[-1][0]
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -92,11 +128,30 @@ def check_layer(network: nn.Module, name: str) -> None:
 
 
 def prefix_tokens(network: nn.Module) -> int:
-    """Number of class and register tokens that a transformer of timm or torchvision puts before its patch tokens."""
-    count = getattr(network, "num_prefix_tokens", None)
-    if count is None:
-        count = any(isinstance(getattr(network, name, None), Tensor) for name in ("cls_token", "class_token"))
-    return int(count)
+    """Number of class and register tokens that a transformer, of timm or torchvision, puts before its patch tokens;
+    the network may lie inside another."""
+    for module in network.modules():
+        count = getattr(module, "num_prefix_tokens", None)
+        if isinstance(count, int):
+            return count
+        if _class_token(module) is not None:
+            return 1
+    return 0
+
+
+def reads_class_token(network: nn.Module) -> bool:
+    """Whether a transformer's answer comes from its class token, and not from the mean of its patches."""
+    for module in network.modules():
+        if _class_token(module) is not None:
+            return getattr(module, "global_pool", "token") == "token"
+    return False
+
+
+def _class_token(module: nn.Module) -> Tensor | None:
+    for name in ("cls_token", "class_token"):
+        if isinstance(token := getattr(module, name, None), Tensor):
+            return token
+    return None
 
 
 def is_channels_last(features: Tensor, height: int, width: int) -> bool:
@@ -109,7 +164,11 @@ def is_channels_last(features: Tensor, height: int, width: int) -> bool:
         return False
     _, a, b, c = features.shape
     aspect = height / width
-    return abs(b - c * aspect) >= 1 and abs(a - b * aspect) < 1
+    return not _fits(b, c, aspect) and _fits(a, b, aspect)
+
+
+def _fits(height: int, width: int, aspect: float) -> bool:
+    return abs(height - width * aspect) < max(1.0, aspect)
 
 
 def to_maps(features: Tensor, prefix: int = 0, channels_last: bool = False, aspect: float = 1.0) -> Tensor:
@@ -143,9 +202,9 @@ def grid_of(tokens: int, aspect: float = 1.0) -> tuple[int, int]:
     >>> grid_of(196), grid_of(8, aspect=0.5), grid_of(7)
     ((14, 14), (2, 4), (0, 0))
     """
-    height = round((max(tokens, 0) * aspect) ** 0.5)
-    width = tokens // height if height else 0
-    return (height, width) if height * width == tokens and abs(height - width * aspect) < 1 else (0, 0)
+    pairs = [(h, tokens // h) for h in range(1, max(tokens, 0) + 1) if tokens % h == 0]
+    height, width = min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] / aspect)), default=(0, 0))
+    return (height, width) if height and _fits(height, width, aspect) else (0, 0)
 
 
 def _is_spatial(output: Tensor, prefix: int, aspect: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnbridge.attention.layers import unwrap
 from attnbridge.attention.regions import compiled_regions, linear_heads
@@ -55,7 +56,9 @@ def observe(
     >>> seen.logits.shape, seen.features["1"].shape, seen.features["1"].requires_grad
     (torch.Size([2, 4]), torch.Size([2, 4, 6, 6]), True)
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    if not names:
+        raise AttnBridgeError("no layer is named; expected at least one")
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
             return observe(network, images.clone(), names, trunk_graph=False)
@@ -69,11 +72,16 @@ def observe(
             f"layer {missing[0]!r} did not run in the forward pass, so it has no features; fused kernels and "
             "unused branches hide layers: name another one"
         )
+    return Observation(check_logits(logits), features)
+
+
+def check_logits(logits: Any) -> Tensor:
+    """A network's answer, if it is logits ``(B, N)``; else AttnBridgeError."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise AttnBridgeError(
             f"the network's output must be logits of shape (batch, classes), but is {_describe(logits)}"
         )
-    return Observation(logits, features)
+    return logits
 
 
 def _run(network: nn.Module, images: Tensor) -> Any:
@@ -90,6 +98,8 @@ def _hooks(network: nn.Module, names: Sequence[str], features: dict[str, Tensor]
         def on_first() -> None:
             trunk.close()
             stack.enter_context(linear_heads(inner))
+            if trunk_graph:  # fused attention cannot be differentiated twice
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
 
         for name in names:
             if name not in modules or name == "":
@@ -110,7 +120,7 @@ def _wrappers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool, on_first: Callable[[], None]) -> Any:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
         if name in features:
@@ -122,12 +132,12 @@ def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool, on_first
             )
         if not features:
             on_first()
-        if features or (trunk_graph and output.requires_grad):  # it lies in the graph already
-            features[name] = output
-            return None
-        torch.set_grad_enabled(True)  # from here on; `observe` restores the caller's mode
-        features[name] = output.detach().requires_grad_()
-        return features[name]
+        if output.requires_grad and (features or trunk_graph):
+            features[name] = output  # it lies in the graph already
+        else:
+            torch.set_grad_enabled(True)  # from here on; `observe` restores the caller's mode
+            features[name] = output.detach().requires_grad_()
+        return features[name].clone()  # what follows may work in place
 
     return hook
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnbridge.attention.class_maps import in_float
 from attnbridge.attention.gradients import SecondOrder, check_classes, keeps_graph
 from attnbridge.attention.layers import grid_of, unwrap
+from attnbridge.attention.observe import check_logits
 from attnbridge.errors import AttnBridgeError
 
+Pool = Literal["token", "mean"]
 
-def observe_attention(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Run a transformer and capture the attention of each of its blocks, inside the graph.
+
+def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None = None) -> tuple[Tensor, list[Tensor]]:
+    """Run a transformer and capture the attention of each of its blocks.
 
     Fused attention never forms the matrix; for this call ``F.scaled_dot_product_attention`` is replaced by the same
     sum written out, and ``nn.MultiheadAttention``'s fast path is off. Attention that a network writes out itself
@@ -26,6 +30,7 @@ def observe_attention(network: nn.Module, images: Tensor) -> tuple[Tensor, list[
     Args:
         network: a vision transformer with global attention.
         images: ``(B, 3, H, W)``, normalised as the network expects.
+        graph: record from attention to logits, for gradients. Default: whether autograd is on.
 
     Returns:
         The logits ``(B, N)``, and the attention of each block, ``(B, heads, T, T)``, rows summing to 1.
@@ -34,9 +39,9 @@ def observe_attention(network: nn.Module, images: Tensor) -> tuple[Tensor, list[
         AttnBridgeError: if no attention was seen, or it is not over all tokens of a picture.
     """
     seen: list[Tensor] = []
-    network = unwrap(network)
-    with torch.inference_mode(False), torch.enable_grad(), _recording(network, seen):
-        logits = network(images.clone() if images.is_inference() else images)
+    graph = torch.is_grad_enabled() if graph is None else graph
+    with torch.inference_mode(False), torch.set_grad_enabled(graph), _recording(unwrap(network), seen, graph):
+        logits = check_logits(network(images.clone() if images.is_inference() else images))
     if not seen:
         raise AttnBridgeError(
             "no attention matrix was seen; rollout needs a vision transformer of timm or torchvision, or one that "
@@ -52,9 +57,9 @@ def observe_attention(network: nn.Module, images: Tensor) -> tuple[Tensor, list[
 
 
 @contextmanager
-def _recording(network: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+def _recording(network: nn.Module, seen: list[Tensor], graph: bool) -> Iterator[None]:
     def record(weights: Tensor) -> Tensor:
-        seen.append(weights if weights.requires_grad else weights.detach().requires_grad_())
+        seen.append(weights if weights.requires_grad or not graph else weights.detach().requires_grad_())
         return seen[-1]
 
     def attention(
@@ -77,23 +82,27 @@ def _recording(network: nn.Module, seen: list[Tensor]) -> Iterator[None]:
         for name, module in network.named_modules():
             if name.rpartition(".")[2] == "attn_drop":
                 stack.callback(module.register_forward_pre_hook(hook).remove)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs know no replacement
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention))
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         yield
 
 
-def attention_rollout(attention: Sequence[Tensor], prefix: int = 1, aspect: float = 1.0) -> Tensor:
+def attention_rollout(
+    attention: Sequence[Tensor], prefix: int = 1, aspect: float = 1.0, pool: Pool = "token"
+) -> Tensor:
     r"""Attention rollout: how much of each patch reaches the output, through all blocks; whatever the class.
 
     .. math:: \hat A_l = \tfrac12\,\mathrm{mean}_h A_l + \tfrac12 I, \qquad R = \hat A_L \cdots \hat A_1
 
-    (Abnar and Zuidema, ACL 2020.) The map is the class token's row of R; without a class token, the mean of all.
+    (Abnar and Zuidema, ACL 2020.) The map is the class token's row of R, or the mean of the patches' rows.
 
     Args:
         attention: of each block, ``(B, heads, T, T)``; see :func:`observe_attention`.
         prefix: tokens before the patches, the class token first.
         aspect: height of the pictures divided by their width.
+        pool: what the network's head reads: the class ``token``, or the ``mean`` of the patches.
 
     Returns:
         ``(B, 1, H, W)``, not negative.
@@ -101,10 +110,11 @@ def attention_rollout(attention: Sequence[Tensor], prefix: int = 1, aspect: floa
     >>> attention_rollout([torch.full((1, 2, 5, 5), 0.2)] * 3).flatten()
     tensor([0.1750, 0.1750, 0.1750, 0.1750])
     """
-    rolled = torch.eye(attention[0].shape[-1], dtype=attention[0].dtype, device=attention[0].device)
-    for matrix in attention:
-        rolled = 0.5 * matrix.mean(1) @ rolled + 0.5 * rolled
-    return _to_grid(rolled, prefix, aspect)[:, None]
+    rolled = in_float(torch.eye(attention[0].shape[-1], dtype=attention[0].dtype, device=attention[0].device))
+    with torch.autocast(rolled.device.type, enabled=False):
+        for matrix in attention:
+            rolled = 0.5 * in_float(matrix).mean(1) @ rolled + 0.5 * rolled
+    return _to_grid(rolled, prefix, aspect, pool)[:, None]
 
 
 def gradient_rollout(
@@ -113,6 +123,7 @@ def gradient_rollout(
     classes: Tensor,
     prefix: int = 1,
     aspect: float = 1.0,
+    pool: Pool = "token",
     *,
     second_order: SecondOrder = "auto",
 ) -> Tensor:
@@ -121,8 +132,8 @@ def gradient_rollout(
     .. math:: \bar A_l = \mathrm{mean}_h\,\mathrm{ReLU}\Bigl(\frac{\partial y^c}{\partial A_l} \odot A_l\Bigr),
               \qquad R \leftarrow R + \bar A_l R, \qquad R_0 = I
 
-    (Chefer, Gur and Wolf, ICCV 2021, equations 5 and 6.) The map is the class token's row; without a class token,
-    the mean of all.
+    (Chefer, Gur and Wolf, ICCV 2021, equations 5 and 6.) The map is the class token's row, or the mean
+    of the patches' rows.
 
     Args:
         attention: of each block, ``(B, heads, T, T)``, that ``logits`` were computed from.
@@ -130,6 +141,7 @@ def gradient_rollout(
         classes: long ``(B,)`` or ``(B, K)``.
         prefix: tokens before the patches, the class token first.
         aspect: height of the pictures divided by their width.
+        pool: what the network's head reads: the class ``token``, or the ``mean`` of the patches.
         second_order: as in :func:`attnbridge.attention.class_maps.grad_cam`.
 
     Returns:
@@ -142,22 +154,23 @@ def gradient_rollout(
         gradients = torch.autograd.grad(logits, list(attention), cotangents, retain_graph=True, create_graph=keep)
         with torch.set_grad_enabled(keep or torch.is_grad_enabled()):
             rolled.append(_rolled(attention, gradients))
-    return _to_grid(torch.stack(rolled, 1), prefix, aspect)
+    return _to_grid(torch.stack(rolled, 1), prefix, aspect, pool)
 
 
 def _rolled(attention: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """R without the identity that it begins with, ``(B, T, T)``."""
-    rolled = torch.zeros_like(attention[0][:, 0])
-    for matrix, gradient in zip(attention, gradients, strict=True):
-        weighed = F.relu(gradient * matrix).mean(1)
-        rolled = rolled + weighed + weighed @ rolled
+    rolled = in_float(torch.zeros_like(attention[0][:, 0]))
+    with torch.autocast(rolled.device.type, enabled=False):
+        for matrix, gradient in zip(attention, gradients, strict=True):
+            weighed = F.relu(in_float(gradient) * in_float(matrix)).mean(1)
+            rolled = rolled + weighed + weighed @ rolled
     return rolled
 
 
-def _to_grid(rolled: Tensor, prefix: int, aspect: float) -> Tensor:
-    """The row of the class token, ``(..., T, T)`` to ``(..., H, W)``."""
+def _to_grid(rolled: Tensor, prefix: int, aspect: float, pool: Pool) -> Tensor:
+    """The row that the head reads, ``(..., T, T)`` to ``(..., H, W)``."""
     height, width = grid_of(rolled.shape[-1] - prefix, aspect)
     if not height:
         raise AttnBridgeError(f"{rolled.shape[-1]} tokens, {prefix} of them before the patches, make no grid")
-    row = rolled[..., 0, :] if prefix else rolled.mean(-2)
+    row = rolled[..., 0, :] if prefix and pool == "token" else rolled[..., prefix:, :].mean(-2)
     return row[..., prefix:].reshape(*row.shape[:-1], height, width)

@@ -138,10 +138,14 @@ def load_state(path: Path) -> State:
             loaded: Any = load_safetensors(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise AttnBridgeError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
-    state: State = loaded.get("state_dict", loaded)
-    return state
+    except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
+        words = f"{type(error).__name__} {error}".splitlines()[0]
+        raise AttnBridgeError(f"{path}: cannot be read as weights ({words})") from None
+    for key in ("state_dict", "model"):
+        loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {type(loaded).__name__}")
+    return {name.removeprefix("module."): value for name, value in loaded.items()}
 
 
 def _fill(network: nn.Module, state: State, source: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from attnbridge.attention import METHODS as MAP_METHODS
@@ -20,19 +22,21 @@ from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
-VERBS = ("demo", "explain", "fit", "test", "predict", "saliency", "benchmark", "list", "show", "init-config")
+VERBS = ("demo", "explain", "fit", "test", "predict", "saliency", "data", "benchmark", "list", "show", "init-config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(words)
     except AttnBridgeError as error:
         print(f"attnbridge: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("attnbridge: interrupted; a run is gone on with by --resume", file=sys.stderr)
+        print("attnbridge: interrupted; the same command goes on, `fit` with --resume", file=sys.stderr)
         return 130
 
 
@@ -42,7 +46,8 @@ def _dispatch(words: list[str]) -> int:
     parser = make_parser()
     options, rest = parser.parse_known_args(words)
     if rest and options.verb not in ("fit", "benchmark"):
-        raise unknown(f"argument of {options.verb}:", rest[0], _flags(parser, options.verb))
+        where = f"of {options.verb}" if options.verb else "before a command"
+        raise unknown(f"argument {where}:", rest[0], _flags(parser, options.verb))
     if options.verb is None:
         parser.print_help()
         return 0
@@ -54,6 +59,7 @@ def _dispatch(words: list[str]) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The verbs and their arguments."""
     parser = argparse.ArgumentParser("attnbridge", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"attnbridge {version('attnbridge')}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
     demo = verbs.add_parser("demo", help="Grad-CAM against AttnBN on composed scenes, with a report")
@@ -104,6 +110,11 @@ def make_parser() -> argparse.ArgumentParser:
     saliency.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
     saliency.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
 
+    data = verbs.add_parser("data", help="check a data set: counts, broken files, masks and labels that disagree")
+    data.add_argument("action", choices=("check",))
+    data.add_argument("path", type=Path, help="class folders, splits with labels.csv, or VOC's layout")
+    data.add_argument("--out", type=Path, help="write the table and the problems there, as Markdown")
+
     bench = verbs.add_parser("benchmark", help="a table of results over several seeds; resumes where it stopped")
     bench.add_argument(
         "name",
@@ -127,7 +138,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flags(parser: argparse.ArgumentParser, verb: str) -> list[str]:
+def _flags(parser: argparse.ArgumentParser, verb: str | None) -> list[str]:
+    if verb is None:
+        return [*parser._option_string_actions, *VERBS]
     subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return [flag for action in subparsers.choices[verb]._actions for flag in action.option_strings]
 
@@ -184,6 +197,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.saliency import saliency
 
         return saliency(options)
+    elif options.verb == "data":
+        return _check_set(options)
     elif options.verb == "predict":
         find_pictures([options.pictures])
     elif options.verb == "benchmark":
@@ -200,14 +215,33 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     return {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict}[options.verb](options)
 
 
+def _check_set(options: argparse.Namespace) -> int:
+    """Print the table and the problems; status 1 if there are any."""
+    from attnbridge.data.check import check_set, table
+
+    found = check_set(options.path)
+    text = "\n".join([table(found), "", f"{len(found.problems)} problems", *(f"- {p}" for p in found.problems)])
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+    return 1 if found.problems else 0
+
+
 def _check_explain(options: argparse.Namespace) -> None:
     if options.method not in MAP_METHODS:
         raise unknown("method", options.method, MAP_METHODS, "see `attnbridge list`")
     for name in ("top", "batch"):
         if getattr(options, name) < 1:
             raise AttnBridgeError(f"--{name} must be 1 or more, not {getattr(options, name)}")
-    find_pictures(options.pictures)
-    if run_folder(options.model) is None:
+    options.pictures = find_pictures(options.pictures, options.out)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttnBridgeError(f"{options.out}: cannot be made a folder ({error}); name another with --out") from None
+    if run_folder(options.model) is not None:
+        if options.weights != "imagenet":
+            raise AttnBridgeError("--weights belongs to a timm model; a run has its own")
+    else:
         if options.weights != "imagenet" and not Path(options.weights).is_file():
             raise AttnBridgeError(f"{options.weights}: no such weight file; give a state dict, or `imagenet`")
         from attnbridge.attention.classifiers import check_classifier

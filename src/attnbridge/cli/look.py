@@ -9,24 +9,24 @@ from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier, find_classes, load_classifier
 from attnbridge.cli.preflight import report_skipped, run_folder
-from attnbridge.data.folders import find_pictures
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 
 def explain(options: argparse.Namespace) -> int:
     """Where a network looks on a user's pictures; status 1 if some could not be read."""
-    pictures = find_pictures(options.pictures)
     model = _load(options)
     wanted = find_classes(options.classes or [], model.classes)
 
     def choose(scores: Tensor) -> Tensor:
-        indices = torch.tensor(wanted).expand(len(scores), -1) if wanted else scores.topk(options.top).indices.cpu()
+        indices = torch.tensor(wanted).expand(len(scores), -1) if wanted else scores.topk(top).indices.cpu()
         return torch.zeros(scores.shape, dtype=torch.bool).scatter(1, indices, True).to(scores.device)
 
-    words = ", ".join(model.classes[c] for c in wanted) or f"the {options.top} most probable"
+    top = min(options.top, len(model.classes))
+    words = ", ".join(model.classes[c] for c in wanted) or f"the {top} most probable"
     settings = Settings(options.method, options.layer, words)
-    status = report_skipped(explain_pictures(model, pictures, options.out, choose, settings, options.batch))
-    print(f"{options.out / 'sheet-1.jpg'}")
+    status = report_skipped(explain_pictures(model, options.pictures, options.out, choose, settings, options.batch))
+    if (options.out / "sheet-1.jpg").is_file():
+        print(options.out / "sheet-1.jpg")
     return status
 
 
@@ -37,4 +37,4 @@ def _load(options: argparse.Namespace) -> Classifier:
     from attnbridge.cli.run import load_run
     from attnbridge.evaluation.predict import as_classifier
 
-    return as_classifier(load_run(folder)[1], str(folder))
+    return as_classifier(load_run(folder)[1], folder)

@@ -65,7 +65,7 @@ def run_folder(model: str) -> Path | None:
         AttnBridgeError: for a path that is no run.
     """
     path = Path(model)
-    folder = path.parents[1] if path.suffix == ".ckpt" and len(path.parts) > 2 else path
+    folder = path.absolute().parents[1] if path.name == "last.ckpt" and path.is_file() else path
     if (folder / "config.yaml").is_file():
         return folder
     if len(path.parts) > 1 or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors"):

@@ -180,11 +180,17 @@ def load_run(folder: Path) -> tuple[Config, Method]:
     for needed in (path, checkpoint):
         if not needed.is_file():
             raise AttnBridgeError(f"{needed}: no such file; expected the folder of a run made by `attnbridge fit`")
-    config: Config = yaml.safe_load(path.read_text())
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        config: Config = yaml.safe_load(path.read_text())
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        wanted = config["method"], state["classes"], state["image_size"], state["state_dict"]
+    except Exception as error:  # YAML's, pickle's and zip's errors have no common class
+        words = f"{type(error).__name__} {error}".splitlines()[0]
+        raise AttnBridgeError(f"{folder}: its configuration or checkpoint cannot be read ({words})") from None
     options = {**(config.get("model") or {}), "weights": "none"}
-    method = load_method(config["method"])(state["classes"], image_size=state["image_size"], **options)
-    method.load_state_dict(state["state_dict"])
+    name, classes, image_size, weights = wanted
+    method = load_method(name)(classes, image_size=image_size, **options)
+    method.load_state_dict(weights)
     return config, method.eval()
 
 

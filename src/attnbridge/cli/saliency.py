@@ -20,7 +20,7 @@ SHOWN = 40
 
 def saliency(options: argparse.Namespace) -> int:
     """Make what is missing, then the preview and the scores; status 1 if some pictures could not be read."""
-    pictures = find_pictures(options.pictures)
+    pictures = find_pictures(options.pictures, options.out)
     status = report_skipped(make_saliency(pictures, options.out, options.model, options.refine))
     maps = {name: options.out / Path(name).with_suffix(".png") for name in pictures}
     maps = {name: path for name, path in maps.items() if path.is_file()}

@@ -49,7 +49,7 @@ def test(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Maps and scores of a user's pictures; status 1 if some could not be read."""
     _, method = load_run(options.run)
-    model = as_classifier(method, str(options.run))
+    model = as_classifier(method, options.run)
     return report_skipped(predict_pictures(model, options.pictures, options.out, options.threshold))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 
@@ -18,27 +19,41 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
-def find_pictures(wanted: Sequence[str]) -> dict[str, Path]:
+def find_pictures(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
     """Files, folders (with all below them) and globs as pictures by their id, the path below their common folder.
+
+    Args:
+        wanted: what the user names; hidden files and folders inside a folder are passed over.
+        out: a folder whose pictures are passed over: that of the results.
 
     Raises:
         AttnBridgeError: for something that does not exist, or holds no picture.
     """
-    roots, paths = [], []
+    roots: list[Path] = []
+    paths: list[Path] = []
     for text in wanted:
-        path = Path(text)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        path = Path(os.path.abspath(text))  # noqa: PTH100 (`absolute` keeps `..`)
+        if text and _is(path.is_dir):
+            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            found = [p for p in found if out is None or not p.is_relative_to(out.absolute())]
         else:
-            found = [path] if path.is_file() else [Path(p) for p in sorted(glob(text, recursive=True))]  # noqa: PTH207
+            matches = [path] if text and _is(path.is_file) else map(Path, sorted(glob(text, recursive=True)))  # noqa: PTH207
+            found = [Path(os.path.abspath(p)) for p in matches if p.is_file()]  # noqa: PTH100
         if not found:
-            raise AttnBridgeError(
-                f"{text}: {'holds no pictures' if path.is_dir() else 'no such picture, folder or glob'}"
-            )
-        roots += [path.absolute()] if path.is_dir() else [p.absolute().parent for p in found]
-        paths += [p.absolute() for p in found if p.is_file()]
+            what = "holds no pictures" if text and _is(path.is_dir) else "no such picture, folder or glob"
+            raise AttnBridgeError(f"{text or repr(text)}: {what}")
+        roots += [path] if path.is_dir() else [p.parent for p in found]
+        paths += found
     root = next(r for r in (roots[0], *roots[0].parents) if all(other.is_relative_to(r) for other in roots))
     return {path.relative_to(root).as_posix(): path for path in dict.fromkeys(paths)}
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:  # a name that is too long
+        return False
 
 
 def class_names(root: Path) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attnbridge.errors import AttnBridgeError
 
+ORIENTATION = 0x0112
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -35,7 +37,7 @@ class Record:
 
 
 def load_picture(path: Path, mode: str = "RGB") -> Image.Image:
-    """Decode a picture completely.
+    """Decode a picture completely, upright as its EXIF tag says.
 
     Args:
         path: the file.
@@ -47,13 +49,30 @@ def load_picture(path: Path, mode: str = "RGB") -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.copy() if mode == "P" else image.convert(mode)
+            upright = ImageOps.exif_transpose(image)
+            return upright.copy() if mode == "P" else _converted(upright, mode)
     except FileNotFoundError:
         raise AttnBridgeError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AttnBridgeError(
             f"{path}: cannot be read as a picture ({error}); replace the file or take it out of the dataset"
         ) from None
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """To 8 bits: 16-bit grey is scaled, transparent pixels become white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its values go from {values.min():.0f} to {values.max():.0f}, not from 0 to 65535")
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ValueError("it holds floating point numbers, whose range is not known")
+    if mode == "RGB" and (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert(mode)
 
 
 def check_record(record: Record) -> None:
@@ -87,7 +106,9 @@ def _checked_size(path: Path) -> tuple[int, int]:
             handle.seek(0)
             with Image.open(handle) as image:
                 size, kind = image.size, image.format
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+                if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # lies on its side
+                    size = size[1], size[0]
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         load_picture(path)
         raise AttnBridgeError(f"{path}: cannot be read as a picture") from None
     marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from attnbridge.data.packages import PackagedFile, packaged_file
@@ -25,6 +26,7 @@ from attnbridge.errors import AttnBridgeError, unknown
 Map = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Image.Image], Map]
 
+console = Console(stderr=True)
 MODELS: dict[str, str] = {
     "u2net": "U2-Net (Qin et al., Pattern Recognition 2020), 176 MB, the best of these",
     "u2netp": "its small version, 5 MB",
@@ -167,7 +169,9 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
         return []
     look, bad = load_model(model, refine), []
     with ThreadPoolExecutor(2) as pool:
-        for name, image in track(_read_ahead(pool, pictures, waiting), "saliency", len(waiting), transient=True):
+        for name, image in track(
+            _read_ahead(pool, pictures, waiting), "saliency", len(waiting), transient=True, console=console
+        ):
             try:
                 if isinstance(image, AttnBridgeError):
                     raise image

@@ -42,7 +42,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         AttnBridgeError: for a missing list, picture, label or mask, or a class that the kit does not know.
     """
     labels = _labels_csv(root / "labels.csv") if (root / "labels.csv").is_file() else None
-    kit = labels[0] if labels else VOC_CLASSES
+    kit = kit_classes(root)
     for name in classes:
         if name not in kit:
             raise unknown(f"class for {root}:", name, kit, "the target domain does not know it")
@@ -65,13 +65,23 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     return records
 
 
+def kit_classes(root: Path) -> tuple[str, ...]:
+    """The classes of the masks' values, from 1 on: those of ``labels.csv`` if there is one, else VOC's."""
+    return _labels_csv(root / "labels.csv")[0] if (root / "labels.csv").is_file() else VOC_CLASSES
+
+
+def list_folders(root: Path) -> list[Path]:
+    """Where lists may lie."""
+    return [root / "ImageSets" / part for part in ("Segmentation", "Main", "")]
+
+
 def list_names(root: Path, names: str) -> list[str]:
     """The ids of a list; a second column, as in ``Main/CLASS_train.txt``, is left out.
 
     Raises:
         AttnBridgeError: if there is no such list, or it is empty.
     """
-    folders = [root / "ImageSets" / part for part in ("Segmentation", "Main", "")]
+    folders = list_folders(root)
     for folder in folders:
         path = folder / f"{names}.txt"
         if path.is_file():

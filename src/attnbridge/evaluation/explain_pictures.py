@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.attention.explain import ExplainMethod, explain
+from attnbridge.attention.explain import WHOLE, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.postprocess import normalise_maps
 from attnbridge.data.pictures import load_picture
@@ -53,8 +53,8 @@ def explain_pictures(
 ) -> list[str]:
     """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each picture, ``manifest.jsonl`` and sheets.
 
-    A picture's files are all there or none: they are moved to their places together, and then the manifest gets the
-    picture's line. A second call goes on where the first one stopped; pictures that changed since are done again.
+    A picture counts as done when the manifest has its line, which is written after all its files have been moved to
+    their places. A second call goes on where the first one stopped; pictures that changed since are done again.
 
     Args:
         model: what to look into.
@@ -72,23 +72,23 @@ def explain_pictures(
     """
     if settings.layer:
         check_layer(model.network, settings.layer)
-    done = _open_manifest(out, {"attnbridge": version("attnbridge"), "model": model.name, **vars(settings)})
-    waiting = {i: p for i, p in pictures.items() if done.get(i, {}).get("file") != _stamp(p)}
+    about = {"attnbridge": version("attnbridge"), "model": model.name, "checksum": model.checksum}
+    done = _open_manifest(out, about | vars(settings))
+    waiting = {i: p for i, p in pictures.items() if i not in done or not _is_current(out, done[i], p)}
     look = _Look(model, choose, settings)
     bad = []
     with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
         for loaded in _batches(waiting, batch):
-            entries = []
-            for name, image in loaded:
-                if isinstance(image, AttnBridgeError):
-                    bad.append(str(image))
-                    manifest.write(json.dumps({"id": name, "error": str(image)}) + "\n")
+            for name, _ in loaded:
+                _remove(out, done.pop(name, None))
+            for name, entry in look(loaded, out):
+                if isinstance(entry, AttnBridgeError):
+                    bad.append(str(entry))
+                    manifest.write(json.dumps({"id": name, "error": str(entry)}) + "\n")
                 else:
-                    entries.append((name, image))
-            for entry in look(entries, out) if entries else ():
-                done[entry["id"]] = entry | {"file": _stamp(pictures[entry["id"]])}
-                manifest.write(json.dumps(done[entry["id"]]) + "\n")
+                    done[name] = entry | {"file": _stamp(pictures[name])}
+                    manifest.write(json.dumps(done[name]) + "\n")
             manifest.flush()
             progress.advance(task, len(loaded))
     _write_sheets(out, [(done[i], pictures[i]) for i in pictures if i in done])
@@ -101,9 +101,23 @@ class _Look:
     choose: Choice
     settings: Settings
 
-    def __call__(self, entries: list[tuple[str, Image.Image]], out: Path) -> Iterator[dict[str, Any]]:
+    def __call__(self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], out: Path) -> Iterator[tuple[str, Any]]:
+        """Id and manifest entry, or error, of each picture, once its files are written."""
+        yield from ((name, image) for name, image in loaded if isinstance(image, AttnBridgeError))
+        entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
+        if not entries:
+            return
+        scores, shown, maps = self._look([image for _, image in entries])
+        for number, (name, image) in enumerate(entries):
+            try:
+                yield name, self._write(out, name, image, scores[number], shown[number], maps[number])
+            except OSError as error:
+                yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
+
+    def _look(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
         transform = eval_transform(self.model.size)
-        images = torch.stack([transform(_tensor(image)) for _, image in entries])
+        images = torch.stack([transform(_tensor(image)) for image in pictures])
         images = images.to(next(self.model.network.parameters()).device)
         kept: list[Tensor] = []
 
@@ -113,10 +127,9 @@ class _Look:
             return torch.ones_like(kept[1]) if self.settings.all_maps else kept[1]
 
         with torch.no_grad():
-            layer = self.settings.layer or self.model.layer
+            layer = self.settings.layer or (None if self.settings.method in WHOLE else self.model.layer)
             maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
-        for (name, image), scores, shown, each in zip(entries, kept[0].cpu(), kept[1].cpu(), maps.cpu(), strict=True):
-            yield self._write(out, name, image, scores, shown, each)
+        return kept[0].cpu(), kept[1].cpu(), maps.cpu()
 
     def _write(
         self, out: Path, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
@@ -127,6 +140,8 @@ class _Look:
         target.parent.mkdir(parents=True, exist_ok=True)
         names = {c: self.model.classes[c].split(",")[0] for c in torch.nonzero(shown).flatten().tolist()}
         files = {c: f"{target.name}.{_plain(text)}.png" for c, text in names.items()}
+        if len(set(files.values())) < len(files):  # ImageNet knows two cranes
+            files = {c: f"{target.name}.{_plain(text)}.{c}.png" for c, text in names.items()}
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial") as folder:
             for c, file in files.items():
                 heat = normalise_maps(maps[c], "max").numpy()
@@ -145,7 +160,10 @@ class _Look:
 
 def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The lines of what is done, by id; a line that an interruption cut off is dropped."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttnBridgeError(f"{out}: cannot be made a folder ({error}); name another one with --out") from None
     path = out / MANIFEST
     lines: list[dict[str, Any]] = []
     for text in path.read_text().splitlines() if path.is_file() else ():
@@ -153,6 +171,8 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
+    if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= settings.keys()):
+        raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
     if done and lines[0] != settings:
         changed = next(k for k in [*settings, *lines[0]] if lines[0].get(k) != settings.get(k))
@@ -171,6 +191,20 @@ def _stamp(path: Path) -> list[int]:
     """Size and time of a file, to see whether it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
+
+
+def _outputs(out: Path, entry: dict[str, Any]) -> list[Path]:
+    return [out / entry["arrays"], *(out / c["overlay"] for c in entry["classes"])]
+
+
+def _is_current(out: Path, entry: dict[str, Any], picture: Path) -> bool:
+    """Whether a picture has not changed since its maps were made, and they are all there."""
+    return entry["file"] == _stamp(picture) and all(path.is_file() for path in _outputs(out, entry))
+
+
+def _remove(out: Path, entry: dict[str, Any] | None) -> None:
+    for path in _outputs(out, entry) if entry else ():
+        path.unlink(missing_ok=True)
 
 
 def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
@@ -211,11 +245,9 @@ def _write_sheets(out: Path, entries: list[tuple[dict[str, Any], Path]]) -> None
         cells = []
         for entry, path in entries[start : start + PER_PAGE]:
             best = max(entry["classes"], key=lambda c: c["score"])
-            with Image.open(path) as image:
-                image.draft("RGB", (288, 288))
-                cells.append(_thumbnail(image))
-            with Image.open(out / best["overlay"]) as image:
-                cells.append(caption(_thumbnail(image), f"{best['name']} {best['score']:.2f}"))
+            cells.append(_thumbnail(load_picture(path)))
+            shown = _thumbnail(load_picture(out / best["overlay"]))
+            cells.append(caption(shown, f"{best['name']} {best['score']:.2f}"))
         sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(out / f"sheet-{page}.jpg", quality=88)
 
 

@@ -30,11 +30,12 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     """
     size = (image.shape[1], image.shape[0])
     enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    enlarged = enlarged.clip(0, 1)
-    colours = mpl.colormaps["turbo"](enlarged)[..., :3] * 255
-    opacity = (strength * np.sqrt(enlarged))[..., None]
-    mixed: Array = ((1 - opacity) * image + opacity * colours).round().astype(np.uint8)
-    return mixed
+    level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
+    opacity = (strength * np.sqrt(np.arange(256) / 255)).astype(np.float32)[:, None]
+    added = opacity * (mpl.colormaps["turbo"](np.arange(256))[:, :3] * 255).astype(np.float32)
+    mixed: Array = (np.float32(1) - opacity)[level] * image
+    mixed += added[level]
+    return mixed.round().astype(np.uint8)
 
 
 def class_colours(count: int) -> Array:

@@ -10,16 +10,19 @@ import numpy as np
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
+from attnbridge.data.cache import sha256
 from attnbridge.data.folders import find_pictures
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 
-def as_classifier(method: Any, name: str) -> Classifier:
-    """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into."""
+def as_classifier(method: Any, run: Path) -> Classifier:
+    """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into, and the run's folder."""
     mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
+    checkpoint = run / "checkpoints" / "last.ckpt"
     return Classifier(
-        name, method.network.eval(), method.classes, method.image_size, mean, std, method.layer, "sigmoid"
-    )
+        str(run), method.network.eval(), method.classes, method.image_size, mean, std, method.layer, "sigmoid",
+        sha256(checkpoint) if checkpoint.is_file() else None,
+    )  # fmt: skip
 
 
 def predict_pictures(model: Classifier, pictures: str, out: Path, threshold: float) -> list[str]:
@@ -38,7 +41,7 @@ def predict_pictures(model: Classifier, pictures: str, out: Path, threshold: flo
     def choose(scores: Tensor) -> Tensor:
         return (scores > threshold) | (scores == scores.amax(1, keepdim=True))
 
-    found = find_pictures([pictures])
+    found = find_pictures([pictures], out)
     settings = Settings(classes=f"probability above {threshold}", all_maps=True)
     bad = explain_pictures(model, found, out, choose, settings)
     partial = out / "scores.csv.partial"
