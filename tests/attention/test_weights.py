@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +115,16 @@ def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes() -> None:
         best = network((images - mean) / std).argmax(1)
     flying = {403, 404, 405, 895, 908}  # aircraft carrier, airliner, airship, warplane, wing
     assert sum(int(b) in flying for b in best) >= 0.6 * len(pictures)
+
+
+def test_a_hub_that_cannot_be_reached_is_answered_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(module, "getproxies", dict)
+    monkeypatch.setattr(module.socket, "create_connection", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.perf_counter()
+    with pytest.raises(AttnBridgeError, match=r"cannot be had from timm's hub .*weights: FILE\.pth"):
+        build_backbone("resnet18", 4, image_size=64)
+    assert time.perf_counter() - start < 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
-from attnbridge.attention.weights import PACKAGED, load_file, load_packaged
+from attnbridge.attention.weights import PACKAGED, hub, load_file, load_packaged
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown
 
@@ -90,16 +91,18 @@ def build_backbone(
     return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size))
 
 
-def check_names(name: str, *, stride: int | None = 16, image_size: Size = 224, layers: Iterable[str] = ()) -> None:
-    """Check the names of a backbone and of its layers without making or fetching any weight.
+def layer_names(name: str, stride: int | None = 16, image_size: Size = 224) -> list[str]:
+    """Names of a backbone's modules; no weights are made or fetched.
 
     Raises:
-        AttnBridgeError: for an unknown model or layer, or a stride it cannot have.
+        AttnBridgeError: for an unknown model, or a stride it cannot have.
+
+    >>> layer_names("resnet10t")[-2:]
+    ['global_pool.flatten', 'fc']
     """
     with torch.device("meta"):
         network = _create(name, 1, "none", stride, image_size)
-    for layer in layers:
-        check_layer(network, layer)
+    return [module for module, _ in network.named_modules() if module]
 
 
 def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: Size) -> nn.Module:
@@ -107,16 +110,17 @@ def _create(name: str, num_classes: int, weights: str, stride: int | None, image
         raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
     if stride not in (8, 16, 32, None):
         raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
-    hub = weights == "imagenet" and name not in PACKAGED
-    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": hub}
+    from_hub = weights == "imagenet" and name not in PACKAGED
+    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": from_hub}
     if name.startswith("vgg"):
-        return _create_vgg(name, num_classes, stride, hub)
+        return _create_vgg(name, num_classes, stride, from_hub)
     if name.startswith(("vit_", "deit", "swin")):
         options["img_size"] = image_size
     elif stride is not None and stride != 32:
         options["output_stride"] = stride
     try:
-        network: nn.Module = timm.create_model(name, **options)
+        with hub() if from_hub else nullcontext():
+            network: nn.Module = timm.create_model(name, **options)
     except (TypeError, NotImplementedError, AssertionError) as error:
         raise AttnBridgeError(
             f"backbone {name!r} cannot have a stride of {stride} ({error}); set stride to null or 32"
@@ -131,13 +135,13 @@ def _create(name: str, num_classes: int, weights: str, stride: int | None, image
     return network
 
 
-def _create_vgg(name: str, num_classes: int, stride: int | None, hub: bool) -> nn.Module:
+def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool) -> nn.Module:
     """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3."""
     if stride not in (16, None):
         raise AttnBridgeError(
             f"backbone {name!r} can have a stride of 16, or null for the last pooling kept, not {stride}"
         )
-    network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=hub)
+    network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=from_hub)
     features = list(network.get_submodule("features").children())
     network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
     network.pre_logits = nn.Identity()

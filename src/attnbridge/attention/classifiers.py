@@ -12,7 +12,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer
-from attnbridge.attention.weights import PACKAGED, load_packaged, load_state
+from attnbridge.attention.weights import PACKAGED, hub, load_packaged, load_state
 from attnbridge.data.cache import sha256
 from attnbridge.data.transforms import Size
 from attnbridge.errors import AttnBridgeError, unknown
@@ -99,7 +99,8 @@ def check_classifier(name: str, layer: str | None = None) -> None:
 
 def _from_hub(name: str) -> nn.Module:
     try:
-        network: nn.Module = timm.create_model(name, pretrained=True)
+        with hub():
+            network: nn.Module = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         packaged = ", ".join(n for n, entry in PACKAGED.items() if entry.classifier)
         raise AttnBridgeError(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from attnbridge.cli.schema import Option, data_options, method_options
+from attnbridge.data.cache import cache_dir
 from attnbridge.data.folders import has_split, scan_pair
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, unknown
 
 
 def check_data(config: dict[str, Any]) -> None:
@@ -42,20 +46,37 @@ def check_data(config: dict[str, Any]) -> None:
 
 
 def check_network(config: dict[str, Any]) -> None:
-    """Check the names of the backbone, the layer and the frozen modules; imports timm and no trainer.
+    """Check the names of the backbone, the layer and the frozen modules, without a trainer.
 
     Raises:
         AttnBridgeError: for a name that does not exist, with the nearest ones that do.
     """
-    from attnbridge.attention.backbones import check_names
 
     def value(section: str, known: dict[str, Option], name: str) -> Any:
         return (config.get(section) or {}).get(name, ast.literal_eval(known[name].default or "None"))
 
     known = method_options(config["method"])
     backbone, stride, layer, frozen = (value("model", known, n) for n in ("backbone", "stride", "layer", "frozen"))
-    size = value("data", data_options(), "image_size")
-    check_names(backbone, stride=stride, image_size=size, layers=[*frozen, *([layer] if layer else [])])
+    names = _layer_names(backbone, stride, value("data", data_options(), "image_size"))
+    for name in [*frozen, *([layer] if layer else [])]:
+        if name not in names:
+            raise unknown("layer", name, names)
+
+
+def _layer_names(backbone: str, stride: int | None, image_size: Any) -> list[str]:
+    """A backbone's module names, remembered: importing timm takes seconds."""
+    memory = cache_dir("layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}.json")
+    if memory.is_file():
+        remembered: list[str] = json.loads(memory.read_text())
+        return remembered
+    from attnbridge.attention.backbones import layer_names
+
+    names = layer_names(backbone, stride, image_size)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    partial = memory.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(names))
+    partial.replace(memory)
+    return names
 
 
 def run_folder(model: str) -> Path | None:
