@@ -12,6 +12,7 @@ from typing import Any
 from attnbridge.cli.schema import Option, data_options, method_options
 from attnbridge.data.cache import cache_dir
 from attnbridge.data.folders import has_split, scan_pair
+from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -29,12 +30,15 @@ def check_data(config: dict[str, Any]) -> None:
                 f"--data.{name} FOLDER"
             )
     source, target = Path(data["source"]), Path(data["target"])
-    saliency = Path(data["saliency"]) if data.get("saliency") else None
+    named = data.get("saliency")
+    if named and named.endswith(".onnx"):
+        check_model(named)
+    saliency = Path(named) if named and not is_model(named) else None  # a model's maps are yet to be made
     model = config.get("model") or {}
-    if saliency is None and model.get("attention_weight", 1.0):
+    if not named and model.get("attention_weight", 1.0):
         raise AttnBridgeError(
             "data.saliency is not set, but the attention constraint needs a saliency map of each source "
-            "picture; name their folder, or set model.attention_weight to 0"
+            "picture; name their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
         )
     lists = data.get("lists")
     splits = ["source", "train", "val"] + (["test"] if has_split(target, "test", lists) else [])

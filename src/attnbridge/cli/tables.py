@@ -17,9 +17,8 @@ from rich.table import Table
 
 from attnbridge.cli.config import TABLES, load_config
 from attnbridge.cli.run import train
-from attnbridge.data.folders import find_pictures
 from attnbridge.data.photos import apt_available, prepare_photos
-from attnbridge.data.saliency import make_saliency
+from attnbridge.data.saliency import check_model
 from attnbridge.data.scenes import SceneSpec, compose
 from attnbridge.data.shapes import prepare_shapes
 from attnbridge.errors import AttnBridgeError
@@ -56,7 +55,7 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
     if options.name.startswith("clothing"):
-        data = clothing_data(out, options.data, options.saliency)
+        data = clothing_data(options.data, options.saliency)
     else:
         data = scene_data(out, options.pictures, SceneSpec())
     results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
@@ -108,19 +107,15 @@ def _one_row(row: str, seed: int, folder: Path, data: TableData, out: Path, over
     return train(config, folder, resume=folder.exists())
 
 
-def clothing_data(out: Path, folder: Path | None, saliency: str) -> TableData:
-    """The garments: source laid flat, target worn; the source's saliency maps are made where they are missing."""
+def clothing_data(folder: Path | None, saliency: str) -> TableData:
+    """The garments: source laid flat, target worn; the source's saliency maps are made by a model."""
     if folder is None or not (folder / "source/train").is_dir() or not (folder / "target").is_dir():
         raise AttnBridgeError(
             f"{folder or '--data'}: expected the folder of the garments, with source/train/CLASS and target/ in VOC's "
             "layout; see docs/clothing.md"
         )
-    source = folder / "source/train"
-    console.print(f"saliency maps of {source} by {saliency}, in {out / 'saliency'}")
-    bad = make_saliency(find_pictures([str(source)]), out / "saliency", saliency)
-    if bad:
-        raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
-    paths = {"source": str(source), "saliency": str(out / "saliency"), "target": str(folder / "target")}
+    check_model(saliency)
+    paths = {"source": str(folder / "source/train"), "saliency": saliency, "target": str(folder / "target")}
     words = f"Garments: source laid flat with saliency by {saliency}, target worn on the street, image labels only."
     return TableData(paths, words, {"saliency": saliency})
 

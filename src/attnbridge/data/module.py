@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
-from attnbridge.data.folders import class_names, has_split, scan_pair, share_of
+from attnbridge.data.folders import class_names, find_pictures, has_split, scan_pair, share_of
 from attnbridge.data.pictures import Record
+from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
@@ -27,7 +28,8 @@ class BridgeData(LightningDataModule):
             see :func:`attnbridge.data.voc.scan_voc`.
         lists: in VOC's layout, the names of the lists for ``train``, ``val`` and ``test``, if they are others.
         source_share: share of each source class that is used, the same pictures whatever the seed.
-        saliency: maps of the source pictures, the same tree and names, PNG.
+        saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
+            (``u2net``, ...): its maps are made once, into the user's cache.
         image_size: side of the square pictures given to the network, or their height and width, pixels.
         shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
         batch_size: pictures of each domain in a training batch, per process.
@@ -54,13 +56,21 @@ class BridgeData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.target = Path(source), Path(target)
-        self.saliency = Path(saliency) if saliency else None
+        self.saliency_model = saliency if is_model(saliency) else None
+        self.saliency = saliency_folder(self.source, saliency) if saliency else None
         self.lists, self.source_share = lists, source_share
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
         self.batch_size = batch_size
         self.min_crop, self.workers, self.seed = min_crop, workers, seed
         self.classes = class_names(self.source)
+
+    def prepare_data(self) -> None:
+        """Make the saliency maps that are missing, in one process."""
+        if self.saliency_model and self.saliency:
+            bad = make_saliency(find_pictures([str(self.source)]), self.saliency, self.saliency_model)
+            if bad:
+                raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
 
     def records(self, split: str) -> list[Record]:
         """The records of ``source``, ``train``, ``val`` or ``test``, listed and checked."""

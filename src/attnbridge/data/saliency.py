@@ -5,6 +5,7 @@ A model takes a picture and gives a float32 map of its height and width in [0, 1
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from attnbridge.data.cache import cache_dir
 from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError, unknown
@@ -56,6 +58,19 @@ def check_model(name: str) -> None:
             raise AttnBridgeError(f"{name}: no such file; give an ONNX network or one of {', '.join(MODELS)}")
     elif name not in MODELS:
         raise unknown("saliency model", name, MODELS, "or give the path of an .onnx file")
+
+
+def is_model(text: str | None) -> bool:
+    """Whether a saliency option names a model, and not a folder of maps."""
+    return text is not None and (text in MODELS or text.endswith(".onnx")) and not Path(text).is_dir()
+
+
+def saliency_folder(source: Path, text: str) -> Path:
+    """Where the maps of a folder of pictures lie: the folder itself, or, for a model, one in the user's cache."""
+    if not is_model(text):
+        return Path(text)
+    key = hashlib.sha256(f"{source.absolute()} {text}".encode()).hexdigest()[:16]
+    return cache_dir("saliency", f"{Path(text).stem}-{key}")
 
 
 @cache

@@ -1,0 +1,72 @@
+"""The garments' tables on a small set in their layout, which the test makes of drawn scenes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from attnbridge.cli import main
+from attnbridge.cli.config import TABLES, load_config
+
+SMALL = [
+    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--saliency", "centre"),
+    *("--data.image_size", "[64, 48]", "--data.batch_size", "4", "--data.workers", "0"),
+    *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+]
+
+
+@pytest.fixture
+def garments(scenes: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "clothing"
+    shutil.copytree(scenes / "source/train", root / "source/train")
+    target = root / "target"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (target / folder).mkdir(parents=True)
+    rows: list[str] = []
+    for split, name in (("train", "train_labels_only"), ("val", "val"), ("test", "test")):
+        header, *lines = (scenes / "target" / split / "labels.csv").read_text().splitlines()
+        ids = [line.split(",", 1)[0] for line in lines]
+        for identity in ids:
+            (image,) = (scenes / "target" / split / "images").glob(f"{identity}.*")
+            shutil.copy(image, target / "JPEGImages" / f"{split}{identity}.jpg")
+            if split != "train":
+                mask = scenes / "target" / split / "masks" / f"{identity}.png"
+                shutil.copy(mask, target / "SegmentationClass" / f"{split}{identity}.png")
+        rows = rows or [header]
+        rows += [f"{split}{line}" for line in lines]
+        (target / f"ImageSets/Segmentation/{name}.txt").write_text("\n".join(f"{split}{i}" for i in ids))
+    (target / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_the_table_of_the_garments(
+    garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
+    rows = ["clothing/source_guided", "clothing/fine_tuned", "clothing/attnbn_50"]
+    command = ["benchmark", "clothing", "--data", str(garments), "--out", str(tmp_path / "out"), "--seeds", "0"]
+    assert main([*command, "--rows", *rows, *SMALL]) == 0
+    assert "| clothing/attnbn_50 |" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert [row["name"] for row in results["rows"]] == rows
+    assert "Garments" in results["protocol"]["data"]
+    assert (tmp_path / "out/report.html").is_file()
+    assert not (tmp_path / "out/clothing_fine_tuned-0/first").exists()  # the trained row was used
+    assert list((tmp_path / "cache/saliency").rglob("*.png"))
+
+
+def test_every_row_is_a_configuration() -> None:
+    for row in (*TABLES["clothing"], *TABLES["clothing_source"]):
+        config = load_config(row)
+        assert config["data"]["lists"]["train"] == "train_labels_only"
+        assert config["model"]["backbone"] == "tf_efficientnet_lite0"
+    assert load_config("clothing/attnbn_10")["data"]["source_share"] == 0.1
+    assert load_config("clothing/fine_tuned")["after"] == "clothing/source_guided"
+
+
+def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "clothing"]) == 2
+    assert "--data: expected the folder of the garments" in capsys.readouterr().err
