@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from attnbridge.cli import main
-from attnbridge.cli.config import TABLES, load_config
+from attnbridge.cli.config import PAPER, TABLES, load_config
+from attnbridge.cli.tables import markdown_table
 
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--saliency", "centre"),
@@ -67,6 +68,19 @@ def test_every_row_is_a_configuration() -> None:
     assert load_config("clothing/fine_tuned")["after"] == "clothing/source_guided"
 
 
+def test_the_papers_rows_are_configurations_and_its_figures_stand_beside() -> None:
+    for row in (*TABLES["table1"], *TABLES["table2"]):
+        config = load_config(row)
+        assert (config["model"]["backbone"], config["data"]["lists"]["test"]) == ("vgg16", "val")
+    assert load_config("voc/grad_cam")["model"]["attention_weight"] == 0
+    assert load_config("voc/attnbn")["model"]["attention_weight"] == 2
+    row = {"miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7, "threshold": 0.3, "seconds": 9.0}
+    table = markdown_table({"rows": [{"name": "voc/bridged", **row}]}, PAPER)
+    assert table.splitlines()[-1].endswith("| 46.2 |")
+
+
 def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "clothing"]) == 2
-    assert "--data: expected the folder of the garments" in capsys.readouterr().err
+    assert "--data: expected a folder with source/train/CLASS/*.jpg and target/" in capsys.readouterr().err
+    assert main(["benchmark", "table1", "--data", "nowhere"]) == 2
+    assert "nowhere: expected a folder with source/CLASS/*.jpg and VOC2012/" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str, float]:
     ("words", "message"),
     [
         (["fitt"], "unknown command 'fitt'; did you mean 'fit'?"),
-        (["fit", "atnbn"], "unknown configuration 'atnbn'; did you mean 'attnbn'?"),
+        (["fit", "atnbn"], "unknown configuration 'atnbn'; did you mean 'attnbn' or"),
         (["fit", "mine.yaml"], "mine.yaml: no such configuration file"),
         (["fit", "attnbn", "--model.atention_weight", "3"], "did you mean 'attention_weight'"),
         (["fit", "attnbn", "--data.batchsize", "3"], "did you mean 'batch_size'"),

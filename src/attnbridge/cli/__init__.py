@@ -120,15 +120,16 @@ def make_parser() -> argparse.ArgumentParser:
         "name",
         choices=[name for name in TABLES if name != "demo"],
         help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
-        "the rows of Table 1 on garments, clothing_source: with shares of the source",
+        "the rows of Table 1 on garments, clothing_source: with shares of the source; table1, table2: the paper's own, "
+        "on VOC 2012",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
-    bench.add_argument("--data", type=Path, help="folder of the garments; see docs/clothing.md")
-    bench.add_argument("--saliency", default="u2net", help="model of the garments' saliency maps")
+    bench.add_argument("--data", type=Path, help="folder of the garments or of VOC; see docs/clothing.md, docs/voc.md")
+    bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 
     verbs.add_parser("list", help="methods and configurations")
     show = verbs.add_parser("show", help="a configuration, or a method with all its options")

@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from attnbridge.cli.config import TABLES, load_config
+from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.run import train
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.saliency import check_model
@@ -26,6 +26,17 @@ from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.evaluation.report import example_sheet, write_report
 
 console = Console()
+
+
+GARMENTS = "Garments: source laid flat, target worn on the street, image labels only"
+VOC = "Source: single objects of VOC's classes; target: VOC 2012 trainaug, image labels only, scored on val"
+PAIRS = {
+    "clothing": ("source/train", "target", GARMENTS, "docs/clothing.md"),
+    "clothing_source": ("source/train", "target", GARMENTS, "docs/clothing.md"),
+    "table1": ("source", "VOC2012", VOC, "docs/voc.md"),
+    "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
+}
+"""Tables on data of the user's: source, target, words, and the page that describes them."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,12 @@ def demo(options: argparse.Namespace) -> int:
 def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int:
     """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
-    if options.name.startswith("clothing"):
-        data = clothing_data(options.data, options.saliency)
+    if options.name in PAIRS:
+        data = paired_data(options.name, options.data, options.saliency)
     else:
         data = scene_data(out, options.pictures, SceneSpec())
     results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
-    print(markdown_table(results))
+    print(markdown_table(results, PAPER if options.name in ("table1", "table2") else None))
     return 0
 
 
@@ -107,17 +118,17 @@ def _one_row(row: str, seed: int, folder: Path, data: TableData, out: Path, over
     return train(config, folder, resume=folder.exists())
 
 
-def clothing_data(folder: Path | None, saliency: str) -> TableData:
-    """The garments: source laid flat, target worn; the source's saliency maps are made by a model."""
-    if folder is None or not (folder / "source/train").is_dir() or not (folder / "target").is_dir():
+def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:
+    """A source and a target of the user's; the source's saliency maps are made by a model."""
+    source, target, words, page = PAIRS[name]
+    if folder is None or not (folder / source).is_dir() or not (folder / target).is_dir():
         raise AttnBridgeError(
-            f"{folder or '--data'}: expected the folder of the garments, with source/train/CLASS and target/ in VOC's "
-            "layout; see docs/clothing.md"
+            f"{folder or '--data'}: expected a folder with {source}/CLASS/*.jpg and {target}/ in VOC's layout; "
+            f"see {page}"
         )
     check_model(saliency)
-    paths = {"source": str(folder / "source/train"), "saliency": saliency, "target": str(folder / "target")}
-    words = f"Garments: source laid flat with saliency by {saliency}, target worn on the street, image labels only."
-    return TableData(paths, words, {"saliency": saliency})
+    paths = {"source": str(folder / source), "saliency": saliency, "target": str(folder / target)}
+    return TableData(paths, f"{words}; the source's saliency by {saliency}.", {"saliency": saliency})
 
 
 def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
@@ -195,17 +206,18 @@ def print_demo(results: dict[str, Any]) -> None:
     console.print(table)
 
 
-def markdown_table(results: dict[str, Any]) -> str:
-    """Mean and standard deviation over the seeds, as Markdown.
+def markdown_table(results: dict[str, Any], paper: Mapping[str, float] | None = None) -> str:
+    """Mean and standard deviation over the seeds, as Markdown; with the paper's mIoU beside, where that is asked for.
 
     >>> row = {"name": "a", "miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7,
     ...        "threshold": 0.3, "seconds": 9.0}
     >>> print(markdown_table({"rows": [row]}).splitlines()[-1])
     | a | 50.0 | 40.0 | 60.0 | 70.0 | 0.30 | 9 |
     """
+    beside = " paper |" if paper else ""
     lines = [
-        "| row | mIoU | fixed threshold | true labels | mAP | threshold | seconds |",
-        "|---|" + "---|" * 6,
+        f"| row | mIoU | fixed threshold | true labels | mAP | threshold | seconds |{beside}",
+        "|---|" + "---|" * (7 if paper else 6),
     ]
     names = list(dict.fromkeys(row["name"] for row in results["rows"]))
     for name in names:
@@ -213,6 +225,8 @@ def markdown_table(results: dict[str, Any]) -> str:
         cells = [_mean([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
         cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
         cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
+        if paper:
+            cells.append(str(paper.get(name.rpartition("/")[2], "")))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
