@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from attnbridge.attention.class_maps import activation_attention, grad_cam_pp, input_gradient, layer_cam
-from attnbridge.attention.explain import METHODS, explain
+from attnbridge.attention.explain import METHODS, ExplainMethod, explain
 from attnbridge.attention.layers import find_layer
 from attnbridge.attention.observe import observe
 from attnbridge.attention.postprocess import fuse_maps, normalise_maps
@@ -407,6 +407,10 @@ def test_sigmoid_leaves_unwanted_classes_zero_and_answers_are_checked(net: Net) 
     for method in ("grad_cam", "input_gradient"):
         with pytest.raises(AttnBridgeError, match="must be logits"):
             explain(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.rand(1, 3, 8, 8), method=method)  # type: ignore
+
+
+def test_the_table_and_the_type_name_the_same_methods() -> None:
+    assert set(get_args(ExplainMethod)) == set(METHODS)
 
 
 def test_pictures_of_one_channel() -> None:

@@ -162,6 +162,8 @@ def test_wrong_input_is_named(folder: Path, tmp_path: Path, capsys: pytest.Captu
         assert main(["saliency", str(folder), "--out", str(tmp_path / "out"), *words]) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "text.onnx").write_text("no network")
+    assert command(folder, tmp_path / "text.onnx") == 2
+    assert "text.onnx: cannot be made a folder" in capsys.readouterr().err
     with pytest.raises(AttnBridgeError, match=r"text\.onnx: cannot be read as an ONNX network"):
         load_model(str(tmp_path / "text.onnx"))
     assert command(folder, tmp_path / "out") == 0

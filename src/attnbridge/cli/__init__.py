@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from attnbridge.attention import METHODS as MAP_METHODS
 from attnbridge.cli.config import TABLES, config_names, config_text, load_config
 from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
+from attnbridge.data.cache import make_folder, replacing
 from attnbridge.data.folders import find_pictures
 from attnbridge.data.saliency import MODELS as SALIENCY_MODELS
 from attnbridge.data.saliency import check_model
@@ -22,6 +24,7 @@ from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+Verbs = Any  # argparse's collection of sub-parsers, a private class
 VERBS = ("demo", "explain", "fit", "test", "predict", "saliency", "data", "benchmark", "list", "show", "init-config")
 
 
@@ -62,6 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"attnbridge {version('attnbridge')}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
+    for add in (_add_training, _add_looking, _add_data, _add_names):
+        add(verbs)
+    return parser
+
+
+def _add_training(verbs: Verbs) -> None:
     demo = verbs.add_parser("demo", help="Grad-CAM against AttnBN on composed scenes, with a report")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results")
     demo.add_argument(
@@ -73,17 +82,6 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--quick", action="store_true", help="a few small pictures, untrained: only to see it run")
 
-    explain = verbs.add_parser("explain", help="where a network looks: maps of your pictures as overlays and arrays")
-    explain.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
-    explain.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
-    explain.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
-    explain.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
-    explain.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
-    explain.add_argument("--top", type=int, default=1, help="how many of the most probable classes")
-    explain.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
-    explain.add_argument("--layer", help="layer to look at; default: the last spatial features")
-    explain.add_argument("--batch", type=int, default=8, help="pictures at once")
-
     fit = verbs.add_parser("fit", help="train a configuration, evaluate it and write a run folder")
     fit.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
     fit.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
@@ -93,27 +91,6 @@ def make_parser() -> argparse.ArgumentParser:
     test = verbs.add_parser("test", help="score a run again, on its own or other data")
     test.add_argument("run", type=Path, help="folder of a run")
     test.add_argument("--target", type=Path, help="other target data, with val/ and test/")
-
-    predict = verbs.add_parser("predict", help="class maps as overlays and arrays, label scores as CSV")
-    predict.add_argument("run", type=Path, help="folder of a run")
-    predict.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
-    predict.add_argument("--out", type=Path, required=True, help="folder to write")
-    predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
-
-    saliency = verbs.add_parser(
-        "saliency", help="saliency maps of your pictures, one PNG each; resumes where it stopped"
-    )
-    saliency.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
-    saliency.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
-    saliency.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
-    saliency.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
-    saliency.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
-    saliency.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
-
-    data = verbs.add_parser("data", help="check a data set: counts, broken files, masks and labels that disagree")
-    data.add_argument("action", choices=("check",))
-    data.add_argument("path", type=Path, help="class folders, splits with labels.csv, or VOC's layout")
-    data.add_argument("--out", type=Path, help="write the table and the problems there, as Markdown")
 
     bench = verbs.add_parser("benchmark", help="a table of results over several seeds; resumes where it stopped")
     bench.add_argument(
@@ -131,12 +108,49 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--data", type=Path, help="folder of the garments or of VOC; see docs/clothing.md, docs/voc.md")
     bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 
+
+def _add_looking(verbs: Verbs) -> None:
+    explain = verbs.add_parser("explain", help="where a network looks: maps of your pictures as overlays and arrays")
+    explain.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    explain.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
+    explain.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+    explain.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
+    explain.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
+    explain.add_argument("--top", type=int, default=1, help="how many of the most probable classes")
+    explain.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
+    explain.add_argument("--layer", help="layer to look at; default: the last spatial features")
+    explain.add_argument("--batch", type=int, default=8, help="pictures at once")
+
+    predict = verbs.add_parser("predict", help="class maps as overlays and arrays, label scores as CSV")
+    predict.add_argument("run", type=Path, help="folder of a run")
+    predict.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
+    predict.add_argument("--out", type=Path, required=True, help="folder to write")
+    predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
+
+
+def _add_data(verbs: Verbs) -> None:
+    saliency = verbs.add_parser(
+        "saliency", help="saliency maps of your pictures, one PNG each; resumes where it stopped"
+    )
+    saliency.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    saliency.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    saliency.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
+    saliency.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
+    saliency.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
+    saliency.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
+
+    data = verbs.add_parser("data", help="check a data set: counts, broken files, masks and labels that disagree")
+    data.add_argument("action", choices=("check",))
+    data.add_argument("path", type=Path, help="class folders, splits with labels.csv, or VOC's layout")
+    data.add_argument("--out", type=Path, help="write the table and the problems there, as Markdown")
+
+
+def _add_names(verbs: Verbs) -> None:
     verbs.add_parser("list", help="methods and configurations")
     show = verbs.add_parser("show", help="a configuration, or a method with all its options")
     show.add_argument("name")
     init = verbs.add_parser("init-config", help="print a configuration to start your own from")
     init.add_argument("name")
-    return parser
 
 
 def _flags(parser: argparse.ArgumentParser, verb: str | None) -> list[str]:
@@ -224,7 +238,8 @@ def _check_set(options: argparse.Namespace) -> int:
     text = "\n".join([table(found), "", f"{len(found.problems)} problems", *(f"- {p}" for p in found.problems)])
     print(text)
     if options.out:
-        options.out.write_text(text + "\n")
+        with replacing(options.out) as partial:
+            partial.write_text(text + "\n")
     return 1 if found.problems else 0
 
 
@@ -235,10 +250,7 @@ def _check_explain(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise AttnBridgeError(f"--{name} must be 1 or more, not {getattr(options, name)}")
     options.pictures = find_pictures(options.pictures, options.out)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AttnBridgeError(f"{options.out}: cannot be made a folder ({error}); name another with --out") from None
+    make_folder(options.out)
     if run_folder(options.model) is not None:
         if options.weights != "imagenet":
             raise AttnBridgeError("--weights belongs to a timm model; a run has its own")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from attnbridge.cli.schema import Option, data_options, method_options
-from attnbridge.data.cache import cache_dir
+from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.folders import has_split, scan_pair
 from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
@@ -76,10 +75,8 @@ def _layer_names(backbone: str, stride: int | None, image_size: Any) -> list[str
     from attnbridge.attention.backbones import layer_names
 
     names = layer_names(backbone, stride, image_size)
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    partial = memory.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(names))
-    partial.replace(memory)
+    with replacing(memory) as partial:
+        partial.write_text(json.dumps(names))
     return names
 
 

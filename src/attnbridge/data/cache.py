@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from attnbridge.errors import AttnBridgeError
@@ -22,6 +24,35 @@ def sha256(path: Path) -> str:
     """Checksum of a file, as hexadecimal digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents where it is not there.
+
+    Raises:
+        AttnBridgeError: if it cannot be made, as below a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttnBridgeError(f"{path}: cannot be made a folder ({error}); name another one") from None
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of ``path`` at the end: a reader sees the old one or the new, never half.
+
+    Nothing is left of it after an exception. The folder is made where it is not there.
+    """
+    with tempfile.NamedTemporaryFile(dir=make_folder(path.parent), prefix=".partial", delete=False) as handle:
+        partial = Path(handle.name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def run_program(command: Sequence[str], purpose: str, cwd: Path | None = None) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir
+from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.folders import class_names, list_images, scan_class_folders, scan_multi_label
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
@@ -67,8 +67,8 @@ def check_set(root: Path) -> Check:
             found = pool.map(lambda record: _examine(record, classes, fine), records)
             for problems in track(found, f"checking {split}", len(records), transient=True, console=console):
                 check.problems += problems
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(json.dumps(fine))
+    with replacing(memory) as partial:
+        partial.write_text(json.dumps(fine))
     return check
 
 

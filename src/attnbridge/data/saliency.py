@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir
+from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError, unknown
@@ -219,8 +218,8 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     before = json.loads(record.read_text()) if record.is_file() else settings
     if before != settings:
         raise AttnBridgeError(f"{out}: holds saliency maps made with {before}, not {settings}; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(settings))
+    with replacing(record) as partial:
+        partial.write_text(json.dumps(settings))
 
 
 def _is_current(path: Path, picture: Path) -> bool:
@@ -228,11 +227,8 @@ def _is_current(path: Path, picture: Path) -> bool:
 
 
 def _write_png(saliency: Map, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial", delete=False) as partial:
+    with replacing(path) as partial:
         Image.fromarray((saliency.clip(0, 1) * 255).round().astype(np.uint8)).save(partial, "PNG")
-    Path(partial.name).chmod(0o644)
-    Path(partial.name).replace(path)
 
 
 def _stretched(values: Any) -> Map:

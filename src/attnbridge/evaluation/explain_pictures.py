@@ -21,6 +21,7 @@ from attnbridge.attention.classifiers import Classifier
 from attnbridge.attention.explain import WHOLE, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.postprocess import normalise_maps
+from attnbridge.data.cache import replacing
 from attnbridge.data.pictures import load_picture
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
@@ -134,7 +135,7 @@ class _Look:
     def _write(
         self, out: Path, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
     ) -> dict[str, Any]:
-        """One picture's files, all or none."""
+        """One picture's files, moved to their places once all are made."""
         stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +161,6 @@ class _Look:
 
 def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The lines of what is done, by id; a line that an interruption cut off is dropped."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AttnBridgeError(f"{out}: cannot be made a folder ({error}); name another one with --out") from None
     path = out / MANIFEST
     lines: list[dict[str, Any]] = []
     for text in path.read_text().splitlines() if path.is_file() else ():
@@ -180,10 +177,8 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
             f"{path}: this folder holds maps made with {changed} = {lines[0].get(changed)!r}, not "
             f"{settings.get(changed)!r}; name another folder with --out, or delete this one"
         )
-    with tempfile.NamedTemporaryFile("w", dir=out, prefix=".partial", delete=False) as partial:
-        partial.writelines(json.dumps(line) + "\n" for line in [settings, *done.values()])
-    Path(partial.name).chmod(0o644)
-    Path(partial.name).replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in [settings, *done.values()]))
     return done
 
 

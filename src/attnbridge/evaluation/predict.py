@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.data.cache import sha256
+from attnbridge.data.cache import replacing, sha256
 from attnbridge.data.folders import find_pictures
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
@@ -44,12 +44,10 @@ def predict_pictures(model: Classifier, pictures: str, out: Path, threshold: flo
     found = find_pictures([pictures], out)
     settings = Settings(classes=f"probability above {threshold}", all_maps=True)
     bad = explain_pictures(model, found, out, choose, settings)
-    partial = out / "scores.csv.partial"
-    with partial.open("w", newline="") as handle:
+    with replacing(out / "scores.csv") as partial, partial.open("w", newline="") as handle:
         rows = csv.writer(handle)
         rows.writerow(["id", *model.classes])
         for name in found:
             if (out / f"{name}.npz").is_file():
                 rows.writerow([name, *(f"{s:.4f}" for s in np.load(out / f"{name}.npz")["scores"])])
-    partial.replace(out / "scores.csv")
     return bad

@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from attnbridge.data.cache import replacing
 
 PACKAGES = ("attnbridge", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "pillow")
 
@@ -39,11 +40,8 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as handle:
-        json.dump(content, handle, indent=1)
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1))
 
 
 def _version(name: str) -> str | None:

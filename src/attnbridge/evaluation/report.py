@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from attnbridge.data.cache import replacing
 from attnbridge.evaluation.metrics import THRESHOLDS
 from attnbridge.evaluation.pictures import class_colours, colour_mask, data_uri, overlay, sheet
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
@@ -68,9 +69,8 @@ def write_report(path: Path, title: str, introduction: str, runs: Sequence[Run],
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def score_table(runs: Sequence[Run]) -> str:
