@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.weights import PACKAGED, hub, load_packaged, load_state
 from attnbridge.data.cache import sha256
-from attnbridge.data.transforms import Size
+from attnbridge.data.transforms import Shape, Size
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -31,6 +31,7 @@ class Classifier:
         std: what it wants to be divided by.
         layer: the layer to look at; ``None``: the last spatial features.
         activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels a picture.
+        shape: whether pictures are brought to ``size`` by stretching or by padding.
         checksum: of the file of its weights, if it has one, to tell it from another of its name.
     """
 
@@ -43,6 +44,7 @@ class Classifier:
     layer: str | None = None
     activation: Literal["softmax", "sigmoid"] = "softmax"
     checksum: str | None = None
+    shape: Shape = "stretch"
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1], ``(B, 3, H, W)``, as the network wants them."""

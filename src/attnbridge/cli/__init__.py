@@ -15,17 +15,23 @@ from attnbridge.attention import METHODS as MAP_METHODS
 from attnbridge.cli.config import TABLES, config_names, config_text, load_config
 from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
-from attnbridge.data.cache import make_folder, replacing
+from attnbridge.cli.sets import add_data, data
+from attnbridge.data.cache import make_folder
 from attnbridge.data.folders import find_pictures
 from attnbridge.data.saliency import MODELS as SALIENCY_MODELS
 from attnbridge.data.saliency import check_model
+from attnbridge.data.sets import SETS
+from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import METHODS
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
 Verbs = Any  # argparse's collection of sub-parsers, a private class
-VERBS = ("demo", "explain", "fit", "test", "predict", "saliency", "data", "benchmark", "list", "show", "init-config")
+VERBS = (
+    "demo", "explain", "fit", "test", "predict", "submit", "saliency", "data", "benchmark",
+    "list", "show", "init-config",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +56,7 @@ def _dispatch(words: list[str]) -> int:
     options, rest = parser.parse_known_args(words)
     if rest and options.verb not in ("fit", "benchmark"):
         where = f"of {options.verb}" if options.verb else "before a command"
-        raise unknown(f"argument {where}:", rest[0], _flags(parser, options.verb))
+        raise unknown(f"argument {where}:", rest[0], _flags(parser, options.verb, getattr(options, "action", None)))
     if options.verb is None:
         parser.print_help()
         return 0
@@ -127,6 +133,13 @@ def _add_looking(verbs: Verbs) -> None:
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
 
+    submit = verbs.add_parser("submit", help="segmentations of a list of VOC's kit, packed for VOC's test server")
+    submit.add_argument("run", type=Path, help="folder of a run")
+    submit.add_argument("kit", type=Path, help="VOC2012, the development kit with the test pictures")
+    submit.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
+    submit.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
+    submit.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
+
 
 def _add_data(verbs: Verbs) -> None:
     saliency = verbs.add_parser(
@@ -138,11 +151,7 @@ def _add_data(verbs: Verbs) -> None:
     saliency.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
     saliency.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
     saliency.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
-
-    data = verbs.add_parser("data", help="check a data set: counts, broken files, masks and labels that disagree")
-    data.add_argument("action", choices=("check",))
-    data.add_argument("path", type=Path, help="class folders, splits with labels.csv, or VOC's layout")
-    data.add_argument("--out", type=Path, help="write the table and the problems there, as Markdown")
+    add_data(verbs)
 
 
 def _add_names(verbs: Verbs) -> None:
@@ -153,11 +162,14 @@ def _add_names(verbs: Verbs) -> None:
     init.add_argument("name")
 
 
-def _flags(parser: argparse.ArgumentParser, verb: str | None) -> list[str]:
-    if verb is None:
+def _flags(parser: argparse.ArgumentParser, *verbs: str | None) -> list[str]:
+    """The options of a command, of its action if it has actions."""
+    if verbs[0] is None:
         return [*parser._option_string_actions, *VERBS]
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return [flag for action in subparsers.choices[verb]._actions for flag in action.option_strings]
+    for verb in filter(None, verbs):
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = subparsers.choices[verb]
+    return [flag for action in parser._actions for flag in action.option_strings]
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -170,6 +182,9 @@ def _list(_: argparse.Namespace) -> int:
     print("saliency models (attnbridge saliency PICTURES --out FOLDER --model NAME):")
     for name, line in SALIENCY_MODELS.items():
         print(f"  {name:<22}{line}")
+    print("data sets (attnbridge data import NAME ROOT --out FOLDER):")
+    for name, entry in SETS.items():
+        print(f"  {name:<22}{entry.source}")
     print("configurations (attnbridge fit NAME, attnbridge init-config NAME > mine.yaml):")
     for name, line in config_names().items():
         print(f"  {name:<22}{line}")
@@ -213,9 +228,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
         return saliency(options)
     elif options.verb == "data":
-        return _check_set(options)
+        return data(options)
     elif options.verb == "predict":
         find_pictures([options.pictures])
+    elif options.verb == "submit":
+        list_names(options.kit, options.names)
     elif options.verb == "benchmark":
         configs = [load_config(row, rest) for row in options.rows or TABLES[options.name]]
         for config in configs:
@@ -227,20 +244,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return verbs.fit(config, options.config, options.out, options.resume)
     if options.verb == "benchmark":
         return verbs.benchmark(options, rest)
-    return {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict}[options.verb](options)
-
-
-def _check_set(options: argparse.Namespace) -> int:
-    """Print the table and the problems; status 1 if there are any."""
-    from attnbridge.data.check import check_set, table
-
-    found = check_set(options.path)
-    text = "\n".join([table(found), "", f"{len(found.problems)} problems", *(f"- {p}" for p in found.problems)])
-    print(text)
-    if options.out:
-        with replacing(options.out) as partial:
-            partial.write_text(text + "\n")
-    return 1 if found.problems else 0
+    commands = {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict, "submit": verbs.submit}
+    return commands[options.verb](options)
 
 
 def _check_explain(options: argparse.Namespace) -> None:

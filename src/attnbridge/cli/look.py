@@ -34,7 +34,8 @@ def _load(options: argparse.Namespace) -> Classifier:
     folder = run_folder(options.model)
     if folder is None:
         return load_classifier(options.model, options.weights)
-    from attnbridge.cli.run import load_run
+    from attnbridge.cli.run import load_run, shape_of
     from attnbridge.evaluation.predict import as_classifier
 
-    return as_classifier(load_run(folder)[1], folder)
+    config, method = load_run(folder)
+    return as_classifier(method, folder, shape_of(config))

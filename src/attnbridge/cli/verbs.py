@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import lightning as L
 
 from attnbridge.cli.preflight import check_data, report_skipped
-from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, train
+from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, shape_of, train
 from attnbridge.cli.tables import benchmark, demo
 from attnbridge.data.module import BridgeData
+from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier, predict_pictures
 from attnbridge.evaluation.report import write_report
 from attnbridge.evaluation.scoring import Scores
+from attnbridge.evaluation.submission import write_submission
 
-__all__ = ["benchmark", "demo", "fit", "predict", "test"]
+__all__ = ["benchmark", "demo", "fit", "predict", "submit", "test"]
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
@@ -48,9 +51,26 @@ def test(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Maps and scores of a user's pictures; status 1 if some could not be read."""
-    _, method = load_run(options.run)
-    model = as_classifier(method, options.run)
+    config, method = load_run(options.run)
+    model = as_classifier(method, options.run, shape_of(config))
     return report_skipped(predict_pictures(model, options.pictures, options.out, options.threshold))
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Segmentations for VOC's test server, at the threshold that the run chose on validation."""
+    config, method = load_run(options.run)
+    threshold = options.threshold
+    if threshold is None:
+        record = options.run / "run.json"
+        if not record.is_file():
+            raise AttnBridgeError(f"{record}: no such file, so no threshold was chosen; give one with --threshold")
+        threshold = json.loads(record.read_text())["scores"]["predicted"]["threshold"]
+    if not 0 <= threshold < 1:
+        raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {threshold}")
+    model = as_classifier(method, options.run, shape_of(config))
+    known = (config.get("evaluation") or {}).get("score_threshold", 0.5)
+    print(write_submission(model, options.kit, options.names, options.out, threshold, known))
+    return 0
 
 
 def _introduction(content: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from rich.progress import track
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.folders import class_names, list_images, scan_class_folders, scan_multi_label
 from attnbridge.data.pictures import Record, load_picture
+from attnbridge.data.sets import recognised
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
 from attnbridge.errors import AttnBridgeError
 
@@ -87,6 +88,11 @@ def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[Recor
             return scan_voc(root, classes, name, masks=True) if masked else plain
 
         return classes, ((name, _tried(voc, name)) for name in lists)
+    own = recognised(root)
+    if own is not None:
+        raise AttnBridgeError(
+            f"{root}: this is {own}'s own layout; bring it in with `attnbridge data import {own} {root} --out FOLDER`"
+        )
     there = [name for name in SPLITS if (root / name).is_dir()]
     if there and (root / there[0] / "labels.csv").is_file():
         header = (root / there[0] / "labels.csv").read_text().split("\n", 1)[0]

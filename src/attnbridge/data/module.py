@@ -34,6 +34,8 @@ class BridgeData(LightningDataModule):
         shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
         batch_size: pictures of each domain in a training batch, per process.
         min_crop: smallest share of a training picture's area that a random crop keeps.
+        source_zoom_out: the most by which a source picture is shrunk at random, onto grey; for sources whose single
+            object fills the picture, as it does not in the target.
         workers: processes that load pictures.
         seed: of the order and the augmentation.
 
@@ -51,6 +53,7 @@ class BridgeData(LightningDataModule):
         shape: Shape = "stretch",
         batch_size: int = 32,
         min_crop: float = 0.5,
+        source_zoom_out: float = 1.0,
         workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -62,7 +65,8 @@ class BridgeData(LightningDataModule):
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
         self.batch_size = batch_size
-        self.min_crop, self.workers, self.seed = min_crop, workers, seed
+        self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
+        self.workers, self.seed = workers, seed
         self.classes = class_names(self.source)
 
     def prepare_data(self) -> None:
@@ -100,13 +104,9 @@ class BridgeData(LightningDataModule):
             )
         loaders = {}
         for number, name in enumerate(streams):
-            dataset = PictureDataset(
-                records[name],
-                len(self.classes),
-                name,
-                train_transform(self.image_size, (self.min_crop, 1.0), self.shape),
-                length,
-            )
+            zoom_out = self.source_zoom_out if name == "source" else 1.0
+            transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
+            dataset = PictureDataset(records[name], len(self.classes), name, transform, length)
             sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
             loaders[name] = self._loader(dataset, sampler, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")

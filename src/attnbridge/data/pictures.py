@@ -49,8 +49,8 @@ def load_picture(path: Path, mode: str = "RGB") -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return upright.copy() if mode == "P" else _converted(upright, mode)
+            ImageOps.exif_transpose(image, in_place=True)
+            return image if mode == "P" else _converted(image, mode)
     except FileNotFoundError:
         raise AttnBridgeError(f"{path}: no such picture") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -72,7 +72,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def check_record(record: Record) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 Size = int | tuple[int, int]
 Shape = Literal["stretch", "pad"]
+GREY = 116
+"""What is put around pictures."""
 
 
 class Saliency(tv_tensors.Mask):  # type: ignore[misc]
@@ -44,30 +48,68 @@ class PadTo(v2.Transform):  # type: ignore[misc]
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = next(value for value in flat_inputs if isinstance(value, torch.Tensor)).shape[-2:]
-        wide, high = max(0, round(height * self.aspect) - width), max(0, round(width / self.aspect) - height)
+        wide, high = padding(height, width, self.aspect)
         return {"padding": [wide // 2, high // 2, wide - wide // 2, high - high // 2]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        fill = 0 if isinstance(inpt, Saliency) else 255 if isinstance(inpt, tv_tensors.Mask) else 116
+        fill = 0 if isinstance(inpt, Saliency) else 255 if isinstance(inpt, tv_tensors.Mask) else GREY
         return TF.pad(inpt, params["padding"], fill=fill)
 
 
-def train_transform(size: Size, scale: tuple[float, float] = (0.5, 1.0), shape: Shape = "stretch") -> v2.Transform:
-    """Random resized crop, horizontal flip and mild colour jitter.
+def padding(height: int, width: int, aspect: float) -> tuple[int, int]:
+    """Pixels that :class:`PadTo` adds to the width and to the height.
+
+    >>> padding(10, 10, 2.0)
+    (10, 0)
+    """
+    return max(0, round(height * aspect) - width), max(0, round(width / aspect) - height)
+
+
+def without_padding(maps: Tensor, picture: tuple[int, int], size: Size) -> Tensor:
+    """Maps of a picture that :class:`PadTo` padded, as maps of the picture alone.
+
+    Args:
+        maps: ``(N, h, w)``, over the padded picture.
+        picture: height and width of the picture.
+        size: that it was brought to; its aspect ratio is that of the padded picture.
+
+    Returns:
+        ``(N, h, w)``, interpolated bilinearly.
+
+    >>> without_padding(torch.tensor([[[0.0, 1.0, 1.0, 0.0]]]), (10, 10), (10, 20))
+    tensor([[[0.7500, 1.0000, 1.0000, 0.7500]]])
+    """
+    height, width = sides(size)
+    wide, high = padding(*picture, width / height)
+    share = [picture[1] / (picture[1] + wide), picture[0] / (picture[0] + high)]
+    theta = torch.tensor([[[share[0], 0.0, 0.0], [0.0, share[1], 0.0]]], dtype=maps.dtype, device=maps.device)
+    grid = F.affine_grid(theta, [1, *maps.shape], align_corners=False)
+    return F.grid_sample(maps[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+def train_transform(
+    size: Size, scale: tuple[float, float] = (0.5, 1.0), shape: Shape = "stretch", zoom_out: float = 1.0
+) -> v2.Transform:
+    """Random resized crop, zooming out, horizontal flip and mild colour jitter.
 
     Args:
         size: side of the output in pixels, or its height and width.
         scale: lower and upper bound of the crop's share of the picture's area.
         shape: ``stretch`` brings the crop to ``size``, its aspect ratio not kept beyond a quarter; ``pad`` keeps it,
             and pads the picture first.
+        zoom_out: the most by which a crop's sides are divided; it is then placed at random on grey, saliency 0 and
+            mask 255 around it.
     """
     height, width = sides(size)
     aspect = width / height
+    fill = {Saliency: 0, tv_tensors.Mask: 255, tv_tensors.Image: GREY}
+    shrink = [v2.RandomZoomOut(fill, (1.0, zoom_out), p=1.0), v2.Resize((height, width), antialias=True)]
     ratio = (0.8 * aspect, 1.25 * aspect)
     return v2.Compose(
         [
             *([PadTo(aspect)] if shape == "pad" else []),
             v2.RandomResizedCrop((height, width), scale=scale, ratio=ratio, antialias=True),
+            *(shrink if zoom_out > 1 else []),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
             v2.ToDtype(torch.float32, scale=True),

@@ -60,7 +60,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         else:
             found = _in_mask(mask) if mask else ()
         present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
-        picture = _picture(root, identity)
+        picture = find_picture(root, identity)
         records.append(Record(f"{picture.name}", picture, present, mask=mask if masks else None, values=values))
     return records
 
@@ -93,7 +93,8 @@ def list_names(root: Path, names: str) -> list[str]:
     raise unknown(f"list of pictures in {root / 'ImageSets'}:", names, there)
 
 
-def _picture(root: Path, identity: str) -> Path:
+def find_picture(root: Path, identity: str) -> Path:
+    """The picture of a list's name, whatever its suffix."""
     for suffix in IMAGE_SUFFIXES:
         for name in (f"{identity}{suffix}", f"{identity}{suffix.upper()}"):
             if (root / "JPEGImages" / name).is_file():
@@ -134,9 +135,13 @@ def _in_mask(path: Path) -> tuple[int, ...]:
     return tuple(value - 1 for value, count in enumerate(counts) if count and value not in (0, IGNORED))
 
 
-@cache
 def _labels_csv(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     """The classes, and the indices of those of each picture."""
+    return _read_labels(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read_labels(path: Path, _changed: int) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     with path.open(newline="") as handle:
         rows = csv.reader(handle)
         header = [cell.strip() for cell in next(rows, [])]

@@ -23,7 +23,7 @@ from attnbridge.attention.layers import check_layer
 from attnbridge.attention.postprocess import normalise_maps
 from attnbridge.data.cache import replacing
 from attnbridge.data.pictures import load_picture
-from attnbridge.data.transforms import eval_transform
+from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.pictures import caption, overlay, sheet
 
@@ -117,7 +117,7 @@ class _Look:
 
     def _look(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
         """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
-        transform = eval_transform(self.model.size)
+        transform = eval_transform(self.model.size, self.model.shape)
         images = torch.stack([transform(_tensor(image)) for image in pictures])
         images = images.to(next(self.model.network.parameters()).device)
         kept: list[Tensor] = []
@@ -130,7 +130,11 @@ class _Look:
         with torch.no_grad():
             layer = self.settings.layer or (None if self.settings.method in WHOLE else self.model.layer)
             maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
-        return kept[0].cpu(), kept[1].cpu(), maps.cpu()
+        maps = maps.cpu()
+        if self.model.shape == "pad":
+            sizes = [(picture.height, picture.width) for picture in pictures]
+            maps = torch.stack([without_padding(m, s, self.model.size) for m, s in zip(maps, sizes, strict=True)])
+        return kept[0].cpu(), kept[1].cpu(), maps
 
     def _write(
         self, out: Path, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor

@@ -12,16 +12,23 @@ from torch import Tensor
 from attnbridge.attention.classifiers import Classifier
 from attnbridge.data.cache import replacing, sha256
 from attnbridge.data.folders import find_pictures
+from attnbridge.data.transforms import Shape
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 
-def as_classifier(method: Any, run: Path) -> Classifier:
-    """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into, and the run's folder."""
+def as_classifier(method: Any, run: Path, shape: Shape) -> Classifier:
+    """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into.
+
+    Args:
+        method: the trained method.
+        run: the run's folder.
+        shape: in which it was given its pictures.
+    """
     mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
     checkpoint = run / "checkpoints" / "last.ckpt"
     return Classifier(
         str(run), method.network.eval(), method.classes, method.image_size, mean, std, method.layer, "sigmoid",
-        sha256(checkpoint) if checkpoint.is_file() else None,
+        sha256(checkpoint) if checkpoint.is_file() else None, shape,
     )  # fmt: skip
 
 

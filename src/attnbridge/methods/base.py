@@ -80,7 +80,7 @@ class Method(LightningModule):
         built = build_backbone(
             backbone, len(self.classes), weights=weights, stride=stride, layer=layer, image_size=image_size
         )
-        self.network = built.network
+        self.network = built.network.to(memory_format=torch.channels_last)
         self.spatial = built.maps
         self.channels = built.channels
         self.layer = built.layer
@@ -109,7 +109,8 @@ class Method(LightningModule):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, N)`` and the layer's features, as it gives them, of images in [0, 1]."""
-        seen = observe(self.network, (images - self.mean) / self.std, self.layer)
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        seen = observe(self.network, images, self.layer)
         return seen.logits, seen.features[self.layer]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
