@@ -79,6 +79,15 @@ def test_the_papers_rows_are_configurations_and_its_figures_stand_beside() -> No
     assert table.splitlines()[-1].endswith("| 46.2 |")
 
 
+def test_a_class_can_be_left_out_of_the_mean() -> None:
+    row = {"miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7, "threshold": 0.3, "seconds": 9.0}
+    iou = {"background": 0.8, "hat": None, "pants": 0.4, "shoes": 0.0}
+    results = {"rows": [{"name": "a", **row, "iou": iou, "iou_labels": {**iou, "hat": 0.0}}]}
+    head, _, line = markdown_table(results, without="shoes").splitlines()
+    assert head.endswith("| without shoes | true labels, without shoes |")
+    assert line.endswith("| 60.0 | 40.0 |")
+
+
 def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "clothing"]) == 2
     assert "--data: expected a folder with source/train/CLASS/*.jpg and target/" in capsys.readouterr().err

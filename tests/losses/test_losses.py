@@ -13,6 +13,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
 from attnbridge.losses.attention import AttentionConstraint, attention_constraint
 from attnbridge.losses.classification import MultiLabelSoftMargin, multi_label_soft_margin
+from attnbridge.losses.mining import attention_mining, erase, soft_mask
 
 
 def naive_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -37,6 +38,38 @@ def naive_attention(maps: Tensor, saliency: Tensor, reduction: str) -> Tensor:
     return torch.stack(pictures).mean()
 
 
+def naive_counted(maps: Tensor, saliency: Tensor) -> Tensor:
+    """Pixels that do not count are in no mean; 2 x 2 pixels a position."""
+    pictures = []
+    for m, a, k in zip(maps, saliency, COUNTED, strict=True):
+        total, weight = torch.zeros((), dtype=m.dtype), 0.0
+        for y in range(m.shape[0]):
+            for x in range(m.shape[1]):
+                known = k[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+                if known.any():
+                    wanted = a[2 * y : 2 * y + 2, 2 * x : 2 * x + 2][known].mean()
+                    share = float(known.double().mean())
+                    total, weight = total + share * (m[y, x] - wanted) ** 2, weight + share
+        pictures.append(total / weight)
+    return torch.stack(pictures).mean()
+
+
+def naive_mining(scores: Tensor) -> Tensor:
+    """Two pictures of one class and of three."""
+    return (scores[0] + (scores[1] + scores[2] + scores[3]) / 3) / 2
+
+
+def naive_erased(maps: Tensor) -> Tensor:
+    """Every value written out: the mask, and the black where it is 1."""
+    total = torch.zeros((), dtype=maps.dtype)
+    for picture, m in zip(IMAGES, maps, strict=True):
+        for y in range(2):
+            for x in range(2):
+                mask = 1 / (1 + torch.exp(-8 * (m[y, x] - 0.4)))
+                total = total + (picture[:, y, x] * (1 - mask)).sum()
+    return total
+
+
 def naive_discriminator(source: Tensor, target: Tensor) -> Tensor:
     told = torch.stack([-torch.log(1 / (1 + torch.exp(-v))) for v in source.flatten()]).mean()
     other = torch.stack([-torch.log(1 - 1 / (1 + torch.exp(-v))) for v in target.flatten()]).mean()
@@ -49,6 +82,10 @@ def naive_adversarial(target: Tensor) -> Tensor:
 
 LABELS = (torch.rand(5, 4) > 0.5).double()
 SALIENCY = torch.rand(3, 8, 8, dtype=torch.float64)
+COUNTED = torch.rand(3, 8, 8) > 0.4
+COUNTED[0, :2, :2] = False  # a position without any
+PICTURES = torch.tensor([0, 4, 4, 4])
+IMAGES = torch.rand(3, 3, 2, 2, dtype=torch.float64)
 SOURCE = torch.randn(2, 1, 3, 3, dtype=torch.float64)
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -63,6 +100,13 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Te
         lambda x: attention_constraint(x, SALIENCY, reduction="sum"),
         lambda x: naive_attention(x, SALIENCY, "sum"),
     ),
+    "attention_counted": (
+        (3, 4, 4),
+        lambda x: attention_constraint(x, SALIENCY, counted=COUNTED),
+        lambda x: naive_counted(x, SALIENCY),
+    ),
+    "mining": ((4,), lambda x: attention_mining(x, PICTURES), naive_mining),
+    "erase": ((3, 2, 2), lambda x: erase(IMAGES, soft_mask(x, 0.4, 8), "zero").sum(), naive_erased),
     "discriminator": (
         (4, 1, 2, 2),
         lambda x: discriminator_loss(SOURCE, x),
@@ -142,3 +186,19 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         MultiLabelSoftMargin()(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(AttnBridgeError, match=r"\(2, 3, 3\) and \(1, 3, 3\)"):
         attention_constraint(torch.zeros(2, 3, 3), torch.zeros(1, 3, 3))
+
+
+def test_fills_are_put_where_the_mask_is_and_nothing_else_changes() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    mask = torch.zeros(2, 4, 4)
+    mask[:, :, 2:] = 1
+    mean = torch.tensor([0.2, 0.4, 0.6]).view(3, 1, 1)
+    for fill, wanted in (("zero", torch.zeros(3, 1, 1)), ("mean", mean)):
+        erased = erase(images, mask, fill, mean)  # type: ignore[arg-type]
+        torch.testing.assert_close(erased[:, :, :, :6], images[:, :, :, :6])
+        torch.testing.assert_close(erased[:, :, :, 10:], wanted.expand(2, 3, 16, 6))
+    blurred = erase(images, mask, "blur")
+    assert blurred[:, :, :, 10:].std() < images[:, :, :, 10:].std() / 2
+    with pytest.raises(AttnBridgeError, match="fill must be zero, mean"):
+        erase(images, mask, "grey")  # type: ignore[arg-type]
+    assert float(attention_mining(torch.zeros(0), torch.zeros(0, dtype=torch.long))) == 0

@@ -27,7 +27,7 @@ from attnbridge.methods.attnbn import AttnBN
 from attnbridge.methods.discriminator import DomainDiscriminator
 from tests.runs import make_data, make_method, make_trainer
 
-ROWS = sorted(config_names())
+ROWS = sorted(name for name in config_names() if load_config(name)["method"] == "attnbn")
 WEIGHTS = ("source_weight", "attention_weight", "target_weight", "adversarial_weight")
 
 
@@ -42,7 +42,7 @@ def batch_of(data: Any) -> dict[str, Batch]:
 
 
 def test_every_configuration_names_a_method_of_the_table() -> None:
-    assert {load_config(row)["method"] for row in ROWS} == set(METHODS)
+    assert {load_config(row)["method"] for row in config_names()} == set(METHODS)
     with pytest.raises(AttnBridgeError, match="unknown method 'atnbn'; did you mean 'attnbn'"):
         load_method("atnbn")
 

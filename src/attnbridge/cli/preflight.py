@@ -43,6 +43,13 @@ def check_data(config: dict[str, Any]) -> None:
     splits = ["source", "train", "val"] + (["test"] if has_split(target, "test", lists) else [])
     for split in splits:
         scan_pair(source, target, saliency, split, lists)
+    if data.get("guided"):
+        scan_pair(source, target, None, data["guided"], masks=True)
+    elif model.get("guidance_weight"):
+        raise AttnBridgeError(
+            "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "
+            "may be used, or set model.guidance_weight to 0"
+        )
     weights = model.get("weights", "imagenet")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, `imagenet` or `none`")

@@ -141,6 +141,7 @@ def evaluate(method: Method, data: BridgeData, trainer: L.Trainer, scores: Score
     else:  # said in the protocol: the numbers are then those of the split that chose the threshold
         scores.iou["test"] = scores.iou["val"]
         scores.average_precision["test"] = scores.average_precision["val"]
+        scores.others["test"] = scores.others["val"]
     return scores.result(fixed)
 
 

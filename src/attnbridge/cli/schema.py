@@ -63,9 +63,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
 def method_options(name: str) -> dict[str, Option]:
     """The options of a method: its own and those of the base class, but for what the data gives it."""
     module, class_name = METHODS[name]
-    own = signature(_source(module), class_name)
-    base = signature(_source("attnbridge.methods.base"), "Method")
-    return {name: option for name, option in {**base, **own}.items() if name not in LINKED}
+    options = _inherited(_source(module), class_name)
+    return {name: option for name, option in options.items() if name not in LINKED}
 
 
 def data_options() -> dict[str, Option]:
@@ -83,6 +82,24 @@ def trainer_options() -> dict[str, Option]:
 def _source(module: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     return package.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+def _inherited(path: Path, class_name: str) -> dict[str, Option]:
+    """The arguments of a class and of the classes of this package that it stands on."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    modules = {
+        alias.name: entry.module
+        for entry in tree.body
+        if isinstance(entry, ast.ImportFrom) and (entry.module or "").startswith("attnbridge.")
+        for alias in entry.names
+        if alias.name in bases
+    }
+    found: dict[str, Option] = {}
+    for base, module in modules.items():
+        found |= _inherited(_source(module or ""), base)
+    return found | signature(path, class_name)
 
 
 @cache

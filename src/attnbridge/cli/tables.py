@@ -33,10 +33,13 @@ VOC = "Source: single objects of VOC's classes; target: VOC 2012 trainaug, image
 PAIRS = {
     "clothing": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "clothing_source": ("source/train", "target", GARMENTS, "docs/clothing.md"),
+    "clothing_masks": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "table1": ("source", "VOC2012", VOC, "docs/voc.md"),
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }
 """Tables on data of the user's: source, target, words, and the page that describes them."""
+SPECS = {"biased": SceneSpec(context_bias=1.0, swapped=True)}
+"""Scenes of the tables that do not have the default ones."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,12 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     if options.name in PAIRS:
         data = paired_data(options.name, options.data, options.saliency)
     else:
-        data = scene_data(out, options.pictures, SceneSpec())
+        data = scene_data(out, options.pictures, SPECS.get(options.name, SceneSpec()))
     results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
-    print(markdown_table(results, PAPER if options.name in ("table1", "table2") else None))
+    paper = PAPER if options.name in ("table1", "table2") else None
+    without = "shoes" if options.name.startswith("clothing") else None
+    more = ("accuracy", "energy") if options.name in ("biased", "clothing_masks") else ()
+    print(markdown_table(results, paper, without, more))
     return 0
 
 
@@ -139,7 +145,8 @@ def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
         f"Composed scenes of {made['size']} pixels: {made['source']} source pictures of one object, "
         f"{made['target']} target pictures of {made['objects'][0]} to {made['objects'][1]} objects whose "
         f"background is typical of a class with probability {made['context_bias']}; {made['val']} pictures for "
-        f"validation and {made['test']} for the test, of other cut-outs on other backgrounds."
+        f"validation and {made['test']} for the test, of other cut-outs on "
+        f"{'the backgrounds of other classes' if made.get('swapped') else 'other backgrounds'}."
     )
     parts = {"source": "source/train", "saliency": "saliency/train", "target": "target"}
     return TableData({name: str(scenes / part) for name, part in parts.items()}, words, made)
@@ -180,6 +187,10 @@ def _collect(contents: Sequence[dict[str, Any]], data: TableData) -> dict[str, A
             "miou_best_labels": c["scores"]["labels"]["miou_best"],
             "threshold_labels": c["scores"]["labels"]["threshold"],
             "map": c["scores"]["map"],
+            "accuracy": c["scores"].get("accuracy"),
+            "energy": c["scores"].get("energy"),
+            "iou": dict(zip(("background", *c["classes"]), c["scores"]["predicted"]["iou"], strict=True)),
+            "iou_labels": dict(zip(("background", *c["classes"]), c["scores"]["labels"]["iou"], strict=True)),
             "seconds": c["seconds"],
         }
         for c in contents
@@ -206,29 +217,46 @@ def print_demo(results: dict[str, Any]) -> None:
     console.print(table)
 
 
-def markdown_table(results: dict[str, Any], paper: Mapping[str, float] | None = None) -> str:
-    """Mean and standard deviation over the seeds, as Markdown; with the paper's mIoU beside, where that is asked for.
+def markdown_table(
+    results: dict[str, Any],
+    paper: Mapping[str, float] | None = None,
+    without: str | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """Mean and standard deviation over the seeds, as Markdown.
+
+    Args:
+        results: as written to ``results.json``.
+        paper: the paper's mIoU of each row, to stand beside.
+        without: a class; the mIoU of the others stands beside.
+        more: other scores of a row to show, in [0, 1].
 
     >>> row = {"name": "a", "miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7,
     ...        "threshold": 0.3, "seconds": 9.0}
     >>> print(markdown_table({"rows": [row]}).splitlines()[-1])
     | a | 50.0 | 40.0 | 60.0 | 70.0 | 0.30 | 9 |
     """
-    beside = " paper |" if paper else ""
-    lines = [
-        f"| row | mIoU | fixed threshold | true labels | mAP | threshold | seconds |{beside}",
-        "|---|" + "---|" * (7 if paper else 6),
-    ]
-    names = list(dict.fromkeys(row["name"] for row in results["rows"]))
-    for name in names:
+    head = ["row", "mIoU", "fixed threshold", "true labels", "mAP", "threshold", "seconds"]
+    head += more
+    head += [f"without {without}", f"true labels, without {without}"] if without else []
+    head += ["paper"] if paper else []
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
         cells = [_mean([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
         cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
         cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
+        cells += [_mean([100 * r[f] for r in rows]) for f in more]
+        if without:
+            cells += [_mean([100 * _mean_iou(r[f], without) for r in rows]) for f in ("iou", "iou_labels")]
         if paper:
             cells.append(str(paper.get(name.rpartition("/")[2], "")))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _mean_iou(iou: Mapping[str, float | None], without: str) -> float:
+    return statistics.mean(value for name, value in iou.items() if value is not None and name != without)
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -186,7 +186,12 @@ def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, t
 
 
 def scan_pair(
-    source: Path, target: Path, saliency: Path | None, split: str, lists: Mapping[str, str] | None = None
+    source: Path,
+    target: Path,
+    saliency: Path | None,
+    split: str,
+    lists: Mapping[str, str] | None = None,
+    masks: bool | None = None,
 ) -> list[Record]:
     """List and check the records of one split of a source/target pair.
 
@@ -194,20 +199,22 @@ def scan_pair(
         source: class folders; they name the classes.
         target: folder of the splits ``train``, ``val`` and ``test``, or one in VOC's layout.
         saliency: maps of the source pictures.
-        split: ``source``, ``train``, ``val`` or ``test``; only the last two come with masks.
+        split: ``source``, ``train``, ``val``, ``test`` or another folder or list of the target.
         lists: in VOC's layout, the name of each split's list, if it is another.
+        masks: whether the target's records have them; ``None``: those of all splits but ``train``.
 
     Raises:
         AttnBridgeError: see :func:`scan_class_folders`, :func:`scan_multi_label`,
             :func:`attnbridge.data.pictures.check_record`.
     """
     classes = class_names(source)
+    with_masks = split != "train" if masks is None else masks
     if split == "source":
         records = scan_class_folders(source, classes, saliency)
     elif is_voc(target):
-        records = scan_voc(target, classes, (lists or {}).get(split, split), masks=split != "train")
+        records = scan_voc(target, classes, (lists or {}).get(split, split), with_masks)
     else:
-        records = scan_multi_label(target / split, classes, masks=split != "train")
+        records = scan_multi_label(target / split, classes, with_masks)
     for record in records:
         check_record(record)
     return records
@@ -223,6 +230,11 @@ def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) 
         return False
 
 
+def in_fixed_order(records: Sequence[Record]) -> list[Record]:
+    """By a checksum of their ids: an order that says nothing of the pictures and does not change with their number."""
+    return sorted(records, key=lambda record: hashlib.sha256(record.id.encode()).digest())
+
+
 def share_of(records: Sequence[Record], share: float) -> list[Record]:
     """A share of each class, at least one picture; a larger share holds the smaller one.
 
@@ -235,7 +247,6 @@ def share_of(records: Sequence[Record], share: float) -> list[Record]:
     kept = []
     for label in dict.fromkeys(record.classes for record in records):
         own = [record for record in records if record.classes == label]
-        order = sorted(own, key=lambda record: hashlib.sha256(record.id.encode()).digest())
-        chosen = set(map(id, order[: max(1, round(share * len(own)))]))
+        chosen = set(map(id, in_fixed_order(own)[: max(1, round(share * len(own)))]))
         kept += [record for record in own if id(record) in chosen]
     return kept

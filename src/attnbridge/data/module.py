@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
-from attnbridge.data.folders import class_names, find_pictures, has_split, scan_pair, share_of
+from attnbridge.data.folders import class_names, find_pictures, has_split, in_fixed_order, scan_pair, share_of
 from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample, collate
@@ -30,6 +30,10 @@ class BridgeData(LightningDataModule):
         source_share: share of each source class that is used, the same pictures whatever the seed.
         saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
             (``u2net``, ...): its maps are made once, into the user's cache.
+        guided: pictures of the target whose masks a method may learn from: a list in VOC's layout, else ``train`` or a
+            folder beside it.
+        guided_count: only so many of them, the same whatever the seed.
+        guided_batch: how many of them are in a training batch.
         image_size: side of the square pictures given to the network, or their height and width, pixels.
         shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
         batch_size: pictures of each domain in a training batch, per process.
@@ -49,6 +53,9 @@ class BridgeData(LightningDataModule):
         saliency: str | None = None,
         lists: dict[str, str] | None = None,
         source_share: float = 1.0,
+        guided: str | None = None,
+        guided_count: int | None = None,
+        guided_batch: int = 8,
         image_size: int | tuple[int, int] = 224,
         shape: Shape = "stretch",
         batch_size: int = 32,
@@ -62,6 +69,7 @@ class BridgeData(LightningDataModule):
         self.saliency_model = saliency if is_model(saliency) else None
         self.saliency = saliency_folder(self.source, saliency) if saliency else None
         self.lists, self.source_share = lists, source_share
+        self.guided, self.guided_count, self.guided_batch = guided, guided_count, guided_batch
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
         self.batch_size = batch_size
@@ -77,9 +85,21 @@ class BridgeData(LightningDataModule):
                 raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
 
     def records(self, split: str) -> list[Record]:
-        """The records of ``source``, ``train``, ``val`` or ``test``, listed and checked."""
+        """The records of ``source``, ``train``, ``guided``, ``val`` or ``test``, listed and checked."""
+        if split == "guided":
+            return self._guided()
         records = scan_pair(self.source, self.target, self.saliency, split, self.lists)
         return share_of(records, self.source_share) if split == "source" else records
+
+    def _guided(self) -> list[Record]:
+        if self.guided is None:
+            raise AttnBridgeError("data.guided is not set; name the list or folder of the pictures with masks to use")
+        records = scan_pair(self.source, self.target, None, self.guided, masks=True)
+        if self.guided_count is None:
+            return records
+        if not 0 < self.guided_count <= len(records):
+            raise AttnBridgeError(f"data.guided_count must be from 1 to {len(records)}, not {self.guided_count}")
+        return in_fixed_order(records)[: self.guided_count]
 
     def has_test(self) -> bool:
         """Whether the target has a test split."""
@@ -97,6 +117,9 @@ class BridgeData(LightningDataModule):
         processes = self._processes()
         records = {"source": self.records("source"), "target": self.records("train")}
         length = max(len(found) for found in records.values())
+        sizes = dict.fromkeys(records, self.batch_size)
+        if "guided" in streams:
+            records["guided"], sizes["guided"] = self.records("guided"), self.guided_batch
         if length < self.batch_size * processes[0]:
             raise AttnBridgeError(
                 f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but the "
@@ -106,9 +129,11 @@ class BridgeData(LightningDataModule):
         for number, name in enumerate(streams):
             zoom_out = self.source_zoom_out if name == "source" else 1.0
             transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
-            dataset = PictureDataset(records[name], len(self.classes), name, transform, length)
+            samples = length // self.batch_size * sizes[name] if name == "guided" else length
+            domain = "source" if name == "source" else "target"
+            dataset = PictureDataset(records[name], len(self.classes), domain, transform, samples)
             sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
-            loaders[name] = self._loader(dataset, sampler, drop_last=True)
+            loaders[name] = self._loader(dataset, sampler, sizes[name], drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -132,12 +157,14 @@ class BridgeData(LightningDataModule):
         dataset = PictureDataset(
             self.records(split), len(self.classes), "target", eval_transform(self.image_size, self.shape)
         )
-        return self._loader(dataset, ShardSampler(dataset, *self._processes()), drop_last=False)
+        return self._loader(dataset, ShardSampler(dataset, *self._processes()), self.batch_size, drop_last=False)
 
-    def _loader(self, dataset: PictureDataset, sampler: Sampler[Any], drop_last: bool) -> DataLoader[Any]:
+    def _loader(
+        self, dataset: PictureDataset, sampler: Sampler[Any], batch_size: int, drop_last: bool
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.workers,

@@ -46,7 +46,9 @@ class SceneSpec:
         test: target pictures with masks, to report on.
         objects: fewest and most objects in a target picture.
         context_bias: probability that an object in target training stands before the typical background of
-            its class; otherwise, and always in validation and test, before a random one.
+            its class; otherwise, and in validation and test, before a random one.
+        swapped: in validation and test an object stands before the typical background of another class, which tells
+            what hangs on the background; else before one that training does not have.
         source_photos: share of the source pictures that lie on a photographed background; the others
             lie on a plain colour.
         background_crop: smallest and largest side of the square cut from a background, as a share of the
@@ -63,6 +65,7 @@ class SceneSpec:
     test: int = 400
     objects: tuple[int, int] = (1, 3)
     context_bias: float = 0.9
+    swapped: bool = False
     source_photos: float = 0.5
     background_crop: tuple[float, float] = (0.5, 1.0)
     source_scale: tuple[float, float] = (0.5, 0.9)
@@ -201,13 +204,20 @@ class Composer:
         edges = [0, *np.rint(np.cumsum(rng.dirichlet([6.0] * len(labels))) * size).astype(int).tolist()]
         canvas = Image.new("RGB", (size, size))
         for label, left in zip(labels, edges, strict=False):
-            typical = split == "train" and rng.random() < self.spec.context_bias
-            place = self.typical(label) if typical else _pick(self.places[split], rng)
+            place = self._place(label, split, rng)
             seam = Image.new("L", (size, size))
             seam.paste(255, (left, 0, size, size))
             seam = seam.filter(ImageFilter.GaussianBlur(size / 40)) if left else seam
             canvas.paste(self._background(place, rng), (0, 0), seam)
         return canvas, list(pairwise(edges))
+
+    def _place(self, label: int, split: str, rng: np.random.Generator) -> Path:
+        """The background of an object."""
+        if split != "train" and self.spec.swapped:
+            others = [place for c in range(len(self.classes)) if (place := self.typical(c)) != self.typical(label)]
+            return _pick(others, rng)
+        typical = split == "train" and rng.random() < self.spec.context_bias
+        return self.typical(label) if typical else _pick(self.places[split], rng)
 
     def _free_position(
         self, cutout: Image.Image, band: tuple[int, int], mask: np.ndarray[Any, Any], rng: np.random.Generator

@@ -7,9 +7,12 @@ from typing import Any, TypedDict
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torchmetrics.classification import MultilabelAccuracy
 
 from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.map_scores import EnergyInside
 from attnbridge.evaluation.metrics import THRESHOLDS, LabelPrecision, MapSegmentation, Present, mean_iou
+from attnbridge.segmentation.combine import enlarge_maps
 
 MODES: tuple[Present, ...] = ("predicted", "labels")
 
@@ -51,23 +54,29 @@ class Scores(Callback):
             mode: MapSegmentation(num_classes, mode, score_threshold=score_threshold) for mode in MODES
         }
         self.precision = LabelPrecision(num_classes)
+        self.accuracy = MultilabelAccuracy(num_classes, score_threshold, average="micro")
+        self.energy = EnergyInside()
         self.iou: dict[str, dict[Present, Tensor]] = {}
         self.average_precision: dict[str, float] = {}
+        self.others: dict[str, dict[str, float]] = {}
 
     def _start(self, module: LightningModule) -> None:
-        for metric in (*self.segmentation.values(), self.precision):
+        for metric in (*self.segmentation.values(), self.precision, self.accuracy, self.energy):
             metric.to(module.device).reset()
 
     def _update(self, outputs: Any, batch: Any) -> None:
         if "mask" not in batch:
             raise AttnBridgeError("the split has no masks to score against; expected a masks/ folder")
         self.precision.update(outputs["scores"].float(), batch["labels"].long())
+        self.accuracy.update(outputs["scores"].float(), batch["labels"].long())
+        self.energy.update(*objects(outputs["maps"].float(), batch["mask"], batch["labels"]))
         for metric in self.segmentation.values():
             metric.update(outputs["scores"].float(), outputs["maps"].float(), batch["mask"], batch["labels"])
 
     def _finish(self, module: LightningModule, split: str) -> None:
         self.iou[split] = {mode: metric.compute().cpu() for mode, metric in self.segmentation.items()}
         self.average_precision[split] = float(self.precision.compute())
+        self.others[split] = {"accuracy": float(self.accuracy.compute()), "energy": float(self.energy.compute())}
         best = mean_iou(self.iou[split]["predicted"]).max()
         values = {f"{split}/miou": float(best), f"{split}/map": self.average_precision[split]}
         module.log_dict(values, prog_bar=True, sync_dist=False, rank_zero_only=False)
@@ -103,7 +112,31 @@ class Scores(Callback):
         modes: dict[str, Any] = {
             mode: mode_scores(self.iou["val"][mode], self.iou["test"][mode], fixed) for mode in MODES
         }
-        return {**modes, "map": self.average_precision["test"]}
+        return {**modes, "map": self.average_precision["test"], **self.others["test"]}
+
+
+def objects(maps: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The map and the mask of each class that is in a picture's labels and in its mask, for scores of single maps.
+
+    Args:
+        maps: ``(B, N, h, w)``.
+        mask: long ``(B, H, W)``; the maps are 0 where it is ignored.
+        labels: ``(B, N)``.
+
+    Returns:
+        ``(P, H, W)`` and bool ``(P, H, W)``.
+
+    >>> mask = torch.tensor([[[1, 255]]])
+    >>> [part.tolist() for part in objects(torch.ones(1, 2, 1, 2), mask, torch.ones(1, 2))]
+    [[[[1.0, 0.0]]], [[[True, False]]]]
+    """
+    picture, label = torch.nonzero(labels, as_tuple=True)
+    shown = mask[picture] == label[:, None, None] + 1
+    there = shown.flatten(1).any(1)
+    picture, label, shown = picture[there], label[there], shown[there]
+    return enlarge_maps(maps[picture, label][:, None], (mask.shape[1], mask.shape[2]))[:, 0] * (
+        mask[picture] != 255
+    ), shown
 
 
 def mode_scores(val: Tensor, test: Tensor, fixed: float) -> ModeScores:

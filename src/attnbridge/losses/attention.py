@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +15,12 @@ Reduction = Literal["mean", "sum"]
 
 
 def attention_constraint(
-    maps: Tensor, saliency: Tensor, *, resolution: Resolution = "map", reduction: Reduction = "mean"
+    maps: Tensor,
+    saliency: Tensor,
+    *,
+    resolution: Resolution = "map",
+    reduction: Reduction = "mean",
+    counted: Tensor | None = None,
 ) -> Tensor:
     r"""L2 distance of class maps to saliency maps, averaged over the pictures.
 
@@ -29,6 +35,8 @@ def attention_constraint(
         resolution: ``map`` averages the saliency down to H x W; ``saliency`` enlarges the maps bilinearly.
         reduction: over the positions; over the pictures it is always the mean, so that the value does not
             depend on the batch size.
+        counted: bool ``(B, H', W')``, the pixels that count; the others are in no sum and no mean, and a picture
+            without any counts as 0.
 
     Returns:
         A scalar, not negative; 0 where the maps equal the saliency.
@@ -42,20 +50,40 @@ def attention_constraint(
     >>> attention_constraint(torch.zeros(1, 2, 2), torch.ones(1, 4, 4), reduction="sum")
     tensor(4.)
     """
+    return attention_distance(maps, saliency, resolution=resolution, reduction=reduction, counted=counted).mean()
+
+
+def attention_distance(
+    maps: Tensor,
+    saliency: Tensor,
+    *,
+    resolution: Resolution = "map",
+    reduction: Reduction = "mean",
+    counted: Tensor | None = None,
+) -> Tensor:
+    """:func:`attention_constraint` of each map, ``(B,)``.
+
+    >>> import torch
+    >>> attention_distance(torch.zeros(2, 1, 1), torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
+    tensor([0.2500, 1.0000])
+    """
     if maps.ndim != 3 or saliency.ndim != 3 or len(maps) != len(saliency):
         raise AttnBridgeError(
-            "attention_constraint expects maps (B, H, W) and saliency (B, H', W') of the same B, "
+            "an attention constraint expects maps (B, H, W) and saliency (B, H', W') of the same B, "
             f"but got {tuple(maps.shape)} and {tuple(saliency.shape)}"
         )
     saliency = saliency.to(maps.dtype)
+    weight = torch.ones_like(saliency) if counted is None else counted.to(maps.dtype)
     if maps.shape != saliency.shape:
         if resolution == "map":
-            saliency = F.adaptive_avg_pool2d(saliency, (maps.shape[1], maps.shape[2]))
+            size = (maps.shape[1], maps.shape[2])
+            saliency = F.adaptive_avg_pool2d(saliency * weight, size)
+            weight = F.adaptive_avg_pool2d(weight, size)
+            saliency = saliency / weight.clamp_min(1e-8)
         else:
-            size = saliency.shape[-2:]
-            maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    squared = (maps - saliency).square().flatten(1)
-    return (squared.mean(1) if reduction == "mean" else squared.sum(1)).mean()
+            maps = F.interpolate(maps[:, None], saliency.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    summed = ((maps - saliency).square() * weight).flatten(1).sum(1)
+    return summed / weight.flatten(1).sum(1).clamp_min(1e-8) if reduction == "mean" else summed
 
 
 class AttentionConstraint(nn.Module):

@@ -9,6 +9,7 @@ from attnbridge.errors import unknown
 
 METHODS: dict[str, tuple[str, str]] = {
     "attnbn": ("attnbridge.methods.attnbn", "AttnBN"),
+    "gain": ("attnbridge.methods.gain", "Gain"),
 }
 """Name of a method, as configurations write it, to module and class."""
 

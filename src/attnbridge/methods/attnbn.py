@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.attention.class_maps import grad_cam
@@ -20,6 +20,20 @@ from attnbridge.losses.attention import Reduction, Resolution, attention_constra
 from attnbridge.losses.classification import multi_label_soft_margin
 from attnbridge.methods.base import Method
 from attnbridge.methods.discriminator import DomainDiscriminator
+
+
+class Seen(NamedTuple):
+    """What the network makes of a batch.
+
+    Attributes:
+        logits: ``(B, N)`` of all streams.
+        features: the observed layer's, as it gives them.
+        parts: which of the B pictures are a stream's.
+    """
+
+    logits: Tensor
+    features: Tensor
+    parts: dict[str, slice]
 
 
 class AttnBN(Method):
@@ -107,54 +121,63 @@ class AttnBN(Method):
         }
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
-        images = torch.cat([batch[name]["image"] for name in self.streams])
-        logits, features = self.look(images)
-        count = len(batch["source"]["image"]) if "source" in self.streams else 0
+        return self.source_and_target(batch, self.see(batch))
+
+    def see(self, batch: dict[str, Batch]) -> Seen:
+        """The pictures of all streams through the network at once."""
+        logits, features = self.look(torch.cat([batch[name]["image"] for name in self.streams]))
+        ends = list(accumulate(len(batch[name]["image"]) for name in self.streams))
+        parts = {name: slice(a, b) for name, a, b in zip(self.streams, [0, *ends], ends, strict=False)}
+        return Seen(logits, features, parts)
+
+    def source_and_target(self, batch: dict[str, Batch], seen: Seen) -> dict[str, Tensor]:
+        """The losses of Equation 7."""
         losses: dict[str, Tensor] = {}
         if self.source_weight:
-            losses["source/classification"] = multi_label_soft_margin(logits[:count], batch["source"]["labels"])
+            logits = seen.logits[seen.parts["source"]]
+            losses["source/classification"] = multi_label_soft_margin(logits, batch["source"]["labels"])
         if self.attention_weight:
-            losses["source/attention"] = self._attention(logits, features, batch["source"])
+            losses["source/attention"] = self._attention(seen, batch["source"])
         if self.target_weight:
-            losses["target/classification"] = multi_label_soft_margin(logits[count:], batch["target"]["labels"])
+            logits = seen.logits[seen.parts["target"]]
+            losses["target/classification"] = multi_label_soft_margin(logits, batch["target"]["labels"])
         if self.discriminator is not None:
-            losses |= self._adversary(self.discriminator, features, count)
+            losses |= self._adversary(self.discriminator, seen)
         return losses
 
-    def _attention(self, logits: Tensor, features: Tensor, source: Batch) -> Tensor:
+    def maps_of(self, seen: Seen, stream: str, classes: Tensor) -> Tensor:
+        """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's pictures, normalised; logs their range."""
+        part = seen.parts[stream]
+        padded = classes.new_zeros(len(seen.logits), classes.shape[1])  # the other streams' maps are not asked for
+        padded[part] = classes
+        maps = grad_cam(seen.features, seen.logits, padded, second_order=self.second_order, spatial=self.spatial)[part]
+        once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
+        self.log(f"maps/{stream}_max", maps.detach().amax(), **once)
+        return normalise_maps(maps, self.normalise)
+
+    def _attention(self, seen: Seen, source: Batch) -> Tensor:
         """L_ac on the source pictures, for the one class of each."""
         if "saliency" not in source:
             raise AttnBridgeError(
                 "the attention constraint needs saliency maps of the source pictures; give `data.saliency`, "
                 "or set `attention_weight: 0`"
             )
-        classes = source["labels"].argmax(1)
-        padded = F.pad(classes, (0, len(logits) - len(classes)))  # the target's maps are not asked for
-        maps = grad_cam(features, logits, padded, second_order=self.second_order, spatial=self.spatial)
-        maps = maps[: len(classes), 0]
-        self.log(
-            "maps/source_max",
-            maps.detach().amax(),
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=True,
-        )
-        maps = normalise_maps(maps, self.normalise)
+        maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True))[:, 0]
         return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
-    def _adversary(self, discriminator: DomainDiscriminator, features: Tensor, count: int) -> dict[str, Tensor]:
+    def _adversary(self, discriminator: DomainDiscriminator, seen: Seen) -> dict[str, Tensor]:
         """L_adv through a frozen discriminator, and L_d on detached features."""
-        features = self.spatial(features)
+        features = self.spatial(seen.features)
         if self.discriminator_input == "evidence":
             head: Any = self.network.get_classifier()  # type: ignore[operator]
             features = torch.einsum("nc,bchw->bnhw", head.weight, features)
-        with _frozen(discriminator):
-            fooled = adversarial_loss(discriminator(features[count:]))
+        source, target = seen.parts["source"], seen.parts["target"]
+        with frozen(discriminator):
+            fooled = adversarial_loss(discriminator(features[target]))
         told = discriminator(features.detach())
         return {
             "target/adversarial": fooled,
-            "discriminator": discriminator_loss(told[:count], told[count:]),
+            "discriminator": discriminator_loss(told[source], told[target]),
         }
 
     def training_step(self, batch: dict[str, Batch], _index: int) -> None:  # type: ignore[override]
@@ -178,7 +201,7 @@ class AttnBN(Method):
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """Record no gradient to the module's parameters; gradients still flow through it to its input."""
     flags = [(p, p.requires_grad) for p in module.parameters()]
     for parameter, _ in flags:

@@ -107,10 +107,13 @@ class Method(LightningModule):
         """The named losses of a batch, unweighted scalars. ``batch`` maps a stream's name to its batch."""
         raise NotImplementedError
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network wants them."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, N)`` and the layer's features, as it gives them, of images in [0, 1]."""
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        seen = observe(self.network, images, self.layer)
+        seen = observe(self.network, self.normalised(images), self.layer)
         return seen.logits, seen.features[self.layer]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,98 @@
+"""Attention mining: what the map of a class covers is erased, and the class must then not be recognised."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+
+Fill = Literal["zero", "mean", "blur"]
+BLUR = 8
+"""``blur`` is the picture at an eighth of its sides, enlarged again."""
+
+
+def soft_mask(maps: Tensor, threshold: float = 0.5, slope: float = 10.0) -> Tensor:
+    r"""A map as a soft mask.
+
+    .. math:: T(A) = \frac{1}{1 + \exp(-\omega (A - \sigma))}
+
+    (Equation 4 of GAIN, Li et al., CVPR 2018; :math:`\sigma` and :math:`\omega` are not given there. Public ports have
+    0.5 and 10, 0.4 and 100, 0.25 and 100, 0.5 and 8.)
+
+    Args:
+        maps: any shape, each map scaled to its own maximum, in [0, 1].
+        threshold: :math:`\sigma`, the value that becomes a half.
+        slope: :math:`\omega`.
+
+    >>> soft_mask(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([0.0067, 0.5000, 0.9933])
+    """
+    return torch.sigmoid(slope * (maps - threshold))
+
+
+def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None = None) -> Tensor:
+    r"""Pictures without what a mask covers.
+
+    .. math:: I^{*c} = I - T(A^c) \cdot (I - fill)
+
+    (Equation 3 of GAIN, where the fill is 0.) Differentiable in ``mask``.
+
+    Args:
+        images: ``(P, 3, H, W)`` in [0, 1].
+        mask: ``(P, h, w)`` in [0, 1], enlarged bilinearly.
+        fill: ``zero``: black; ``mean``: the colour ``mean``, which a network that subtracts it sees as 0; ``blur``:
+            the picture itself, blurred.
+        mean: ``(3, 1, 1)``, for ``mean``.
+
+    Raises:
+        AttnBridgeError: for a fill that is none.
+
+    >>> erase(torch.ones(1, 3, 2, 2), torch.full((1, 1, 1), 0.25), "zero").unique()
+    tensor([0.7500])
+    """
+    mask = F.interpolate(mask[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
+    if fill == "zero":
+        return images * (1 - mask)
+    if fill == "mean" and mean is not None:
+        return images - mask * (images - mean)
+    if fill == "blur":
+        small = (max(1, images.shape[-2] // BLUR), max(1, images.shape[-1] // BLUR))
+        blurred = F.interpolate(F.adaptive_avg_pool2d(images, small), images.shape[-2:], mode="bilinear")
+        return images - mask * (images - blurred)
+    raise AttnBridgeError(f"fill must be zero, mean (with the mean colour) or blur, not {fill!r}")
+
+
+def attention_mining(scores: Tensor, pictures: Tensor) -> Tensor:
+    r"""How much of the classes is still recognised after each was erased.
+
+    .. math:: L_{am} = \frac{1}{n} \sum_c S^c(I^{*c})
+
+    (Equation 5 of GAIN: over the n classes of a picture; here the mean over the pictures that have one.)
+
+    Args:
+        scores: ``(P,)``, of a picture and class each, the score of that class after its erasure.
+        pictures: long ``(P,)``, which picture each belongs to.
+
+    Returns:
+        A scalar; 0 for no pairs.
+
+    >>> attention_mining(torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0, 0, 3]))
+    tensor(0.6000)
+    """
+    return mean_by_picture(scores, pictures)
+
+
+def mean_by_picture(values: Tensor, pictures: Tensor) -> Tensor:
+    """The mean over the values of each picture, then over the pictures that have any; 0 if none has.
+
+    >>> mean_by_picture(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
+    tensor(0.7500)
+    """
+    if not len(values):
+        return values.sum()
+    counts = torch.bincount(pictures)
+    return (values / counts[pictures]).sum() / (counts > 0).sum()

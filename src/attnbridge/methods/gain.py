@@ -1,0 +1,141 @@
+"""Guided Attention Inference Network (Li, Wu, Peng, Ernst, Fu; CVPR 2018, TPAMI 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attnbridge.data.sample import IGNORE_INDEX, Batch
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.attention import attention_distance
+from attnbridge.losses.classification import multi_label_soft_margin
+from attnbridge.losses.mining import Fill, attention_mining, erase, mean_by_picture, soft_mask
+from attnbridge.methods.attnbn import AttnBN, Seen, frozen
+
+
+class Gain(AttnBN):
+    r"""The map of a class is erased from the picture, and what is left must not show the class any more.
+
+    .. math:: L = L_{cl} + \alpha L_{am} + \omega L_e, \qquad
+              L_{am} = \frac{1}{n} \sum_c S^c\bigl(I - T(A^c) \cdot I\bigr), \qquad
+              L_e = \frac{1}{n} \sum_c (A^c - H^c)^2
+
+    (Equations 5, 6 and 8.) The target's pictures are classified and mined; :math:`L_e` guides the maps of the few
+    pictures whose masks may be used, ``data.guided``: extended GAIN. The source's losses are those of
+    :class:`~attnbridge.methods.attnbn.AttnBN` and off unless they are given weights, so mining composes with them.
+
+    Args:
+        source_weight: of the source's classification.
+        attention_weight: of AttnBN's constraint on the source's maps.
+        target_weight: of the classification.
+        adversarial_weight: of AttnBN's adversary.
+        mining_weight: :math:`\alpha`; the paper's 1.
+        guidance_weight: :math:`\omega`; the paper's 10, and 0 without masks.
+        mask_threshold: :math:`\sigma` of the soft mask; not given in the paper.
+        mask_slope: its :math:`\omega`; not given in the paper.
+        fill: what is put where the picture is erased: ``zero`` (the paper's), the network's ``mean`` colour, ``blur``.
+        mining_stream: ``shared``: the mining loss also trains the network on erased pictures; ``frozen``: it reaches
+            the network through the mask alone, so the network cannot learn to reject erased pictures.
+        mining_score: of the erased class: ``sigmoid`` of its logit, or the ``logit`` itself.
+        normalise: of the maps before they become masks or meet masks.
+        options: everything of :class:`~attnbridge.methods.attnbn.AttnBN`.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        source_weight: float = 0.0,
+        attention_weight: float = 0.0,
+        target_weight: float = 1.0,
+        adversarial_weight: float = 0.0,
+        mining_weight: float = 1.0,
+        guidance_weight: float = 0.0,
+        mask_threshold: float = 0.5,
+        mask_slope: float = 10.0,
+        fill: Fill = "mean",
+        mining_stream: Literal["shared", "frozen"] = "shared",
+        mining_score: Literal["sigmoid", "logit"] = "sigmoid",
+        normalise: Literal["max", "minmax"] = "max",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            classes,
+            source_weight=source_weight,
+            attention_weight=attention_weight,
+            target_weight=target_weight,
+            adversarial_weight=adversarial_weight,
+            normalise=normalise,
+            **options,
+        )
+        self.mining_weight, self.guidance_weight = mining_weight, guidance_weight
+        self.mask_threshold, self.mask_slope, self.fill = mask_threshold, mask_slope, fill
+        self.mining_stream, self.mining_score = mining_stream, mining_score
+        if mining_weight and "target" not in self.streams:
+            self.streams = (*self.streams, "target")
+        if guidance_weight:
+            self.streams = (*self.streams, "guided")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return super().loss_weights | {
+            "target/mining": self.mining_weight,
+            "guided/classification": self.target_weight,
+            "guided/attention": self.guidance_weight,
+        }
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        seen = self.see(batch)
+        losses = self.source_and_target(batch, seen)
+        if self.guidance_weight:
+            logits = seen.logits[seen.parts["guided"]]
+            losses["guided/classification"] = multi_label_soft_margin(logits, batch["guided"]["labels"])
+            losses["guided/attention"] = self._guidance(seen, batch["guided"])
+        if self.mining_weight:
+            losses["target/mining"] = self._mining(seen, batch["target"])
+        return losses
+
+    def _mining(self, seen: Seen, target: Batch) -> Tensor:
+        """L_am: every true class of every picture erased, all in one forward pass."""
+        pictures, classes, maps = self._true_maps(seen, "target", target["labels"])
+        mask = soft_mask(maps, self.mask_threshold, self.mask_slope)
+        erased = erase(target["image"][pictures], mask, self.fill, self.mean)
+        kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
+        with _without_statistics(self.network), kept:
+            logits = self.network(self.normalised(erased))
+        logits = logits.gather(1, classes[:, None])[:, 0]
+        return attention_mining(logits.sigmoid() if self.mining_score == "sigmoid" else logits, pictures)
+
+    def _guidance(self, seen: Seen, guided: Batch) -> Tensor:
+        """L_e: the maps of the true classes against their masks, the mean over classes, then over pictures."""
+        if "mask" not in guided:
+            raise AttnBridgeError("guidance needs masks; name pictures that have some with data.guided")
+        pictures, classes, maps = self._true_maps(seen, "guided", guided["labels"])
+        mask = guided["mask"][pictures]
+        counted, wanted = mask != IGNORE_INDEX, mask == classes[:, None, None] + 1
+        each = attention_distance(maps, wanted, resolution=self.resolution, reduction=self.reduction, counted=counted)
+        return mean_by_picture(each, pictures)
+
+    def _true_maps(self, seen: Seen, stream: str, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Picture, class and map of each true class: ``(P,)``, ``(P,)``, ``(P, h, w)``."""
+        pictures, classes = torch.nonzero(labels, as_tuple=True)
+        order = labels.argsort(stable=True, dim=1, descending=True)[:, : max(1, int(labels.sum(1).max()))]
+        maps = self.maps_of(seen, stream, order)
+        place = torch.nonzero(labels.gather(1, order), as_tuple=True)
+        return pictures, classes, maps[place]
+
+
+@contextmanager
+def _without_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms use the statistics that they have, and erased pictures do not enter them."""
+    training = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for module in training:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.train()
