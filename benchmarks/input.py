@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import class_names, scan_class_folders
 from attnbridge.data.pictures import Record
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
+    keep_freed_memory()
     names = class_names(arguments.pictures)
     bare = scan_class_folders(arguments.pictures, names)[:1600]
     with tempfile.TemporaryDirectory() as folder:

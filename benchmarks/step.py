@@ -1,4 +1,4 @@
-"""Cost of an AttnBN training step beside the plain two-stream classification step: ``python -m benchmarks.step``.
+"""Cost of a training step beside plain classification of the same pictures: ``python -m benchmarks.step METHOD``.
 
 The variants take turns, so that noise of the machine hits all alike; the table gives the median step and
 the median of the ratios within each turn.
@@ -14,25 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.sample import Batch
 from attnbridge.evaluation.record import hardware
+from attnbridge.methods import load_method
 from attnbridge.methods.attnbn import AttnBN
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "two-stream classification": {"attention_weight": 0.0, "adversarial_weight": 0.0},
-    "+ L_ac": {"adversarial_weight": 0.0},
-    "AttnBN": {},
-    "AttnBN, discriminator of width 64 on a projection to 32": {"discriminator_width": 64},
-    "AttnBN, discriminator of width 64 on all channels (the paper's)": {
-        "discriminator_width": 64,
-        "discriminator_projection": None,
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "attnbn": {
+        "two-stream classification": {"attention_weight": 0.0, "adversarial_weight": 0.0},
+        "+ L_ac": {"adversarial_weight": 0.0},
+        "AttnBN": {},
+        "AttnBN, discriminator of width 64 on a projection to 32": {"discriminator_width": 64},
+        "AttnBN, discriminator of width 64 on all channels (the paper's)": {
+            "discriminator_width": 64,
+            "discriminator_projection": None,
+        },
+    },
+    "gain": {
+        "classification": {"mining_weight": 0.0},
+        "GAIN": {},
+        "GAIN, frozen stream": {"mining_stream": "frozen"},
+        "GAIN, one class of each picture": {"mined_classes": "one"},
     },
 }
+"""The first of each is what the others are compared with."""
 
 
-def make_batch(size: int, pictures: int, classes: int) -> dict[str, Batch]:
-    """Random pictures of both domains."""
-    labels = torch.nn.functional.one_hot(torch.randint(classes, (pictures,)), classes).float()
+def make_batch(size: int, pictures: int, classes: int, present: int = 1) -> dict[str, Batch]:
+    """Random pictures of both domains, with so many classes each."""
+    labels = torch.zeros(pictures, classes).scatter(1, torch.rand(pictures, classes).argsort(1)[:, :present], 1.0)
     stream: Batch = {
         "image": torch.rand(pictures, 3, size, size),
         "labels": labels,
@@ -46,7 +57,7 @@ def make_batch(size: int, pictures: int, classes: int) -> dict[str, Batch]:
 def make_step(options: dict[str, Any], arguments: argparse.Namespace) -> tuple[AttnBN, list[torch.optim.Optimizer]]:
     """The method and its optimisers, without a trainer around them."""
     torch.manual_seed(0)
-    method = AttnBN(
+    method: AttnBN = load_method(arguments.method)(
         [str(i) for i in range(arguments.classes)],
         backbone=arguments.backbone,
         weights="none",
@@ -76,25 +87,28 @@ def one_step(method: AttnBN, optimizers: list[torch.optim.Optimizer], batch: dic
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method", nargs="?", choices=list(VARIANTS), default="attnbn")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--frozen", nargs="*", default=["conv_stem", "bn1", *(f"blocks.{i}" for i in range(4))])
     parser.add_argument("--size", type=int, default=128, help="side of the pictures")
     parser.add_argument("--pictures", type=int, default=32, help="of each domain in a batch")
     parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--present", type=int, default=1, help="classes in a picture")
     parser.add_argument("--turns", type=int, default=12)
     arguments = parser.parse_args()
-    batch = make_batch(arguments.size, arguments.pictures, arguments.classes)
-    steps = {name: make_step(options, arguments) for name, options in VARIANTS.items()}
+    keep_freed_memory()
+    batch = make_batch(arguments.size, arguments.pictures, arguments.classes, arguments.present)
+    steps = {name: make_step(options, arguments) for name, options in VARIANTS[arguments.method].items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(arguments.turns + 2):
         for name, (method, optimizers) in steps.items():
             spent = one_step(method, optimizers, batch)
             if turn >= 2:
                 seconds[name].append(spent)
-    plain = seconds["two-stream classification"]
+    plain = next(iter(seconds.values()))
     print(
-        f"{arguments.backbone}, {arguments.pictures} + {arguments.pictures} pictures of {arguments.size} pixels, "
-        f"{arguments.turns} turns, {hardware()}"
+        f"{arguments.backbone}, {arguments.pictures} pictures of {arguments.size} pixels of each domain, "
+        f"{arguments.present} class(es) each, {arguments.turns} turns, {hardware()}"
     )
     print("| step | median, ms | ratio |\n|---|---|---|")
     for name, spent in seconds.items():

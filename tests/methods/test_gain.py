@@ -91,6 +91,17 @@ def test_the_gradient_of_mining_equals_the_loops(scenes: Path) -> None:
             torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
 
 
+def test_one_class_drawn_at_random_has_the_mean_of_all(scenes: Path) -> None:
+    data = make_data(scenes)
+    batch = batch_of(data)
+    batch["target"]["labels"][0] = 0  # a picture without any
+    every = make_gain(data.classes).losses(batch)["target/mining"]
+    method = make_gain(data.classes, mined_classes="one")
+    drawn = torch.stack([method.losses(batch)["target/mining"].detach() for _ in range(60)])
+    assert drawn.std() > 0
+    assert abs(float(drawn.mean() - every)) < 4 * float(drawn.std()) / 60**0.5
+
+
 def test_frozen_mining_trains_through_the_mask_alone(scenes: Path) -> None:
     data = make_data(scenes)
     batch = batch_of(data)

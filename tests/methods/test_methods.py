@@ -319,3 +319,39 @@ def test_predictions_leave_no_graph_and_work_in_inference_mode(scenes: Path) -> 
         second["scores"], second["maps"], torch.zeros(2, 48, 48, dtype=torch.long), torch.ones(2, 8)
     )
     assert isinstance(method, L.LightningModule)
+
+
+@pytest.mark.parametrize("target_weight", [0.0, 1.0])
+def test_label_shift_starts_each_domain_at_its_own_frequencies(scenes: Path, target_weight: float) -> None:
+    """With a head of zeros the scores are those frequencies; target labels that may not be used are not looked at."""
+    data = make_data(scenes)
+    method = make_method(data, label_shift=True, target_weight=target_weight, lr=0.0)
+    torch.nn.init.zeros_(method.network.fc.weight)  # type: ignore[union-attr, arg-type]
+    seen: list[Tensor] = []
+    method.on_train_batch_start = lambda batch, _: seen.append(method.see(batch).logits)  # type: ignore[method-assign, assignment]
+    make_trainer(max_steps=1).fit(method, data)
+    records = {name: data.records(name) for name in ("source", "train")}
+    wanted = {
+        name: torch.tensor(
+            [(sum(c in r.classes for r in found) + 1) / (len(found) + 2) for c in range(len(data.classes))]
+        )
+        for name, found in records.items()
+    }
+    begin = wanted["train"] if target_weight else wanted["source"]
+    torch.testing.assert_close(seen[0].sigmoid(), begin.expand(len(seen[0]), -1))
+    corrected = (seen[0] + method.source_offset).sigmoid()
+    torch.testing.assert_close(corrected, wanted["source"].expand(len(seen[0]), -1))
+
+
+def test_label_shift_leaves_a_resumed_head_alone(scenes: Path, tmp_path: Path) -> None:
+    data = make_data(scenes)
+    method = make_method(data, label_shift=True, schedule="constant")
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    make_trainer(callbacks=[saver], enable_checkpointing=True).fit(method, data)
+    trained = method.network.fc.bias.detach().clone()  # type: ignore[union-attr, operator]
+    other = make_method(make_data(scenes), label_shift=True, schedule="constant")
+    biases: list[Tensor] = []
+    other.on_train_batch_start = lambda *_: biases.append(other.network.fc.bias.detach().clone())  # type: ignore[method-assign, union-attr, operator]
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(other, make_data(scenes), ckpt_path=str(tmp_path / "last.ckpt"))
+    torch.testing.assert_close(biases[0], trained)

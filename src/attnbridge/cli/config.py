@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,20 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _scalar(text: str) -> Any:
-    """A YAML value; numbers such as 1e-3, which YAML 1.1 takes for text, are numbers."""
+    """A YAML value; numbers such as 1e-3, which YAML 1.1 takes for text, are numbers.
+
+    >>> _scalar("1e-3"), _scalar("true"), _scalar("[1, 2]"), _scalar("a: b: c")
+    (0.001, True, [1, 2], 'a: b: c')
+    """
+    if "e" in text.lower():
+        with suppress(ValueError):
+            return float(text)
     try:
-        return float(text) if "e" in text.lower() and text[0] not in "[{" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return text if not text.startswith(("[", "{")) else yaml.safe_load(text)
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        if text.startswith(("[", "{")):
+            raise
+        return text
 
 
 def _set(config: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -90,7 +90,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
     if resume and (folder / "config.yaml").is_file():
         _check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
-    _keep_freed_memory()
+    keep_freed_memory()
     method, data, trainer = build(config, folder)
     if config.get("after"):
         _start_from(method, _first_stage(config, folder, resume))
@@ -217,7 +217,7 @@ def _check_same(before: Config, now: Config, folder: Path) -> None:
         )
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep freed blocks: it gives large ones back at once, and PyTorch asks for them at each step.
 
     On two cores a training step then takes about half the time; other C libraries are left alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ class BridgeData(LightningDataModule):
         if not 0 < self.guided_count <= len(records):
             raise AttnBridgeError(f"data.guided_count must be from 1 to {len(records)}, not {self.guided_count}")
         return in_fixed_order(records)[: self.guided_count]
+
+    def frequencies(self, split: str) -> list[float]:
+        """Share of a split's pictures that show each class, as if two more were there, one with all classes."""
+        records = self.records(split)
+        counts = Counter(c for record in records for c in record.classes)
+        return [(counts[c] + 1) / (len(records) + 2) for c in range(len(self.classes))]
 
     def has_test(self) -> bool:
         """Whether the target has a test split."""

@@ -55,6 +55,9 @@ class AttnBN(Method):
         resolution: where map and saliency meet.
         reduction: of the squared difference over positions.
         second_order: whether :math:`L_{ac}` reaches the head through the map's channel weights.
+        label_shift: whether the head's bias begins at the target's class frequencies and the source's logits are
+            corrected by the source's (logit adjustment, Menon et al., ICLR 2021), for domains in which classes are not
+            equally frequent: else the maps of a class that nearly every picture shows are what all pictures share.
         discriminator_input: ``features`` of the observed layer, or the ``evidence``: the class maps of all
             classes before the ReLU.
         discriminator_width: channels of the discriminator's first convolution.
@@ -76,6 +79,7 @@ class AttnBN(Method):
         resolution: Resolution = "map",
         reduction: Reduction = "mean",
         second_order: SecondOrder = "auto",
+        label_shift: bool = False,
         discriminator_input: Literal["features", "evidence"] = "features",
         discriminator_width: int = 32,
         discriminator_projection: int | None = 32,
@@ -91,6 +95,8 @@ class AttnBN(Method):
         self.resolution: Resolution = resolution
         self.reduction: Reduction = reduction
         self.second_order: SecondOrder = second_order
+        self.label_shift = label_shift
+        self.source_offset: Tensor | float = 0.0
         self.discriminator_input = discriminator_input
         self.discriminator_lr = discriminator_lr
         self.discriminator: DomainDiscriminator | None = None
@@ -120,6 +126,19 @@ class AttnBN(Method):
             "target/adversarial": self.adversarial_weight,
         }
 
+    def on_train_start(self) -> None:
+        if not self.label_shift:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        source = torch.logit(torch.tensor(data.frequencies("source"), device=self.device))
+        target = torch.logit(torch.tensor(data.frequencies("train"), device=self.device))
+        begin = target if self.target_weight else source  # where no target label is used, its frequencies are not known
+        self.source_offset = source - begin
+        if self.trainer.global_step == 0:
+            head: Any = self.network.get_classifier()  # type: ignore[operator]
+            with torch.no_grad():
+                head.bias.copy_(begin)
+
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         return self.source_and_target(batch, self.see(batch))
 
@@ -134,7 +153,7 @@ class AttnBN(Method):
         """The losses of Equation 7."""
         losses: dict[str, Tensor] = {}
         if self.source_weight:
-            logits = seen.logits[seen.parts["source"]]
+            logits = seen.logits[seen.parts["source"]] + self.source_offset
             losses["source/classification"] = multi_label_soft_margin(logits, batch["source"]["labels"])
         if self.attention_weight:
             losses["source/attention"] = self._attention(seen, batch["source"])
