@@ -22,7 +22,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "demo": ("grad_cam", "source_guided", "attnbn"),
     "scenes": ROWS,
     "adversary": ("bridged", "attnbn", "adversary/strong", "adversary/spectral", "adversary/evidence"),
-    "clothing": tuple(f"clothing/{row}" for row in ROWS),
+    "clothing": tuple(f"clothing/{row}" for row in ("grad_cam", "grad_cam_shift", *ROWS[1:])),
     "clothing_source": ("clothing/attnbn_10", "clothing/attnbn_50", "clothing/attnbn"),
     "clothing_masks": tuple(f"clothing/{row}" for row in ("grad_cam", "gain", "gain_10", "gain_30", "gain_100")),
     "biased": ("grad_cam", "gain", "biased/gain_1", "biased/gain_5", "biased/gain_20", "attnbn"),
