@@ -26,6 +26,7 @@ from torchvision.transforms import v2
 from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import class_names, scan_class_folders
+from attnbridge.data.module import default_workers
 from attnbridge.data.pictures import Record
 from attnbridge.data.sample import collate
 from attnbridge.data.transforms import train_transform
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="a folder of class folders")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures")
     parser.add_argument("--batch", type=int, default=16, help="of each domain")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--steps", type=int, default=8)

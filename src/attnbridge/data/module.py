@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Sampler
@@ -41,7 +43,8 @@ class BridgeData(LightningDataModule):
         min_crop: smallest share of a training picture's area that a random crop keeps.
         source_zoom_out: the most by which a source picture is shrunk at random, onto grey; for sources whose single
             object fills the picture, as it does not in the target.
-        workers: processes that load pictures.
+        workers: processes that load pictures; null: as many as there are cores, up to 8, beside a GPU, and two less
+            where the cores also train, since there they only take time from each other.
         seed: of the order and the augmentation.
 
     The training stream never carries masks, whatever lies in the folder.
@@ -62,7 +65,7 @@ class BridgeData(LightningDataModule):
         batch_size: int = 32,
         min_crop: float = 0.5,
         source_zoom_out: float = 1.0,
-        workers: int = 2,
+        workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,7 +78,8 @@ class BridgeData(LightningDataModule):
         self.shape: Shape = shape
         self.batch_size = batch_size
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
-        self.workers, self.seed = workers, seed
+        self.workers = default_workers() if workers is None else workers
+        self.seed = seed
         self.classes = class_names(self.source)
 
     def prepare_data(self) -> None:
@@ -177,3 +181,9 @@ class BridgeData(LightningDataModule):
             num_workers=self.workers,
             collate_fn=collate,
         )
+
+
+def default_workers() -> int:
+    """Processes that load pictures on this machine; see :class:`BridgeData`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
