@@ -149,3 +149,12 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("0\n")
     assert not done.stderr
+
+
+def test_guidance_without_masks_is_named_before_training(scenes: Path) -> None:
+    data = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
+    config = {"data": data, "model": {"attention_weight": 0, "guidance_weight": 10.0}}
+    with pytest.raises(AttnBridgeError, match=r"data\.guided is not set, but model\.guidance_weight is"):
+        check_data(config)
+    with pytest.raises(AttnBridgeError, match="no such file"):
+        check_data({**config, "data": {**data, "guided": "nowhere"}})

@@ -84,6 +84,16 @@ def test_context_bias_is_the_share_of_typical_backgrounds(
     assert objects > 150
 
 
+def test_swapped_backgrounds_are_those_of_other_classes(shapes: tuple[Path, Path]) -> None:
+    composer = Composer(*shapes, replace(SPEC, context_bias=1.0, swapped=True))
+    typical = [composer.typical(label) for label in range(len(composer.classes))]
+    rng = np.random.default_rng(0)
+    for label, own in enumerate(typical):
+        assert {composer._place(label, "train", rng) for _ in range(20)} == {own}
+        lies = {composer._place(label, "test", rng) for _ in range(60)}
+        assert lies == set(typical) - {own}
+
+
 def test_complete_scenes_are_left_alone_and_others_are_not_overwritten(
     shapes: tuple[Path, Path], scenes: Path, tmp_path: Path
 ) -> None:
