@@ -83,11 +83,11 @@ def check_record(record: Record) -> None:
     Raises:
         AttnBridgeError: for a corrupt or truncated picture, or a saliency map or mask of another size.
     """
-    size = _checked_size(record.image)
+    size = picture_size(record.image)
     for what, path in (("saliency map", record.saliency), ("mask", record.mask)):
-        if path is not None and _checked_size(path) != size:
+        if path is not None and picture_size(path) != size:
             raise AttnBridgeError(
-                f"{path}: the {what} is {_text(_checked_size(path))} pixels, but its picture {record.image} "
+                f"{path}: the {what} is {_text(picture_size(path))} pixels, but its picture {record.image} "
                 f"is {_text(size)}; make them the same size"
             )
 
@@ -96,7 +96,14 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _checked_size(path: Path) -> tuple[int, int]:
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as :func:`load_picture` gives it, from its header.
+
+    A JPEG or PNG that lacks its end marker is decoded to make sure.
+
+    Raises:
+        AttnBridgeError: if the file is missing, not a picture, or truncated.
+    """
     try:
         with path.open("rb") as handle:
             handle.seek(0, 2)

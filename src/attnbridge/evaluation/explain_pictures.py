@@ -76,7 +76,7 @@ def explain_pictures(
     about = {"attnbridge": version("attnbridge"), "model": model.name, "checksum": model.checksum}
     done = _open_manifest(out, about | vars(settings))
     waiting = {i: p for i, p in pictures.items() if i not in done or not _is_current(out, done[i], p)}
-    look = _Look(model, choose, settings)
+    look = Look(model, choose, settings)
     bad = []
     with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
@@ -97,7 +97,9 @@ def explain_pictures(
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
+    """A classifier and how it is looked into, on batches of pictures as they were decoded."""
+
     model: Classifier
     choose: Choice
     settings: Settings
@@ -108,14 +110,14 @@ class _Look:
         entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
         if not entries:
             return
-        scores, shown, maps = self._look([image for _, image in entries])
+        scores, shown, maps = self.look([image for _, image in entries])
         for number, (name, image) in enumerate(entries):
             try:
                 yield name, self._write(out, name, image, scores[number], shown[number], maps[number])
             except OSError as error:
                 yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
 
-    def _look(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
+    def look(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
         """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
         transform = eval_transform(self.model.size, self.model.shape)
         images = torch.stack([transform(_tensor(image)) for image in pictures])

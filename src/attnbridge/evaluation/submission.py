@@ -12,13 +12,12 @@ from rich.progress import track
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.attention.explain import explain
 from attnbridge.data.cache import make_folder
 from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import load_picture
-from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.data.voc import VOC_CLASSES, find_picture, list_names
 from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.evaluation.explain_pictures import Look, Settings
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
 
 COMPETITION = "comp6"
@@ -70,18 +69,7 @@ def write_submission(
 def segment(model: Classifier, path: Path, threshold: float, score_threshold: float) -> Tensor:
     """Label mask of one picture at its own size, uint8 ``(H, W)``, 0 background, class index + 1."""
     picture = load_picture(path)
-    image = eval_transform(model.size, model.shape)(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
-    image = image.to(next(model.network.parameters()).device)[None]
-    kept: list[Tensor] = []
-
-    def classes(logits: Tensor) -> Tensor:
-        kept.append(model.scores(logits))
-        return torch.ones_like(logits, dtype=torch.bool)
-
-    with torch.no_grad():
-        maps = explain(model.network, model.normalise(image), classes, model.layer, "grad_cam").cpu()
-    if model.shape == "pad":
-        maps = without_padding(maps[0], (picture.height, picture.width), model.size)[None]
-    scores = kept[0].cpu()
+    look = Look(model, lambda scores: scores > score_threshold, Settings(all_maps=True))
+    scores, present, maps = look.look([picture])
     large = enlarge_maps(maps, (picture.height, picture.width))
-    return combine_maps(large, scores, scores > score_threshold, torch.tensor([threshold]))[0, 0]
+    return combine_maps(large, scores, present, torch.tensor([threshold]))[0, 0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbridge.data.pictures import load_picture
+from attnbridge.data.pictures import picture_size
 from attnbridge.data.sets.single import Labelled, check_split, choose_classes, find_root, list_folders, singles
 from attnbridge.data.sets.write import VOID, Multi, Single
 from attnbridge.errors import AttnBridgeError, unknown
@@ -126,7 +126,7 @@ def _tagged(
 def _masked(found: Sequence[tuple[Path, Path]], kept: Sequence[str], values: Values) -> Iterator[Multi]:
     for picture, path in found:
         mask = _translate(path, "groundtruth", values)
-        width, height = load_picture(picture).size
+        width, height = picture_size(picture)
         if mask.shape != (height, width):
             shape = "x".join(str(side) for side in reversed(mask.shape))
             raise AttnBridgeError(f"{path}: the mask is {shape} pixels, but its picture {picture} is {width}x{height}")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.progress import track
 
 from attnbridge.data.cache import make_folder, replacing
 from attnbridge.data.palette import palette_png
-from attnbridge.data.pictures import load_picture
+from attnbridge.data.pictures import picture_size
 from attnbridge.data.sets.voc import fetch, find_kit
 from attnbridge.data.sets.write import Mask, console, link
 from attnbridge.data.voc import VOC_CLASSES, list_names
@@ -85,11 +84,7 @@ def _bring(name: str, source: Path, kit: Path) -> None:
     if to.is_file() and to.stat().st_mtime >= mat.stat().st_mtime:
         return
     mask = read_mask(mat)
-    try:
-        with Image.open(picture) as image:
-            size = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        size = load_picture(picture).size
+    size = picture_size(picture)
     if size != mask.shape[::-1]:
         raise AttnBridgeError(
             f"{mat}: is {mask.shape[1]}x{mask.shape[0]} pixels, but its picture {picture} {size[0]}x{size[1]}"
