@@ -25,6 +25,12 @@ def scenes(shapes: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     return compose(*shapes, tmp_path_factory.mktemp("composed") / "scenes", SPEC)
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's cache that is empty."""
+    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -14,10 +14,7 @@ from attnbridge.data import check as module
 from attnbridge.data.check import check_set
 from attnbridge.errors import AttnBridgeError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_good_set_is_counted_and_a_scan_is_remembered(

@@ -229,7 +229,7 @@ def test_clothing_small_by_its_splits(tmp_path: Path) -> None:
     assert listed(clothing_small, tmp_path, "train") == ["hat/1", "t-shirt/6aa750ad"]
     with pytest.raises(AttnBridgeError, match=r"validation: its folders hold no picture"):
         listed(clothing_small, tmp_path, "validation")
-    with pytest.raises(AttnBridgeError, match=r"clothing_small has only its own classes, not 'voc'"):
+    with pytest.raises(AttnBridgeError, match=r"clothing_small comes in its own classes alone; leave --classes out"):
         clothing_small(root, "train", "voc")
 
 

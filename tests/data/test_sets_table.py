@@ -17,12 +17,9 @@ from attnbridge.data.transforms import eval_transform
 from attnbridge.data.voc import scan_voc
 from attnbridge.errors import AttnBridgeError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 WIDTH, HEIGHT = 8, 6
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

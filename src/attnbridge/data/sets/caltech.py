@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attnbridge.data.cache import make_folder
-from attnbridge.data.sets.single import Labelled, check_split, choose_classes, find_root, list_folders, singles
+from attnbridge.data.sets.single import Labelled, find_root, list_folders, mapping_of, singles
 from attnbridge.data.sets.voc import fetch
 from attnbridge.data.sets.write import Single
 
@@ -28,8 +28,7 @@ def caltech101(root: Path, split: str, classes: str | None) -> tuple[tuple[str, 
     Raises:
         AttnBridgeError: for another folder, split or mapping.
     """
-    check_split("caltech101", split, ("all",))
-    mapping = choose_classes("caltech101", classes)
+    mapping = mapping_of("caltech101", split, classes)
     base = find_root(
         root,
         ("", "101_ObjectCategories", "caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories"),
@@ -79,8 +78,7 @@ def caltech256(root: Path, split: str, classes: str | None) -> tuple[tuple[str, 
     Raises:
         AttnBridgeError: for another folder, split or mapping.
     """
-    check_split("caltech256", split, ("all",))
-    mapping = choose_classes("caltech256", classes)
+    mapping = mapping_of("caltech256", split, classes)
     base = find_root(
         root,
         ("", "256_ObjectCategories", "256_ObjectCategories/256_ObjectCategories", "caltech256/256_ObjectCategories"),

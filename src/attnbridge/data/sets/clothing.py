@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from attnbridge.data.pictures import picture_size
-from attnbridge.data.sets.single import Labelled, check_split, choose_classes, find_root, list_folders, singles
+from attnbridge.data.sets.single import Labelled, find_root, list_folders, mapping_of, singles
 from attnbridge.data.sets.write import VOID, Multi, Single
 from attnbridge.errors import AttnBridgeError, unknown
 
-CCP_SPLITS = ("image_level", "pixel_level", "train_labels_only", "few_masks", "val", "test")
 LEFT_OUT = ("0536", "1707")
 """Of every split of ccp: a picture with an empty mask, and a twin of 0025."""
 NO_GARMENT = "0550"
@@ -38,11 +37,10 @@ def clothing_small(root: Path, split: str, classes: str | None) -> tuple[tuple[s
     Raises:
         AttnBridgeError: for another folder or split, or a mapping.
     """
-    check_split("clothing_small", split, ("train", "validation", "test"))
-    choose_classes("clothing_small", classes, ())
+    mapping = mapping_of("clothing_small", split, classes)
     inside = ("", "clothing-dataset-small", "clothing-dataset-small-master")
     base = find_root(root, inside, lambda folder: (folder / split).is_dir(), f"{split}/dress/PICTURE.jpg") / split
-    return singles(base, [Labelled(folder.name, folder) for folder in list_folders(base)], None)
+    return singles(base, [Labelled(folder.name, folder) for folder in list_folders(base)], mapping)
 
 
 def ccp(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[Multi]]:
@@ -67,8 +65,7 @@ def ccp(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], I
         AttnBridgeError: for another folder, split or mapping, a file that is missing or broken, or, when its turn
             comes, a mask of another size than its picture.
     """
-    check_split("ccp", split, CCP_SPLITS)
-    mapping = choose_classes("ccp", classes, ("clothing",))
+    mapping = mapping_of("ccp", split, classes)
     base = find_root(
         root,
         ("", "clothing-co-parsing", "clothing-co-parsing-master"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attnbridge.data.folders import class_names
-from attnbridge.data.sets.single import Labelled, choose_classes, find_root, list_folders, singles
+from attnbridge.data.sets.single import Labelled, find_root, list_folders, mapping_of, singles
 from attnbridge.data.sets.write import Single
 from attnbridge.errors import AttnBridgeError, unknown
 
@@ -30,9 +30,7 @@ def pacs(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     Raises:
         AttnBridgeError: for another folder, domain or mapping.
     """
-    if split not in PACS:
-        raise unknown("domain of pacs:", split, PACS)
-    mapping = choose_classes("pacs", classes)
+    mapping = mapping_of("pacs", split, classes)
     inside = ("", "kfold", "PACS", "PACS/kfold", "pacs_data", "images", "images/kfold")
     base = find_root(root, inside, lambda folder: (folder / split).is_dir(), f"{split}/CLASS/pic_001.jpg")
     return _domain(base, {name: base / name for name in PACS}, split, mapping)
@@ -52,9 +50,7 @@ def office31(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
     Raises:
         AttnBridgeError: for another folder, domain or mapping.
     """
-    if split not in OFFICE31:
-        raise unknown("domain of office31:", split, OFFICE31)
-    mapping = choose_classes("office31", classes)
+    mapping = mapping_of("office31", split, classes)
     inside = ("", "office31", "Original_images", "office31/Original_images", "domain_adaptation_images")
     base = find_root(root, inside, lambda folder: (folder / split).is_dir(), f"{split}/images/CLASS/frame_0001.jpg")
     folders = {name: base / name / "images" for name in OFFICE31}
@@ -78,10 +74,8 @@ def vlcs(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     Raises:
         AttnBridgeError: for another folder, domain or mapping, or a folder that is none of the classes.
     """
-    forms = next((pair for pair in VLCS.items() if split in pair), None)
-    if forms is None:
-        raise unknown("domain of vlcs:", split, [*VLCS, *VLCS.values()])
-    mapping = choose_classes("vlcs", classes)
+    mapping = mapping_of("vlcs", split, classes)
+    forms = next(pair for pair in VLCS.items() if split in pair)
     expected = f"{forms[0]}/bird or {forms[1]}/train/0"
     base = find_root(root, ("", "VLCS"), lambda folder: any((folder / form).is_dir() for form in forms), expected)
     folder = next(base / form for form in forms if (base / form).is_dir())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attnbridge.data.folders import list_images
-from attnbridge.data.sets.single import Labelled, check_split, choose_classes, find_root, list_folders, singles
+from attnbridge.data.sets.single import Labelled, find_root, list_folders, mapping_of, singles
 from attnbridge.data.sets.write import Single
 from attnbridge.errors import AttnBridgeError
 
@@ -32,8 +32,7 @@ def imagenet(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
     Raises:
         AttnBridgeError: for another folder, split or mapping, or an annotation of ``val`` that is missing or broken.
     """
-    check_split("imagenet", split, ("train", "val"))
-    mapping = choose_classes("imagenet", classes)
+    mapping = mapping_of("imagenet", split, classes)
     base = find_root(
         root,
         (f"ILSVRC/Data/CLS-LOC/{split}", f"Data/CLS-LOC/{split}", split),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnbridge.data.folders import list_images
+from attnbridge.data.sets import check_wanted
 from attnbridge.data.sets.write import Single, read_mapping
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,14 @@ def find_root(root: Path, inside: Sequence[str], is_it: Callable[[Path], bool], 
     raise AttnBridgeError(f"{root}: expected {expected}; give the folder that holds it")
 
 
-def check_split(name: str, split: str, splits: Sequence[str]) -> None:
-    """Raise on a split that a set does not have."""
-    if split not in splits:
-        raise unknown(f"split of {name}:", split, splits)
-
-
-def choose_classes(name: str, classes: str | None, known: Sequence[str] = ("voc",)) -> dict[str, str] | None:
+def mapping_of(name: str, split: str, classes: str | None) -> dict[str, str] | None:
     """The mapping of the package from a set's labels to classes, or ``None`` for the set's own.
 
     Raises:
-        AttnBridgeError: if the set has no such mapping.
+        AttnBridgeError: for a split or a mapping that the set does not have.
     """
-    if classes is None:
-        return None
-    if not known:
-        raise AttnBridgeError(f"{name} has only its own classes, not {classes!r}; leave --classes out")
-    if classes not in known:
-        raise unknown(f"classes for {name}:", classes, known, "leave --classes out for the set's own")
-    return read_mapping(f"{name}_{classes}")
+    check_wanted(name, split, classes)
+    return read_mapping(f"{name}_{classes}") if classes else None
 
 
 def list_folders(folder: Path) -> list[Path]:
