@@ -62,6 +62,12 @@ class PictureDataset(Dataset[Sample]):
         finally:
             numbers.set_state(state)
 
+    def labels(self, record: Record) -> torch.Tensor:
+        """Multi-hot, ``(N,)``."""
+        labels = torch.zeros(self.num_classes)
+        labels[list(record.classes)] = 1.0
+        return labels
+
     def _sample(self, index: int) -> Sample:
         record = self.records[index % len(self.records)]
         image = tv_tensors.Image(TF.pil_to_tensor(load_picture(record.image)))
@@ -80,11 +86,9 @@ class PictureDataset(Dataset[Sample]):
                 mask = table[mask.long()]
             parts["mask"] = tv_tensors.Mask(_same_size(mask, size, record.mask))
         parts = self.transform(parts)
-        labels = torch.zeros(self.num_classes)
-        labels[list(record.classes)] = 1.0
         sample: Sample = {
             "image": parts["image"].as_subclass(torch.Tensor),
-            "labels": labels,
+            "labels": self.labels(record),
             "domain": self.domain,
             "id": record.id,
         }

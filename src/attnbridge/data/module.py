@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
 from attnbridge.data.folders import class_names, find_pictures, has_split, in_fixed_order, scan_pair, share_of
@@ -18,6 +19,7 @@ from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
+from attnbridge.data.views import ViewDataset, make_views, views_folder
 from attnbridge.errors import AttnBridgeError
 
 
@@ -45,6 +47,9 @@ class BridgeData(LightningDataModule):
             object fills the picture, as it does not in the target.
         workers: processes that load pictures; null: as many as there are cores, up to 8, beside a GPU, and two less
             where the cores also train, since there they only take time from each other.
+        views: a training picture has so many fixed views, and what the network's frozen beginning makes of them is
+            kept in the user's cache, so that neither is done again in a later epoch or run; null: a new random view
+            each time.
         seed: of the order and the augmentation.
 
     The training stream never carries masks, whatever lies in the folder.
@@ -66,6 +71,7 @@ class BridgeData(LightningDataModule):
         min_crop: float = 0.5,
         source_zoom_out: float = 1.0,
         workers: int | None = None,
+        views: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -79,6 +85,9 @@ class BridgeData(LightningDataModule):
         self.batch_size = batch_size
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
         self.workers = default_workers() if workers is None else workers
+        if views is not None and views < 1:
+            raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
+        self.views = views
         self.seed = seed
         self.classes = class_names(self.source)
 
@@ -122,30 +131,61 @@ class BridgeData(LightningDataModule):
         All streams are as long as the longer domain, so an epoch has the same number of steps whichever
         losses are on; the shorter domain starts over.
         """
+        sets = self._training_sets()
+        kept = self._keep_views(sets, self.views) if self.views else sets
+        loaders = {}
+        for number, name in enumerate(sets):
+            sampler = EpochSampler(kept[name], *self._processes(), seed=self.seed * 10 + number)
+            size = self.guided_batch if name == "guided" else self.batch_size
+            loaders[name] = self._loader(kept[name], sampler, size, drop_last=True)
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def _training_sets(self) -> dict[str, PictureDataset]:
+        """The pictures of the streams that the method wants."""
         trainer = self.trainer
         module = trainer.lightning_module if trainer is not None else None
         streams = getattr(module, "streams", ("source", "target"))
-        processes = self._processes()
+        processes = self._processes()[0]
         records = {"source": self.records("source"), "target": self.records("train")}
         length = max(len(found) for found in records.values())
-        sizes = dict.fromkeys(records, self.batch_size)
         if "guided" in streams:
-            records["guided"], sizes["guided"] = self.records("guided"), self.guided_batch
-        if length < self.batch_size * processes[0]:
+            records["guided"] = self.records("guided")
+        if length < self.batch_size * processes:
             raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but the "
+                f"data.batch_size is {self.batch_size} on {processes} process(es), but the "
                 f"larger domain has only {length} pictures; make it smaller"
             )
-        loaders = {}
-        for number, name in enumerate(streams):
+        sets = {}
+        for name in streams:
             zoom_out = self.source_zoom_out if name == "source" else 1.0
             transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
-            samples = length // self.batch_size * sizes[name] if name == "guided" else length
+            samples = length // self.batch_size * self.guided_batch if name == "guided" else length
             domain = "source" if name == "source" else "target"
-            dataset = PictureDataset(records[name], len(self.classes), domain, transform, samples)
-            sampler = EpochSampler(dataset, *processes, seed=self.seed * 10 + number)
-            loaders[name] = self._loader(dataset, sampler, sizes[name], drop_last=True)
-        return CombinedLoader(loaders, "max_size_cycle")
+            sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples)
+        return sets
+
+    def _keep_views(self, sets: Mapping[str, PictureDataset], views: int) -> dict[str, ViewDataset]:
+        """The same pictures as kept views, which are made where they are missing."""
+        trainer: Any = self.trainer
+        if trainer is None or trainer.lightning_module is None:
+            raise AttnBridgeError("data.views needs a trainer with a method, whose frozen modules are run on the views")
+        method = trainer.lightning_module
+        weights = method.beginning_weights()
+        kept = {}
+        for name, pictures in sets.items():
+            made_with = {
+                "views": views,
+                "image_size": self.image_size,
+                "shape": self.shape,
+                "min_crop": self.min_crop,
+                "zoom_out": self.source_zoom_out if name == "source" else 1.0,
+            }
+            folder = views_folder(pictures, made_with, weights)
+            if trainer.local_rank == 0:
+                make_views(folder, pictures, views, method.run_beginning, self.workers)
+            trainer.strategy.barrier()
+            kept[name] = ViewDataset(folder, pictures, views)
+        return kept
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("val")
@@ -171,7 +211,7 @@ class BridgeData(LightningDataModule):
         return self._loader(dataset, ShardSampler(dataset, *self._processes()), self.batch_size, drop_last=False)
 
     def _loader(
-        self, dataset: PictureDataset, sampler: Sampler[Any], batch_size: int, drop_last: bool
+        self, dataset: Dataset[Sample], sampler: Sampler[Any], batch_size: int, drop_last: bool
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,

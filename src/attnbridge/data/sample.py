@@ -19,6 +19,7 @@ class Sample(TypedDict, total=False):
 
     Attributes:
         image: float ``(3, H, W)`` in [0, 1], RGB; each network normalises it as *it* was trained.
+        features: in the place of ``image``, where views are kept: what the network's frozen beginning makes of it.
         labels: multi-hot float ``(N,)``; a single-label picture has exactly one 1.
         saliency: float ``(H, W)`` in [0, 1], where a foreground prior is known.
         mask: long ``(H, W)``: 0 background, 1..N the classes, 255 ignored. **For scoring only**; the
@@ -27,7 +28,8 @@ class Sample(TypedDict, total=False):
         id: the picture's path relative to its dataset.
     """
 
-    image: Required[Tensor]
+    image: Tensor
+    features: Tensor
     labels: Required[Tensor]
     saliency: Tensor
     mask: Tensor
@@ -38,7 +40,8 @@ class Sample(TypedDict, total=False):
 class Batch(TypedDict, total=False):
     """Samples stacked: tensors gain a leading batch dimension, strings become lists."""
 
-    image: Required[Tensor]
+    image: Tensor
+    features: Tensor
     labels: Required[Tensor]
     saliency: Tensor
     mask: Tensor

@@ -144,8 +144,8 @@ class AttnBN(Method):
 
     def see(self, batch: dict[str, Batch]) -> Seen:
         """The pictures of all streams through the network at once."""
-        logits, features = self.look(torch.cat([batch[name]["image"] for name in self.streams]))
-        ends = list(accumulate(len(batch[name]["image"]) for name in self.streams))
+        logits, features = self.look_at([batch[name] for name in self.streams])
+        ends = list(accumulate(len(batch[name]["labels"]) for name in self.streams))
         parts = {name: slice(a, b) for name, a, b in zip(self.streams, [0, *ends], ends, strict=False)}
         return Seen(logits, features, parts)
 

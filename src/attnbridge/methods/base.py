@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from attnbridge.attention.backbones import build_backbone, freeze
+from attnbridge.attention.beginning import Beginning, find_beginning
 from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.observe import observe
 from attnbridge.data.sample import Batch
+from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 
 OptimizerName = Literal["adamw", "sgd"]
@@ -88,6 +90,8 @@ class Method(LightningModule):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(built.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(3, 1, 1), persistent=False)
+        self.frozen = tuple(frozen)
+        self._beginning: Beginning | None = None
         self._still = freeze(self.network, frozen)
         if batch_norm == "frozen":
             self._still += [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -115,6 +119,37 @@ class Method(LightningModule):
         """Logits ``(B, N)`` and the layer's features, as it gives them, of images in [0, 1]."""
         seen = observe(self.network, self.normalised(images), self.layer)
         return seen.logits, seen.features[self.layer]
+
+    def look_at(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """:meth:`look` at the pictures of several batches at once, or go on from what is kept of them."""
+        if "features" not in batches[0]:
+            return self.look(torch.cat([batch["image"] for batch in batches]))
+        kept = torch.cat([batch["features"] for batch in batches]).float()
+        with self.beginning().skipped(self.network):
+            seen = observe(self.network, kept.contiguous(memory_format=torch.channels_last), self.layer)
+        return seen.logits, seen.features[self.layer]
+
+    def beginning(self) -> Beginning:
+        """The part of the network that is frozen and need not be run again on the same picture.
+
+        Raises:
+            AttnBridgeError: see :func:`~attnbridge.attention.beginning.find_beginning`.
+        """
+        if self._beginning is None:
+            images = torch.rand(1, 3, *sides(self.image_size), device=self.mean.device)
+            self._beginning = find_beginning(self.network, self.frozen, self.normalised(images))
+        return self._beginning
+
+    def run_beginning(self, images: Tensor) -> Tensor:
+        """What the network's frozen beginning makes of images in [0, 1]."""
+        device = self.mean.device
+        return self.beginning().run(self.network, self.normalised(images.to(device)))
+
+    def beginning_weights(self) -> dict[str, Tensor]:
+        """All that :meth:`run_beginning` depends on, by name."""
+        inside = tuple(f"{name}." for name in self.beginning().modules)
+        state = {k: v for k, v in self.network.state_dict().items() if k.startswith(inside)}
+        return {"mean": self.mean, "std": self.std, **state}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """Weigh, sum and log."""

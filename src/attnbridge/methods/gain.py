@@ -108,6 +108,8 @@ class Gain(AttnBN):
         if self.mined_classes == "one":
             drawn = torch.rand_like(labels) * labels
             labels = (drawn == drawn.amax(1, keepdim=True)) * labels
+        if "image" not in target:
+            raise AttnBridgeError("mining erases parts of pictures, so it needs them: leave data.views out")
         pictures, classes, maps = self._true_maps(seen, "target", labels)
         mask = soft_mask(maps, self.mask_threshold, self.mask_slope)
         erased = erase(target["image"][pictures], mask, self.fill, self.mean)

@@ -1,0 +1,147 @@
+"""Kept views: the same answers as from the pictures, made once, never half made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attnbridge.attention.backbones import build_backbone, freeze
+from attnbridge.attention.beginning import find_beginning
+from attnbridge.data import views as views_module
+from attnbridge.data.views import ViewDataset
+from attnbridge.errors import AttnBridgeError
+from attnbridge.methods.gain import Gain
+from tests.runs import SMALL, make_data, make_method, make_trainer
+
+FROZEN = ["conv1", "bn1", "layer1", "layer2"]
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def fitted(scenes: Path, **options: Any) -> tuple[Any, Any]:
+    data = make_data(scenes, views=3, **options)
+    method = make_method(data, frozen=FROZEN)
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(method, data)
+    return data, method
+
+
+def test_features_give_what_the_pictures_give(scenes: Path) -> None:
+    data, method = fitted(scenes)
+    batch, _, _ = next(iter(data.train_dataloader()))
+    assert "image" not in batch["source"]
+    assert batch["source"]["features"].dtype == torch.float16
+    assert batch["source"]["saliency"].shape == (8, 48, 48)
+    kept: ViewDataset = data.train_dataloader().iterables["source"].dataset
+    view = 1
+    seen = kept[5, view]
+    pictured = kept.pictures[5, view * views_module._STEP + 5]
+    assert torch.equal(seen["labels"], pictured["labels"])
+    assert seen["id"] == pictured["id"]
+    assert torch.allclose(seen["saliency"], pictured["saliency"], atol=1e-6)
+    method.eval()
+    with torch.no_grad():
+        of_features, _ = method.look_at([{"features": seen["features"][None]}])
+        of_picture, _ = method.look_at([{"image": pictured["image"][None]}])
+    assert torch.allclose(of_features, of_picture, atol=5e-3)
+    assert of_picture.abs().max() > 0.05
+
+
+def test_a_picture_has_so_many_views_and_no_more(scenes: Path) -> None:
+    data, _ = fitted(scenes)
+    kept = data.train_dataloader().iterables["target"].dataset
+    assert len({kept[2, seed]["features"].numpy().tobytes() for seed in range(30)}) == 3
+
+
+def test_views_are_made_once_and_anew_where_anything_differs(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = fitted(scenes)
+    made = []
+    keep = views_module._kept
+    monkeypatch.setattr(views_module, "_kept", lambda *args: made.append(1) or keep(*args))
+    fitted(scenes, seed=7)
+    assert not made
+    fitted(scenes, min_crop=0.9)
+    assert made
+    made.clear()
+    other = make_method(data, frozen=FROZEN[:-1])
+    make_trainer(max_steps=1).fit(other, make_data(scenes, views=3))
+    assert made
+
+
+def test_an_interrupted_making_leaves_nothing(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = views_module._kept
+
+    def stop(batch: Any, beginning: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return keep(batch, beginning)
+
+    calls: list[int] = []
+    monkeypatch.setattr(views_module, "_kept", stop)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fitted(scenes)
+    assert list((tmp_path / "cache" / "views").iterdir()) == []
+    monkeypatch.setattr(views_module, "_kept", keep)
+    fitted(scenes)
+    assert len(list((tmp_path / "cache" / "views").iterdir())) == 2
+
+
+def test_clear_errors(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(scenes, views=3)
+    with pytest.raises(AttnBridgeError, match=r"data.views needs model.frozen"):
+        make_trainer().fit(make_method(data), data)
+    with pytest.raises(AttnBridgeError, match=r"'conv1' is trained, but runs before 'layer1'"):
+        make_trainer().fit(make_method(data, frozen=["layer1"]), data)
+    with pytest.raises(AttnBridgeError, match=r"mining erases parts of pictures"):
+        make_trainer().fit(Gain(data.classes, **SMALL, frozen=FROZEN), data)
+    with pytest.raises(AttnBridgeError, match=r"data.views must be at least 1"):
+        make_data(scenes, views=0)
+    monkeypatch.setattr(views_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(AttnBridgeError, match=r"GB are needed in .*ATTNBRIDGE_CACHE"):
+        make_trainer().fit(make_method(data, frozen=FROZEN[:1]), data)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "outermost"),
+    [
+        ("vgg11", ["features.0", "features.3"], 4),
+        ("tf_efficientnet_lite0", ["conv_stem", "bn1", "blocks.0", "blocks.1"], 4),
+        ("resnet10t", FROZEN, 6),
+    ],
+)
+def test_beginning_and_rest_make_the_network(name: str, frozen: list[str], outermost: int) -> None:
+    network = build_backbone(name, 4, weights="none", image_size=64).network.eval()
+    freeze(network, frozen)
+    pictures = torch.rand(2, 3, 64, 64)
+    beginning = find_beginning(network, frozen, pictures)
+    assert len(beginning.modules) == outermost  # activations and poolings between the frozen ones too
+    features = beginning.run(network, pictures)
+    assert not features.requires_grad
+    with beginning.skipped(network):
+        answer = network(features)
+    assert torch.allclose(answer, network(pictures), atol=1e-5)
+
+
+class Around(nn.Module):
+    """What follows its first convolution needs the picture as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last((self.first(x) + x).mean((2, 3)))
+
+
+def test_a_network_that_goes_around_its_beginning_is_refused() -> None:
+    network = Around()
+    network.first.requires_grad_(False)
+    with pytest.raises(AttnBridgeError, match=r"needs more than the output of its last frozen module, 'first'"):
+        find_beginning(network, ["first"], torch.rand(1, 3, 8, 8))
+    assert "forward" not in network.first.__dict__
