@@ -28,7 +28,7 @@ from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import class_names, scan_class_folders
 from attnbridge.data.module import default_workers
 from attnbridge.data.pictures import Record
-from attnbridge.data.sample import collate
+from attnbridge.data.sample import as_floats, collate
 from attnbridge.data.transforms import train_transform
 from attnbridge.evaluation.record import hardware
 from attnbridge.methods.attnbn import AttnBN
@@ -81,7 +81,7 @@ def ours(records: Sequence[Record], classes: int, arguments: argparse.Namespace)
     dataset = PictureDataset(records, classes, "source", train_transform(arguments.size))
     sampler = EpochSampler(dataset, 1, 0, seed=0)
     options: dict[str, Any] = {"num_workers": arguments.workers, "collate_fn": collate, "drop_last": True}
-    return DataLoader(dataset, arguments.batch, sampler=sampler, **options)
+    return DataLoader(dataset.stored, arguments.batch, sampler=sampler, **options)
 
 
 def speed(loader: DataLoader[Any]) -> float:
@@ -89,7 +89,7 @@ def speed(loader: DataLoader[Any]) -> float:
     batches = iter(loader)
     next(batches)
     start = time.perf_counter()
-    count = sum(1 for _ in batches)
+    count = sum(1 for batch in batches if not isinstance(batch, dict) or as_floats(batch))
     return count * (loader.batch_size or 1) / (time.perf_counter() - start)
 
 
@@ -104,7 +104,7 @@ def waiting(loaders: Sequence[DataLoader[Any]], classes: int, arguments: argpars
     waited = computed = 0.0
     for number in range(arguments.steps + 1):
         start = time.perf_counter()
-        batch = {"source": next(source), "target": next(target)}
+        batch = {"source": as_floats(next(source)), "target": as_floats(next(target))}
         ready = time.perf_counter()
         spent = one_step(method, optimizers, batch)
         if number:

@@ -123,6 +123,21 @@ def test_streams_are_as_long_as_the_longer_domain_and_carry_no_mask(scenes: Path
     assert "mask" in next(iter(data.val_dataloader()))
 
 
+def test_the_loaders_give_bytes_and_the_trainer_the_floats_of_the_dataset(scenes: Path) -> None:
+    data = make_data(scenes)
+    stored = next(iter(data.val_dataloader()))
+    assert {stored[name].dtype for name in ("image", "mask")} == {torch.uint8}  # type: ignore[literal-required]
+    batch = data.on_after_batch_transfer(stored, 0)
+    sample = data.samples("val", 1)[0]
+    assert batch["image"].dtype == torch.float32
+    assert batch["mask"].dtype == torch.long
+    where = batch["id"].index(sample["id"])
+    assert torch.equal(batch["image"][where], sample["image"])
+    assert torch.equal(batch["mask"][where], sample["mask"])
+    both = data.on_after_batch_transfer({"source": stored, "target": stored}, 0)
+    assert torch.equal(both["target"]["image"], batch["image"])
+
+
 def test_a_batch_larger_than_the_data_is_an_error(scenes: Path) -> None:
     data = make_data(scenes, batch_size=64)
     data.trainer = make_trainer()

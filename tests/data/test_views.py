@@ -13,6 +13,7 @@ from torch import nn
 from attnbridge.attention.backbones import build_backbone, freeze
 from attnbridge.attention.beginning import find_beginning
 from attnbridge.data import views as views_module
+from attnbridge.data.sample import as_floats
 from attnbridge.data.views import ViewDataset
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods.gain import Gain
@@ -39,7 +40,7 @@ def test_features_give_what_the_pictures_give(scenes: Path) -> None:
     assert batch["source"]["saliency"].shape == (8, 48, 48)
     kept: ViewDataset = data.train_dataloader().iterables["source"].dataset
     view = 1
-    seen = kept[5, view]
+    seen = as_floats(kept[5, view])
     pictured = kept.pictures[5, view * views_module._STEP + 5]
     assert torch.equal(seen["labels"], pictured["labels"])
     assert seen["id"] == pictured["id"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.data.module import BridgeData
-from attnbridge.data.sample import Batch
+from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods.gain import Gain
 from tests.methods.test_methods import batch_of, gradients, open_residuals
@@ -38,7 +38,7 @@ def batch_for(method: Gain, data: BridgeData) -> dict[str, Batch]:
 
     data.trainer = Trainer()  # type: ignore[assignment]
     batch, _, _ = next(iter(data.train_dataloader()))
-    return batch  # type: ignore[no-any-return]
+    return {name: as_floats(part) for name, part in batch.items()}
 
 
 def naive_map(method: Gain, image: Tensor, c: int) -> Tensor:

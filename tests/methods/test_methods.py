@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnbridge.cli.config import config_names, load_config
-from attnbridge.data.sample import Batch
+from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.metrics import MapSegmentation
 from attnbridge.methods import METHODS, load_method
@@ -38,7 +38,7 @@ def row_weights(row: str) -> dict[str, Any]:
 def batch_of(data: Any) -> dict[str, Batch]:
     data.trainer = make_trainer()
     batch, _, _ = next(iter(data.train_dataloader()))
-    return batch  # type: ignore[no-any-return]
+    return {name: as_floats(part) for name, part in batch.items()}
 
 
 def test_every_configuration_names_a_method_of_the_table() -> None:

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.data.pictures import Record, load_picture
-from attnbridge.data.sample import Sample
+from attnbridge.data.sample import Sample, as_floats
 from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError
 
@@ -30,7 +30,8 @@ class PictureDataset(Dataset[Sample]):
         length: number of samples to present; beyond the records they start over. Default: all once.
 
     ``dataset[i]`` draws its augmentation from torch's global random numbers; ``dataset[i, seed]`` from
-    ``seed`` alone, whatever the process or the order, which is what :class:`EpochSampler` yields.
+    ``seed`` alone, whatever the process or the order, which is what :class:`EpochSampler` yields. A loader takes
+    :attr:`stored`, the same samples in 8 bits, and leaves :func:`~attnbridge.data.sample.as_floats` to the batch.
     """
 
     def __init__(
@@ -51,6 +52,15 @@ class PictureDataset(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        return as_floats(self.in_bytes(key))
+
+    @property
+    def stored(self) -> Stored:
+        """The same samples with picture, saliency map and mask as ``uint8``."""
+        return Stored(self)
+
+    def in_bytes(self, key: int | tuple[int, int]) -> Sample:
+        """A sample with picture, saliency map and mask as ``uint8``."""
         if isinstance(key, int):
             return self._sample(key)
         index, seed = key
@@ -93,9 +103,9 @@ class PictureDataset(Dataset[Sample]):
             "id": record.id,
         }
         if "saliency" in parts:
-            sample["saliency"] = parts["saliency"].as_subclass(torch.Tensor).float() / 255
+            sample["saliency"] = parts["saliency"].as_subclass(torch.Tensor)
         if "mask" in parts:
-            sample["mask"] = parts["mask"].as_subclass(torch.Tensor).long()
+            sample["mask"] = parts["mask"].as_subclass(torch.Tensor)
         return sample
 
 
@@ -115,6 +125,19 @@ def _same_size(tensor: torch.Tensor, size: tuple[int, ...], path: Path) -> torch
             f"{size[1]}x{size[0]}; make them the same size"
         )
     return tensor
+
+
+class Stored(Dataset[Sample]):
+    """The samples of a dataset of pictures in 8 bits."""
+
+    def __init__(self, pictures: PictureDataset) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        return self.pictures.in_bytes(key)
 
 
 class EpochSampler(DistributedSampler[Sample]):

@@ -17,7 +17,7 @@ from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
 from attnbridge.data.folders import class_names, find_pictures, has_split, in_fixed_order, scan_pair, share_of
 from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
-from attnbridge.data.sample import Batch, Sample, collate
+from attnbridge.data.sample import Batch, Sample, as_floats, collate
 from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
 from attnbridge.data.views import ViewDataset, make_views, views_folder
 from attnbridge.errors import AttnBridgeError
@@ -52,7 +52,8 @@ class BridgeData(LightningDataModule):
             each time.
         seed: of the order and the augmentation.
 
-    The training stream never carries masks, whatever lies in the folder.
+    The training stream never carries masks, whatever lies in the folder. A trainer turns the 8 bits of the loaders'
+    batches into floats; in a loop of your own :func:`~attnbridge.data.sample.as_floats` does.
     """
 
     def __init__(
@@ -132,7 +133,9 @@ class BridgeData(LightningDataModule):
         losses are on; the shorter domain starts over.
         """
         sets = self._training_sets()
-        kept = self._keep_views(sets, self.views) if self.views else sets
+        kept: dict[str, Dataset[Sample]] = {name: pictures.stored for name, pictures in sets.items()}
+        if self.views:
+            kept = self._keep_views(sets, self.views)
         loaders = {}
         for number, name in enumerate(sets):
             sampler = EpochSampler(kept[name], *self._processes(), seed=self.seed * 10 + number)
@@ -164,14 +167,14 @@ class BridgeData(LightningDataModule):
             sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples)
         return sets
 
-    def _keep_views(self, sets: Mapping[str, PictureDataset], views: int) -> dict[str, ViewDataset]:
+    def _keep_views(self, sets: Mapping[str, PictureDataset], views: int) -> dict[str, Dataset[Sample]]:
         """The same pictures as kept views, which are made where they are missing."""
         trainer: Any = self.trainer
         if trainer is None or trainer.lightning_module is None:
             raise AttnBridgeError("data.views needs a trainer with a method, whose frozen modules are run on the views")
         method = trainer.lightning_module
         weights = method.beginning_weights()
-        kept = {}
+        kept: dict[str, Dataset[Sample]] = {}
         for name, pictures in sets.items():
             made_with = {
                 "views": views,
@@ -199,6 +202,12 @@ class BridgeData(LightningDataModule):
         dataset = PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size, self.shape))
         return [dataset[i] for i in range(len(records))]
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Pictures, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
+        if "labels" in batch:
+            return as_floats(batch)
+        return {name: as_floats(part) for name, part in batch.items()}
+
     def _processes(self) -> tuple[int, int]:
         """Number of processes and which one this is."""
         trainer = self.trainer
@@ -208,7 +217,7 @@ class BridgeData(LightningDataModule):
         dataset = PictureDataset(
             self.records(split), len(self.classes), "target", eval_transform(self.image_size, self.shape)
         )
-        return self._loader(dataset, ShardSampler(dataset, *self._processes()), self.batch_size, drop_last=False)
+        return self._loader(dataset.stored, ShardSampler(dataset, *self._processes()), self.batch_size, drop_last=False)
 
     def _loader(
         self, dataset: Dataset[Sample], sampler: Sampler[Any], batch_size: int, drop_last: bool

@@ -112,7 +112,6 @@ def train_transform(
             *(shrink if zoom_out > 1 else []),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-            v2.ToDtype(torch.float32, scale=True),
         ]
     )
 
@@ -126,4 +125,4 @@ def eval_transform(size: Size, shape: Shape = "stretch") -> v2.Transform:
     """
     height, width = sides(size)
     pad: list[v2.Transform] = [PadTo(width / height)] if shape == "pad" else []
-    return v2.Compose([*pad, v2.Resize((height, width), antialias=True), v2.ToDtype(torch.float32, scale=True)])
+    return v2.Compose([*pad, v2.Resize((height, width), antialias=True)])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from attnbridge.data.cache import cache_dir, make_folder
 from attnbridge.data.dataset import PictureDataset
-from attnbridge.data.sample import Batch, Sample, collate
+from attnbridge.data.sample import Batch, Sample, as_floats, collate
 from attnbridge.errors import AttnBridgeError
 
 _STEP = 1_000_003
@@ -46,13 +46,7 @@ class ViewDataset(Dataset[Sample]):
         record, domain = self.pictures.records[index % len(self.pictures.records)], self.pictures.domain
         row = index % len(self.pictures.records) * self.views + seed % self.views
         kept = {name: torch.from_numpy(np.array(values[row])) for name, values in self.fields.items()}
-        sample: Sample = {"labels": self.pictures.labels(record), "domain": domain, "id": record.id}
-        sample["features"] = kept["features"]
-        if "saliency" in kept:
-            sample["saliency"] = kept["saliency"].float() / 255
-        if "mask" in kept:
-            sample["mask"] = kept["mask"].long()
-        return sample
+        return {**kept, "labels": self.pictures.labels(record), "domain": domain, "id": record.id}  # type: ignore[typeddict-item]
 
 
 def views_folder(pictures: PictureDataset, made_with: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Path:
@@ -96,7 +90,7 @@ def make_views(
         return
     count = len(pictures.records)
     keys = [(index, view * _STEP + index) for index in range(count) for view in range(views)]
-    loader: DataLoader[Any] = DataLoader(pictures, 16, sampler=keys, num_workers=workers, collate_fn=collate)
+    loader: DataLoader[Any] = DataLoader(pictures.stored, 16, sampler=keys, num_workers=workers, collate_fn=collate)
     partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
     try:
         fields: dict[str, np.ndarray[Any, Any]] = {}
@@ -117,15 +111,11 @@ def make_views(
 
 
 def _kept(batch: Batch, beginning: Callable[[Tensor], Tensor]) -> dict[str, np.ndarray[Any, Any]]:
-    features = beginning(batch["image"]).to("cpu", torch.float16)
+    features = beginning(as_floats(batch)["image"]).to("cpu", torch.float16)
     if not torch.isfinite(features).all():
         raise AttnBridgeError("data.views: the features do not fit half precision; leave data.views out")
-    values = {"features": features}
-    if "saliency" in batch:
-        values["saliency"] = (batch["saliency"] * 255).round().to(torch.uint8)
-    if "mask" in batch:
-        values["mask"] = batch["mask"].to(torch.uint8)
-    return {name: value.contiguous().numpy() for name, value in values.items()}
+    kept = {"features": features, **{n: v for n, v in batch.items() if n in ("saliency", "mask")}}
+    return {name: value.contiguous().numpy() for name, value in kept.items()}  # type: ignore[attr-defined]
 
 
 def _reserve(path: Path, values: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:

@@ -121,7 +121,7 @@ class Look:
         """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
         transform = eval_transform(self.model.size, self.model.shape)
         images = torch.stack([transform(_tensor(image)) for image in pictures])
-        images = images.to(next(self.model.network.parameters()).device)
+        images = images.to(next(self.model.network.parameters()).device).float() / 255
         kept: list[Tensor] = []
 
         def classes(logits: Tensor) -> Tensor:
