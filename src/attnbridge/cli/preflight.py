@@ -11,6 +11,7 @@ from typing import Any
 from attnbridge.cli.schema import Option, data_options, method_options
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.folders import has_split, scan_pair
+from attnbridge.data.guidance import scan_guided
 from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
 
@@ -44,7 +45,7 @@ def check_data(config: dict[str, Any]) -> None:
     for split in splits:
         scan_pair(source, target, saliency, split, lists)
     if data.get("guided"):
-        scan_pair(source, target, None, data["guided"], masks=True)
+        scan_guided(source, target, data["guided"], data.get("guided_by", "masks"))
     elif model.get("guidance_weight"):
         raise AttnBridgeError(
             "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "

@@ -13,8 +13,8 @@ from torch.utils.data.distributed import DistributedSampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
-from attnbridge.data.pictures import Record, load_picture
-from attnbridge.data.sample import Sample, as_floats
+from attnbridge.data.pictures import Box, Record, load_picture
+from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats
 from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError
 
@@ -95,6 +95,8 @@ class PictureDataset(Dataset[Sample]):
                 table[: len(record.values)] = torch.tensor(record.values, dtype=torch.uint8)
                 mask = table[mask.long()]
             parts["mask"] = tv_tensors.Mask(_same_size(mask, size, record.mask))
+        elif record.boxes is not None:
+            parts["mask"] = tv_tensors.Mask(_drawn(record.boxes, size))
         parts = self.transform(parts)
         sample: Sample = {
             "image": parts["image"].as_subclass(torch.Tensor),
@@ -107,6 +109,16 @@ class PictureDataset(Dataset[Sample]):
         if "mask" in parts:
             sample["mask"] = parts["mask"].as_subclass(torch.Tensor)
         return sample
+
+
+def _drawn(boxes: Sequence[Box], size: tuple[int, ...]) -> torch.Tensor:
+    """A mask of filled boxes, 255 where those of two classes overlap."""
+    mask = torch.zeros(size, dtype=torch.uint8)
+    for label, left, top, right, bottom in boxes:
+        part = mask[top:bottom, left:right]
+        part[(part != 0) & (part != label + 1)] = IGNORE_INDEX
+        part[part == 0] = label + 1
+    return mask
 
 
 def _check_values(mask: torch.Tensor, largest: int, path: Path) -> None:

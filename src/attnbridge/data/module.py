@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
 from attnbridge.data.folders import class_names, find_pictures, has_split, in_fixed_order, scan_pair, share_of
+from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample, as_floats, collate
@@ -35,8 +36,10 @@ class BridgeData(LightningDataModule):
         source_share: share of each source class that is used, the same pictures whatever the seed.
         saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
             (``u2net``, ...): its maps are made once, into the user's cache.
-        guided: pictures of the target whose masks a method may learn from: a list in VOC's layout, else ``train`` or a
+        guided: pictures of the target whose objects a method may know: a list in VOC's layout, else ``train`` or a
             folder beside it.
+        guided_by: what they are guided by: ``masks``, ``boxes`` or ``saliency``, see
+            :func:`attnbridge.data.guidance.scan_guided`.
         guided_count: only so many of them, the same whatever the seed.
         guided_batch: how many of them are in a training batch.
         image_size: side of the square pictures given to the network, or their height and width, pixels.
@@ -64,6 +67,7 @@ class BridgeData(LightningDataModule):
         lists: dict[str, str] | None = None,
         source_share: float = 1.0,
         guided: str | None = None,
+        guided_by: Guide = "masks",
         guided_count: int | None = None,
         guided_batch: int = 8,
         image_size: int | tuple[int, int] = 224,
@@ -81,6 +85,7 @@ class BridgeData(LightningDataModule):
         self.saliency = saliency_folder(self.source, saliency) if saliency else None
         self.lists, self.source_share = lists, source_share
         self.guided, self.guided_count, self.guided_batch = guided, guided_count, guided_batch
+        self.guided_by: Guide = guided_by
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
         self.batch_size = batch_size
@@ -109,7 +114,7 @@ class BridgeData(LightningDataModule):
     def _guided(self) -> list[Record]:
         if self.guided is None:
             raise AttnBridgeError("data.guided is not set; name the list or folder of the pictures with masks to use")
-        records = scan_pair(self.source, self.target, None, self.guided, masks=True)
+        records = scan_guided(self.source, self.target, self.guided, self.guided_by)
         if self.guided_count is None:
             return records
         if not 0 < self.guided_count <= len(records):

@@ -14,6 +14,10 @@ ORIENTATION = 0x0112
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
+Box = tuple[int, int, int, int, int]
+"""Class, left, top, right, bottom in pixels; right and bottom are the first outside."""
+
+
 @dataclass(frozen=True)
 class Record:
     """Where one picture lies and what is known of it; nothing is opened yet.
@@ -26,6 +30,7 @@ class Record:
         mask: its label mask (0 background, 1..N, 255 ignored), if any.
         values: what each value stored in the mask means (``values[k]`` for k), if it is not the value itself; 255
             stays 255.
+        boxes: in the place of a mask.
     """
 
     id: str
@@ -34,6 +39,7 @@ class Record:
     saliency: Path | None = None
     mask: Path | None = None
     values: tuple[int, ...] | None = None
+    boxes: tuple[Box, ...] | None = None
 
 
 def load_picture(path: Path, mode: str = "RGB") -> Image.Image:

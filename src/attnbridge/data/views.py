@@ -59,6 +59,7 @@ def views_folder(pictures: PictureDataset, made_with: Mapping[str, Any], weights
     """
     digest = hashlib.sha256(json.dumps([_FORMAT, dict(made_with)]).encode())
     for record in pictures.records:
+        digest.update(f"{record.values} {record.boxes}".encode())
         for path in (record.image, record.saliency, record.mask):
             if path is not None:
                 found = path.stat()
