@@ -13,7 +13,16 @@ from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.tables import markdown_table
 
 SMALL = [
-    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--saliency", "centre"),
+    *(
+        "--model.backbone",
+        "resnet10t",
+        "--model.weights",
+        "none",
+        "--model.frozen",
+        "[conv1, bn1]",
+        "--saliency",
+        "centre",
+    ),
     *("--data.image_size", "[64, 48]", "--data.batch_size", "4", "--data.workers", "0"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]

@@ -92,9 +92,9 @@ def test_wrong_data_is_answered_before_torch_is_imported(scenes: Path, tmp_path:
     assert seconds < 3
     data = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
     with pytest.raises(AttnBridgeError, match=r"data.source is not set"):
-        check_data({"data": {"target": data["target"]}})
+        check_data({"method": "attnbn", "data": {"target": data["target"]}})
     with pytest.raises(AttnBridgeError, match=r"data.saliency is not set"):
-        check_data({"data": data})
+        check_data({"method": "attnbn", "data": data})
 
 
 def test_help_and_lists_are_quick(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 def test_guidance_without_masks_is_named_before_training(scenes: Path) -> None:
     data = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
-    config = {"data": data, "model": {"attention_weight": 0, "guidance_weight": 10.0}}
+    config = {"method": "gain", "data": data, "model": {"attention_weight": 0, "guidance_weight": 10.0}}
     with pytest.raises(AttnBridgeError, match=r"data\.guided is not set, but model\.guidance_weight is"):
         check_data(config)
     with pytest.raises(AttnBridgeError, match="no such file"):

@@ -103,7 +103,7 @@ def test_test_gives_the_scores_of_the_run(
     text = capsys.readouterr().out
     scores = json.loads((run_folder / "run.json").read_text())["scores"]
     assert f"mIoU {100 * scores['predicted']['miou_best']:.1f} at threshold" in text
-    assert f"mAP {100 * scores['map']:.1f}" in text
+    assert f"mAP {100 * scores['map']:.1f}, label accuracy {100 * scores['accuracy']:.1f}" in text
 
 
 def test_predict_writes_overlays_arrays_and_scores(

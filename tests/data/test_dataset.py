@@ -11,11 +11,12 @@ from PIL import Image
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
 from attnbridge.data.folders import scan_pair
+from attnbridge.data.module import BridgeData
 from attnbridge.data.pictures import Record
 from attnbridge.data.sample import Sample, collate
 from attnbridge.data.transforms import eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
-from tests.runs import make_data, make_trainer
+from tests.runs import make_data, make_method, make_trainer
 
 
 @pytest.fixture
@@ -143,3 +144,16 @@ def test_a_batch_larger_than_the_data_is_an_error(scenes: Path) -> None:
     data.trainer = make_trainer()
     with pytest.raises(AttnBridgeError, match=r"batch_size is 64 .* only 32 pictures"):
         data.train_dataloader()
+
+
+def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
+    data = BridgeData(None, str(scenes / "target"), image_size=48, batch_size=8, workers=0)
+    assert data.classes == make_data(scenes).classes
+    only_target = make_method(data, source_weight=0, attention_weight=0, adversarial_weight=0)
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(only_target, data)
+    assert float(trainer.callback_metrics["loss/target/classification"]) > 0
+    with pytest.raises(AttnBridgeError, match=r"data.source is not set, but the method learns from a source"):
+        make_trainer().fit(make_method(data), data)
+    with pytest.raises(AttnBridgeError, match=r"labels.csv: no such file"):
+        BridgeData(None, str(scenes / "source"))

@@ -22,27 +22,28 @@ def check_data(config: dict[str, Any]) -> None:
     Raises:
         AttnBridgeError: for the first thing that training would stumble over.
     """
-    data = config.get("data") or {}
+    data, model = config.get("data") or {}, config.get("model") or {}
+    known = method_options(config["method"])
+    weights = {n: _value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
     for name in ("source", "target"):
-        if not data.get(name):
+        if not data.get(name) and (name == "target" or any(weights.values())):
             raise AttnBridgeError(
                 f"data.{name} is not set; name the folder of the {name} domain in the configuration, or with "
                 f"--data.{name} FOLDER"
             )
-    source, target = Path(data["source"]), Path(data["target"])
+    source, target = Path(data["source"]) if data.get("source") else None, Path(data["target"])
     named = data.get("saliency")
     if named and named.endswith(".onnx"):
         check_model(named)
     saliency = Path(named) if named and not is_model(named) else None  # a model's maps are yet to be made
-    model = config.get("model") or {}
-    if not named and model.get("attention_weight", 1.0):
+    if not named and weights["attention"]:
         raise AttnBridgeError(
             "data.saliency is not set, but the attention constraint needs a saliency map of each source "
             "picture; name their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
         )
     lists = data.get("lists")
-    splits = ["source", "train", "val"] + (["test"] if has_split(target, "test", lists) else [])
-    for split in splits:
+    splits = ["train", "val"] + (["test"] if has_split(target, "test", lists) else [])
+    for split in [*(["source"] if source else []), *splits]:
         scan_pair(source, target, saliency, split, lists)
     if data.get("guided"):
         scan_guided(source, target, data["guided"], data.get("guided_by", "masks"))
@@ -51,9 +52,9 @@ def check_data(config: dict[str, Any]) -> None:
             "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "
             "may be used, or set model.guidance_weight to 0"
         )
-    weights = model.get("weights", "imagenet")
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, `imagenet` or `none`")
+    begin = model.get("weights", "imagenet")
+    if begin not in ("imagenet", "none") and not Path(begin).is_file():
+        raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
 
 
 def check_network(config: dict[str, Any]) -> None:
@@ -62,16 +63,18 @@ def check_network(config: dict[str, Any]) -> None:
     Raises:
         AttnBridgeError: for a name that does not exist, with the nearest ones that do.
     """
-
-    def value(section: str, known: dict[str, Option], name: str) -> Any:
-        return (config.get(section) or {}).get(name, ast.literal_eval(known[name].default or "None"))
-
-    known = method_options(config["method"])
-    backbone, stride, layer, frozen = (value("model", known, n) for n in ("backbone", "stride", "layer", "frozen"))
-    names = _layer_names(backbone, stride, value("data", data_options(), "image_size"))
+    known, model = method_options(config["method"]), config.get("model") or {}
+    backbone, stride, layer, frozen = (_value(model, known, n) for n in ("backbone", "stride", "layer", "frozen"))
+    names = _layer_names(backbone, stride, _value(config.get("data") or {}, data_options(), "image_size"))
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)
+
+
+def _value(section: dict[str, Any], known: dict[str, Option], name: str) -> Any:
+    """An option as it is set, or its default; ``None`` where there is no such option."""
+    default = known[name].default if name in known else None
+    return section.get(name, ast.literal_eval(default or "None"))
 
 
 def _layer_names(backbone: str, stride: int | None, image_size: Any) -> list[str]:

@@ -84,4 +84,7 @@ def _print_scores(scores: dict[str, Any]) -> None:
             f"mIoU {100 * s['miou_best']:.1f} at threshold {s['threshold']} from validation, "
             f"{100 * s['miou_fixed']:.1f} at the fixed threshold ({how})"
         )
-    print(f"mAP {100 * scores['map']:.1f}")
+    print(
+        f"mAP {100 * scores['map']:.1f}, label accuracy {100 * scores['accuracy']:.1f}, energy inside the objects "
+        f"{100 * scores['energy']:.1f}"
+    )

@@ -10,7 +10,7 @@ from glob import glob
 from pathlib import Path
 
 from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, check_record
-from attnbridge.data.voc import is_voc, list_names, scan_voc
+from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
 from attnbridge.errors import AttnBridgeError, unknown
 
 
@@ -185,8 +185,25 @@ def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, t
     return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))
 
 
+def pair_classes(source: Path | None, target: Path) -> list[str]:
+    """The classes of a pair in index order: the source's folders, or, without a source, the target's own.
+
+    Raises:
+        AttnBridgeError: if they cannot be told.
+    """
+    if source is not None:
+        return class_names(source)
+    if is_voc(target):
+        return list(kit_classes(target))
+    table = target / "train" / "labels.csv"
+    if not table.is_file():
+        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per picture")
+    with table.open(newline="") as handle:
+        return [name.strip() for name in next(csv.reader(handle), [])[1:]]
+
+
 def scan_pair(
-    source: Path,
+    source: Path | None,
     target: Path,
     saliency: Path | None,
     split: str,
@@ -196,7 +213,7 @@ def scan_pair(
     """List and check the records of one split of a source/target pair.
 
     Args:
-        source: class folders; they name the classes.
+        source: class folders; they name the classes. ``None``: there is none, and the target names them.
         target: folder of the splits ``train``, ``val`` and ``test``, or one in VOC's layout.
         saliency: maps of the source pictures.
         split: ``source``, ``train``, ``val``, ``test`` or another folder or list of the target.
@@ -207,9 +224,11 @@ def scan_pair(
         AttnBridgeError: see :func:`scan_class_folders`, :func:`scan_multi_label`,
             :func:`attnbridge.data.pictures.check_record`.
     """
-    classes = class_names(source)
+    classes = pair_classes(source, target)
     with_masks = split != "train" if masks is None else masks
     if split == "source":
+        if source is None:
+            raise AttnBridgeError("data.source is not set, but the method learns from a source; name its folder")
         records = scan_class_folders(source, classes, saliency)
     elif is_voc(target):
         records = scan_voc(target, classes, (lists or {}).get(split, split), with_masks)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from attnbridge.data.folders import class_names, scan_pair
+from attnbridge.data.folders import pair_classes, scan_pair
 from attnbridge.data.pictures import Box, Record, check_record, picture_size
 from attnbridge.data.voc import IGNORED, is_voc
 from attnbridge.errors import AttnBridgeError, unknown
@@ -18,7 +18,7 @@ Guide = Literal["masks", "boxes", "saliency"]
 FIELDS = ("id", "class", "left", "top", "right", "bottom")
 
 
-def scan_guided(source: Path, target: Path, names: str, kind: Guide) -> list[Record]:
+def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> list[Record]:
     """The records of the pictures whose maps are guided; each has a mask, or boxes to draw one from.
 
     - ``masks``: as in the splits that are scored.
@@ -36,7 +36,7 @@ def scan_guided(source: Path, target: Path, names: str, kind: Guide) -> list[Rec
     if kind == "masks":
         return scan_pair(source, target, None, names, masks=True)
     records = scan_pair(source, target, None, names, masks=False)
-    root, classes = target if is_voc(target) else target / names, class_names(source)
+    root, classes = target if is_voc(target) else target / names, pair_classes(source, target)
     if kind == "saliency":
         return [_by_saliency(record, root / "saliency") for record in records]
     if (root / "boxes.csv").is_file():

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
-from attnbridge.data.folders import class_names, find_pictures, has_split, in_fixed_order, scan_pair, share_of
+from attnbridge.data.folders import find_pictures, has_split, in_fixed_order, pair_classes, scan_pair, share_of
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
@@ -28,7 +28,8 @@ class BridgeData(LightningDataModule):
     """A single-label source domain with saliency maps and a multi-label target domain.
 
     Args:
-        source: class folders, ``source/CLASS/*.jpg``; they name the classes.
+        source: class folders, ``source/CLASS/*.jpg``; they name the classes. Null for a method that has no source: then
+            the target names them.
         target: ``target/{train,val,test}``, each with ``images/`` and ``labels.csv``; ``val`` and ``test``
             with ``masks/`` too, for scoring. ``test`` may be left out. Or a folder in VOC's layout,
             see :func:`attnbridge.data.voc.scan_voc`.
@@ -61,7 +62,7 @@ class BridgeData(LightningDataModule):
 
     def __init__(
         self,
-        source: str,
+        source: str | None,
         target: str,
         saliency: str | None = None,
         lists: dict[str, str] | None = None,
@@ -80,9 +81,9 @@ class BridgeData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.source, self.target = Path(source), Path(target)
+        self.source, self.target = Path(source) if source else None, Path(target)
         self.saliency_model = saliency if is_model(saliency) else None
-        self.saliency = saliency_folder(self.source, saliency) if saliency else None
+        self.saliency = saliency_folder(self.source, saliency) if saliency and self.source else None
         self.lists, self.source_share = lists, source_share
         self.guided, self.guided_count, self.guided_batch = guided, guided_count, guided_batch
         self.guided_by: Guide = guided_by
@@ -95,7 +96,7 @@ class BridgeData(LightningDataModule):
             raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
         self.views = views
         self.seed = seed
-        self.classes = class_names(self.source)
+        self.classes = pair_classes(self.source, self.target)
 
     def prepare_data(self) -> None:
         """Make the saliency maps that are missing, in one process."""
@@ -154,7 +155,9 @@ class BridgeData(LightningDataModule):
         module = trainer.lightning_module if trainer is not None else None
         streams = getattr(module, "streams", ("source", "target"))
         processes = self._processes()[0]
-        records = {"source": self.records("source"), "target": self.records("train")}
+        records = {"target": self.records("train")}
+        if self.source or "source" in streams:
+            records["source"] = self.records("source")
         length = max(len(found) for found in records.values())
         if "guided" in streams:
             records["guided"] = self.records("guided")
