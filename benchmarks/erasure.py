@@ -1,0 +1,89 @@
+"""What the score of a class hangs on: ``python -m benchmarks.erasure RUN ...``, folders of runs on composed scenes.
+
+For each true class of each picture: its probability as the picture is, with the object erased (by its true mask, in the
+network's mean colour), with everything but the object erased, and with erased what the class's own map covers (GAIN's
+soft mask); and that mask's area, the share of it on the object, and the share of the object under it. On the training
+pictures, whose background tells the class, and on the test's. Composed scenes have masks of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from attnbridge.cli.run import keep_freed_memory, load_run
+from attnbridge.data.dataset import PictureDataset
+from attnbridge.data.folders import scan_pair
+from attnbridge.data.sample import Batch, collate
+from attnbridge.data.transforms import eval_transform
+from attnbridge.losses.mining import erase, soft_mask
+from attnbridge.methods.base import Method
+from attnbridge.segmentation.combine import enlarge_maps
+
+COLUMNS = (
+    "picture",
+    "object erased",
+    "all else erased",
+    "own map erased",
+    "map's area",
+    "on the object",
+    "of the object",
+)
+
+
+def batches(config: dict[str, Any], method: Method, split: str, count: int) -> Iterator[Batch]:
+    """Evenly chosen pictures of a split with their masks."""
+    data = config["data"]
+    records = scan_pair(Path(data["source"]), Path(data["target"]), None, split, masks=True)
+    records = records[:: max(1, len(records) // count)]
+    dataset = PictureDataset(records, len(method.classes), "target", eval_transform(method.image_size))
+    loader: DataLoader[Any] = DataLoader(dataset, 32, collate_fn=collate)
+    yield from track(loader, split, transient=True, console=Console(stderr=True))
+
+
+@torch.no_grad()
+def look(method: Method, batch: Batch) -> Tensor:
+    """The columns for each true class of each picture, ``(P, 7)``."""
+    images = batch["image"]
+    seen = method.predict_batch(images)
+    picture, label = torch.nonzero(batch["labels"], as_tuple=True)
+    shown = (batch["mask"][picture] == label[:, None, None] + 1).float()
+    maps = seen["maps"][picture, label]
+    own = soft_mask(maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12))
+    large = enlarge_maps(own[:, None], (shown.shape[1], shown.shape[2]))[:, 0]
+
+    def score(mask: Tensor) -> Tensor:
+        erased = erase(images[picture], mask, "mean", method.mean)
+        return method.predict_batch(erased)["scores"].gather(1, label[:, None])[:, 0]
+
+    inside = (large * shown).sum((1, 2))
+    areas = [large.mean((1, 2)), inside / large.sum((1, 2)).clamp_min(1e-12), inside / shown.sum((1, 2)).clamp_min(1)]
+    return torch.stack([seen["scores"][picture, label], score(shown), score(1 - shown), score(own), *areas], 1)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--pictures", type=int, default=400, help="of each split")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    print(f"| run | pictures | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
+    for run in arguments.runs:
+        config, method = load_run(run)
+        for split in ("train", "test"):
+            rows = torch.cat([look(method, batch) for batch in batches(config, method, split, arguments.pictures)])
+            cells = " | ".join(f"{100 * value:.1f}" for value in rows.mean(0))
+            print(f"| {run.name} | {split} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
