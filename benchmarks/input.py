@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import class_names, scan_class_folders
-from attnbridge.data.module import default_workers
+from attnbridge.data.loaders import default_workers
 from attnbridge.data.pictures import Record
 from attnbridge.data.sample import as_floats, collate
 from attnbridge.data.transforms import train_transform

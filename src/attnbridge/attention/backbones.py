@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
+from attnbridge.attention.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.attention.weights import PACKAGED, hub, load_file, load_packaged
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown

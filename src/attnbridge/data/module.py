@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
+from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import find_pictures, has_split, in_fixed_order, pair_classes, scan_pair, share_of
 from attnbridge.data.guidance import Guide, scan_guided
+from attnbridge.data.loaders import PictureData
 from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
-from attnbridge.data.sample import Batch, Sample, as_floats, collate
+from attnbridge.data.sample import Batch, Sample
 from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
 from attnbridge.data.views import ViewDataset, make_views, views_folder
 from attnbridge.errors import AttnBridgeError
 
 
-class BridgeData(LightningDataModule):
+class BridgeData(PictureData):
     """A single-label source domain with saliency maps and a multi-label target domain.
 
     Args:
@@ -80,7 +78,7 @@ class BridgeData(LightningDataModule):
         views: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, workers)
         self.source, self.target = Path(source) if source else None, Path(target)
         self.saliency_model = saliency if is_model(saliency) else None
         self.saliency = saliency_folder(self.source, saliency) if saliency and self.source else None
@@ -89,9 +87,7 @@ class BridgeData(LightningDataModule):
         self.guided_by: Guide = guided_by
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
-        self.batch_size = batch_size
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
-        self.workers = default_workers() if workers is None else workers
         if views is not None and views < 1:
             raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
         self.views = views
@@ -144,9 +140,9 @@ class BridgeData(LightningDataModule):
             kept = self._keep_views(sets, self.views)
         loaders = {}
         for number, name in enumerate(sets):
-            sampler = EpochSampler(kept[name], *self._processes(), seed=self.seed * 10 + number)
+            sampler = EpochSampler(kept[name], *self.processes(), seed=self.seed * 10 + number)
             size = self.guided_batch if name == "guided" else self.batch_size
-            loaders[name] = self._loader(kept[name], sampler, size, drop_last=True)
+            loaders[name] = self.loader(kept[name], sampler, size, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
 
     def _training_sets(self) -> dict[str, PictureDataset]:
@@ -154,7 +150,7 @@ class BridgeData(LightningDataModule):
         trainer = self.trainer
         module = trainer.lightning_module if trainer is not None else None
         streams = getattr(module, "streams", ("source", "target"))
-        processes = self._processes()[0]
+        processes = self.processes()[0]
         records = {"target": self.records("train")}
         if self.source or "source" in streams:
             records["source"] = self.records("source")
@@ -210,37 +206,6 @@ class BridgeData(LightningDataModule):
         dataset = PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size, self.shape))
         return [dataset[i] for i in range(len(records))]
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Pictures, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
-        if "labels" in batch:
-            return as_floats(batch)
-        return {name: as_floats(part) for name, part in batch.items()}
-
-    def _processes(self) -> tuple[int, int]:
-        """Number of processes and which one this is."""
-        trainer = self.trainer
-        return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        dataset = PictureDataset(
-            self.records(split), len(self.classes), "target", eval_transform(self.image_size, self.shape)
-        )
-        return self._loader(dataset.stored, ShardSampler(dataset, *self._processes()), self.batch_size, drop_last=False)
-
-    def _loader(
-        self, dataset: Dataset[Sample], sampler: Sampler[Any], batch_size: int, drop_last: bool
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.workers,
-            collate_fn=collate,
-        )
-
-
-def default_workers() -> int:
-    """Processes that load pictures on this machine; see :class:`BridgeData`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
+        transform = eval_transform(self.image_size, self.shape)
+        return self.eval_loader(PictureDataset(self.records(split), len(self.classes), "target", transform))

@@ -1,0 +1,171 @@
+"""One class a picture, no masks: class folders and CIFAR, as a LightningDataModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import CombinedLoader
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from attnbridge.data.cifar import NAMES, Pictures, load_cifar
+from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.folders import class_names, in_fixed_order, scan_class_folders
+from attnbridge.data.loaders import PictureData
+from attnbridge.data.pictures import Record, check_record
+from attnbridge.data.sample import Batch, Sample
+from attnbridge.data.transforms import eval_transform, sides, train_transform
+from attnbridge.errors import AttnBridgeError
+
+Augment = Literal["crop", "resized_crop", "none"]
+
+
+class ArrayDataset(PictureDataset):
+    """Samples of pictures in memory; see :class:`~attnbridge.data.dataset.PictureDataset`.
+
+    Args:
+        images: uint8 ``(n, H, W, 3)``.
+        records: what is known of each; their files are not read.
+        num_classes: length N of the multi-hot labels.
+        transform: a torchvision v2 transform.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], records: Sequence[Record], num_classes: int, transform: Callable[..., Any]
+    ) -> None:
+        super().__init__(records, num_classes, "target", transform)
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _sample(self, index: int) -> Sample:
+        record = self.records[index % len(self.records)]
+        image = self.transform(tv_tensors.Image(self.images[index % len(self.records)])).as_subclass(torch.Tensor)
+        return {"image": image, "labels": self.labels(record), "domain": self.domain, "id": record.id}
+
+
+class ClassData(PictureData):
+    """Pictures of one class each, in training batches ``{"target": batch}``.
+
+    Args:
+        data: ``cifar10``, ``cifar100``, or a folder with ``train/CLASS/*.jpg``, ``test/CLASS/*.jpg`` and, if there is
+            one, ``val/CLASS/*.jpg``.
+        root: where CIFAR lies, see :func:`~attnbridge.data.cifar.load_cifar`.
+        train_count: only so many training pictures, the same number of each class, the same whatever the seed.
+        val_share: share of the training pictures of each class that is kept for validation where there is no ``val``.
+        image_size: side of the pictures given to the network, or height and width, pixels.
+        augment: of training pictures: ``crop``: padded by an eighth by reflection, cropped, mirrored (CIFAR's);
+            ``resized_crop``: crops of varying size, mirrored, mild colours; ``none``.
+        batch_size: pictures in a batch, per process.
+        workers: processes that load pictures; null: see :class:`~attnbridge.data.module.BridgeData`.
+        seed: of the order and the augmentation.
+
+    Batches come from the loaders in 8 bits; a trainer makes them floats.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        root: str | None = None,
+        train_count: int | None = None,
+        val_share: float = 0.1,
+        image_size: int | tuple[int, int] = 32,
+        augment: Augment = "crop",
+        batch_size: int = 128,
+        workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers)
+        self.data, self.root = data, Path(root) if root else None
+        if not 0 <= val_share < 1:
+            raise AttnBridgeError(f"data.val_share must be at least 0 and below 1, not {val_share}")
+        self.train_count, self.val_share = train_count, val_share
+        self.image_size = image_size
+        self.augment: Augment = augment
+        self.seed = seed
+        self._memory: dict[str, Pictures] = {}
+        self.classes = list(self._pictures("test").classes) if data in NAMES else class_names(Path(data) / "train")
+
+    def records(self, split: str) -> list[Record]:
+        """The records of ``train``, ``val`` or ``test``, those of ``train`` in an order that says nothing of them."""
+        if split == "test" or (split == "val" and self._has_val()):
+            return self._listed(split)
+        records = in_fixed_order(self._listed("train"))
+        kept = 0.0 if self._has_val() else self.val_share
+        found: list[Record] = []
+        for label in range(len(self.classes)):
+            own = [record for record in records if record.classes == (label,)]
+            held = round(kept * len(own))
+            found += own[:held] if split == "val" else self._some(own[held:], self.classes[label])
+        return found
+
+    def _some(self, records: list[Record], name: str) -> list[Record]:
+        if self.train_count is None:
+            return records
+        each = self.train_count // len(self.classes)
+        if not 0 < each <= len(records):
+            raise AttnBridgeError(
+                f"data.train_count asks for {each} pictures of each class, but of {name!r} there are {len(records)} "
+                "for training"
+            )
+        return records[:each]
+
+    def _has_val(self) -> bool:
+        return self.data not in NAMES and (Path(self.data) / "val").is_dir()
+
+    def _listed(self, split: str) -> list[Record]:
+        if self.data in NAMES:
+            labels = self._pictures(split).labels
+            return [Record(f"{split}/{i:05d}", Path(str(i)), (int(label),)) for i, label in enumerate(labels)]
+        records = scan_class_folders(Path(self.data) / split, self.classes)
+        for record in records:
+            check_record(record)
+        return records
+
+    def _pictures(self, split: str) -> Pictures:
+        if split not in self._memory:
+            self._memory[split] = load_cifar(self.data, split, self.root)
+        return self._memory[split]
+
+    def dataset(self, split: str) -> PictureDataset:
+        """The samples of a split, augmented if it is ``train``."""
+        records = self.records(split)
+        transform = self._augmented() if split == "train" else eval_transform(self.image_size)
+        if self.data not in NAMES:
+            return PictureDataset(records, len(self.classes), "target", transform)
+        images = self._pictures("test" if split == "test" else "train").images
+        places = [int(record.image.name) for record in records]
+        return ArrayDataset(images[places], records, len(self.classes), transform)
+
+    def _augmented(self) -> v2.Transform:
+        height, width = sides(self.image_size)
+        if self.augment == "resized_crop":
+            return train_transform(self.image_size)
+        if self.augment == "none":
+            return eval_transform(self.image_size)
+        pad = v2.Pad([width // 8, height // 8], padding_mode="reflect")
+        resize = v2.Resize((height, width), antialias=True)
+        return v2.Compose([resize, pad, v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()])
+
+    def train_dataloader(self) -> CombinedLoader:
+        dataset = self.dataset("train")
+        processes = self.processes()
+        if len(dataset) < self.batch_size * processes[0]:
+            raise AttnBridgeError(
+                f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but there are only "
+                f"{len(dataset)} pictures for training; make it smaller"
+            )
+        sampler = EpochSampler(dataset, *processes, seed=self.seed)
+        return CombinedLoader(
+            {"target": self.loader(dataset.stored, sampler, self.batch_size, drop_last=True)}, "max_size_cycle"
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.eval_loader(self.dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.eval_loader(self.dataset("test"))

@@ -1,0 +1,62 @@
+"""What all data modules share: loaders that give 8 bits, shares of several processes, floats for the method."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from attnbridge.data.dataset import PictureDataset, ShardSampler
+from attnbridge.data.sample import Batch, Sample, as_floats, collate
+
+
+class PictureData(LightningDataModule):
+    """A data module of pictures.
+
+    Args:
+        batch_size: pictures in a batch, per process.
+        workers: processes that load pictures; null: see :func:`default_workers`.
+    """
+
+    def __init__(self, batch_size: int, workers: int | None) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.workers = default_workers() if workers is None else workers
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Pictures, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
+        if "labels" in batch:
+            return as_floats(batch)
+        return {name: as_floats(part) for name, part in batch.items()}
+
+    def processes(self) -> tuple[int, int]:
+        """Number of processes and which one this is."""
+        trainer = self.trainer
+        return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def eval_loader(self, dataset: PictureDataset) -> DataLoader[Batch]:
+        """Each picture once, in order, shared between the processes."""
+        return self.loader(dataset.stored, ShardSampler(dataset, *self.processes()), self.batch_size, drop_last=False)
+
+    def loader(
+        self, dataset: Dataset[Sample], sampler: Sampler[Any], batch_size: int, drop_last: bool
+    ) -> DataLoader[Any]:
+        """Batches as :func:`~attnbridge.data.sample.collate` makes them."""
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.workers,
+            collate_fn=collate,
+        )
+
+
+def default_workers() -> int:
+    """Processes that load pictures on this machine: as many as there are cores, up to 8, beside a GPU, and two less
+    where the cores also train, since there they only take time from each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
