@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnbridge.attention.layers import unwrap
+from attnbridge.attention.layers import check_layer, unwrap
 from attnbridge.attention.regions import compiled_regions, linear_heads
 from attnbridge.errors import AttnBridgeError, unknown
 
@@ -73,6 +73,33 @@ def observe(
             "unused branches hide layers: name another one"
         )
     return Observation(check_logits(logits), features)
+
+
+def glance(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observation:
+    """:func:`observe` for a network that is only listened to, as a teacher is: no graph is recorded at all.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> seen = glance(network, torch.rand(2, 3, 8, 8), ["0"])
+    >>> seen.features["0"].requires_grad, seen.logits.requires_grad
+    (False, False)
+    """
+    features: dict[str, Tensor] = {}
+    with torch.no_grad(), ExitStack() as stack:
+        for name in layers:
+            check_layer(network, name)
+            keep = _keep(name, features)
+            stack.callback(network.get_submodule(name).register_forward_hook(keep).remove)
+        logits = check_logits(network(images))
+    return Observation(logits, features)
+
+
+def _keep(name: str, features: dict[str, Tensor]) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
+        features[name] = output.clone()  # what follows may work in place
+
+    return hook
 
 
 def check_logits(logits: Any) -> Tensor:

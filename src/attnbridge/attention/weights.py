@@ -106,6 +106,10 @@ PACKAGED: dict[str, PackagedWeights] = {
 """Backbones whose ImageNet weights need no hub."""
 
 
+RUN_PREFIX = "network."
+"""What the names of a network's weights begin with in the checkpoint of a run."""
+
+
 def load_packaged(network: nn.Module, name: str) -> None:
     """Fill ``network`` with the packaged weights of ``name``; its classifier only if it has ImageNet's 1000 classes."""
     weights = PACKAGED[name]
@@ -144,7 +148,7 @@ def load_file(network: nn.Module, path: Path) -> None:
 
 
 def load_state(path: Path) -> State:
-    """Read a state dict saved by ``torch.save`` or as ``.safetensors``.
+    """Read a state dict saved by ``torch.save`` or as ``.safetensors``; of a run's checkpoint, that of its network.
 
     Raises:
         AttnBridgeError: if the file is missing or cannot be read.
@@ -165,7 +169,8 @@ def load_state(path: Path) -> State:
         loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {type(loaded).__name__}")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
+    own = {name: value for name, value in loaded.items() if name.startswith(RUN_PREFIX)}
+    return {name.removeprefix(RUN_PREFIX).removeprefix("module."): value for name, value in (own or loaded).items()}
 
 
 def _fill(network: nn.Module, state: State, source: str) -> None:

@@ -53,8 +53,10 @@ class Method(LightningModule):
         backbone_lr: learning rate of the backbone, as a multiple of ``lr``.
         momentum: of ``sgd``.
         weight_decay: of all trained parameters.
-        schedule: ``one_cycle`` over the whole run; ``step``: a tenth after two thirds of the run, as in
-            AttnBN; ``constant``.
+        schedule: ``one_cycle`` over the whole run; ``step``: multiplied by ``step_by`` after each share ``step_at`` of
+            the run, a tenth after two thirds as in AttnBN; ``constant``.
+        step_at: shares of the run.
+        step_by: factor.
     """
 
     streams: tuple[str, ...] = ("source", "target")
@@ -76,6 +78,8 @@ class Method(LightningModule):
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
+        step_at: Sequence[float] = (2 / 3,),
+        step_by: float = 0.1,
     ) -> None:
         super().__init__()
         self.classes, self.image_size = tuple(classes), image_size
@@ -101,6 +105,7 @@ class Method(LightningModule):
         self.lr, self.backbone_lr = lr, backbone_lr
         self.momentum, self.weight_decay = momentum, weight_decay
         self.schedule: Schedule = schedule
+        self.step_at, self.step_by = tuple(step_at), step_by
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -213,7 +218,9 @@ class Method(LightningModule):
             rates = [group["lr"] for group in groups]
             scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1)
         elif self.schedule == "step":
-            scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, steps * 2 // 3)], gamma=0.1)
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(
+                optimizer, [max(1, int(share * steps)) for share in self.step_at], gamma=self.step_by
+            )
         else:
             scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

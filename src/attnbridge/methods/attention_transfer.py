@@ -1,0 +1,245 @@
+"""Attention transfer (Zagoruyko and Komodakis, ICLR 2017), distillation, and their baselines in one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.attention.backbones import Backbone, build_backbone
+from attnbridge.attention.layers import check_layer, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.observe import Observation, glance, observe
+from attnbridge.attention.stages import pair_stages
+from attnbridge.data.sample import Batch
+from attnbridge.data.transforms import sides
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.transfer import (
+    Statistic,
+    Variant,
+    activation_transfer,
+    distillation,
+    gradient_transfer,
+    hint,
+    input_gradient,
+    symmetry,
+)
+from attnbridge.methods.base import Method, Schedule
+
+
+class AttentionTransfer(Method):
+    r"""A student learns its classes, and from a teacher where to look, what to answer, or what to compute.
+
+    .. math:: L = (1 - \alpha) L_{CE} + \alpha T^2 KL + \beta \sum_j L_{AT}(F_S^j, F_T^j) + \dots
+
+    Each part is switched by its weight. Pictures have one class each
+    (:class:`~attnbridge.data.classes.ClassData`). The teacher is in eval mode, gets pictures as *it* wants them
+    normalised, gets no gradient, and is not in the checkpoint.
+
+    Args:
+        teacher: timm name of the teacher; null for a student alone.
+        teacher_weights: ``imagenet``, ``none``, a state dict, or the checkpoint of a run.
+        pairs: names of layers, student's and teacher's; default: those of the same resolution, see
+            :func:`~attnbridge.attention.stages.pair_stages`.
+        transfer_weight: :math:`\beta` of activation-based transfer, summed over the pairs; the authors' 1000 belongs to
+            ``code``.
+        variant: of the distance: the published ``code``'s, or the ``paper``'s.
+        statistic: of a layer's channels: ``sum``, ``sum_power``, ``max_power``.
+        power: of the last two.
+        transfer_decay: ``linear`` takes :math:`\beta` to 0 over the run, as the paper does beside distillation.
+        distillation_weight: :math:`\alpha`; the authors' 0.9.
+        temperature: :math:`T` of the softened answers.
+        hint_weight: of the features themselves, through 1x1 convolutions: on one pair a FitNet's hint, on all
+            full-activation transfer.
+        gradient_weight: of gradient-based transfer.
+        symmetry_weight: of the symmetry of the student's own gradient.
+        weights: of the student, see :class:`~attnbridge.methods.base.Method`.
+        batch_norm: ``train``: networks begin without weights.
+        options: everything of :class:`~attnbridge.methods.base.Method`.
+    """
+
+    streams = ("target",)
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        backbone: str = "wrn_16_1",
+        teacher: str | None = None,
+        teacher_weights: str = "imagenet",
+        pairs: Sequence[Sequence[str]] | None = None,
+        transfer_weight: float = 0.0,
+        variant: Variant = "code",
+        statistic: Statistic = "sum_power",
+        power: float = 2.0,
+        transfer_decay: Literal["none", "linear"] = "none",
+        distillation_weight: float = 0.0,
+        temperature: float = 4.0,
+        hint_weight: float = 0.0,
+        gradient_weight: float = 0.0,
+        symmetry_weight: float = 0.0,
+        weights: str = "none",
+        stride: int | None = None,
+        batch_norm: Literal["frozen", "train"] = "train",
+        image_size: int | tuple[int, int] = 32,
+        optimizer: Literal["adamw", "sgd"] = "sgd",
+        lr: float = 0.1,
+        backbone_lr: float = 1.0,
+        weight_decay: float = 5e-4,
+        schedule: Schedule = "step",
+        step_at: Sequence[float] = (0.3, 0.6, 0.8),
+        step_by: float = 0.2,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            classes,
+            backbone=backbone,
+            weights=weights,
+            stride=stride,
+            batch_norm=batch_norm,
+            image_size=image_size,
+            optimizer=optimizer,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            weight_decay=weight_decay,
+            schedule=schedule,
+            step_at=step_at,
+            step_by=step_by,
+            **options,
+        )
+        self.transfer_weight, self.transfer_decay = transfer_weight, transfer_decay
+        self.variant: Variant = variant
+        self.statistic: Statistic = statistic
+        self.power, self.temperature = power, temperature
+        self.distillation_weight, self.hint_weight = distillation_weight, hint_weight
+        self.gradient_weight, self.symmetry_weight = gradient_weight, symmetry_weight
+        self._teacher: list[Backbone] = []  # in a list: no submodule, so in no checkpoint
+        self.pairs: list[tuple[str, str]] = []
+        wants_teacher = transfer_weight or distillation_weight or hint_weight or gradient_weight
+        if wants_teacher and teacher is None:
+            raise AttnBridgeError("model.teacher is not set, but a loss that needs one is; name a timm model")
+        if (gradient_weight or symmetry_weight) and self._mixes_pictures():
+            raise AttnBridgeError(
+                "gradient_weight and symmetry_weight need a network in which no picture's gradient depends on the "
+                "others: one without batch norm (nin_thin, nin_wide), or batch_norm: frozen"
+            )
+        if wants_teacher and teacher is not None:
+            built = build_backbone(
+                teacher, len(self.classes), weights=teacher_weights, stride=None, image_size=image_size
+            )
+            built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+            self._teacher = [built]
+        self.regressors = nn.ModuleDict()
+        if transfer_weight or hint_weight:
+            self._pair(pairs)
+
+    def _pair(self, pairs: Sequence[Sequence[str]] | None) -> None:
+        """Settle the pairs of layers, and make the convolutions that hints need."""
+        theirs = self._teacher[0].network
+        self.pairs = [(a, b) for a, b in pairs] if pairs else pair_stages(self.network, theirs, self.image_size)
+        for ours, other in self.pairs:
+            check_layer(self.network, ours)
+            check_layer(theirs, other)
+        if self.hint_weight:
+            images = torch.zeros(1, 3, *sides(self.image_size))
+            found = self._features(glance(self.network, images, [a for a, _ in self.pairs]), self.network)
+            wanted = self._features(glance(theirs, images, [b for _, b in self.pairs]), theirs)
+            for number, (ours, other) in enumerate(self.pairs):
+                self.regressors[str(number)] = nn.Conv2d(found[ours].shape[1], wanted[other].shape[1], 1)
+
+    def _mixes_pictures(self) -> bool:
+        self.train()
+        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        return any(module.training for module in norms)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "target/classification": 1 - self.distillation_weight,
+            "target/distillation": self.distillation_weight,
+            "target/transfer": self.transfer_weight * self._decayed(),
+            "target/hint": self.hint_weight,
+            "target/gradient": self.gradient_weight,
+            "target/symmetry": self.symmetry_weight,
+        }
+
+    def _decayed(self) -> float:
+        if self.transfer_decay == "none":
+            return 1.0
+        return max(0.0, 1 - self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        images, labels = batch["target"]["image"], batch["target"]["labels"]
+        by_gradient = bool(self.gradient_weight or self.symmetry_weight)
+        images = images.detach().requires_grad_(by_gradient)
+        seen = self._student(images)
+        each = F.cross_entropy(seen.logits, labels, reduction="none")
+        losses = {"target/classification": each.mean()}
+        if self._teacher:
+            losses |= self._from_teacher(seen, images.detach())
+        if by_gradient:
+            losses |= self._by_gradient(input_gradient(each, images, create_graph=True), images.detach(), labels)
+        return losses
+
+    def _student(self, images: Tensor) -> Observation:
+        layers = [ours for ours, _ in self.pairs]
+        if layers:
+            return observe(self.network, self.normalised(images), layers)
+        return Observation(self.network(self.normalised(images)), {})
+
+    def _from_teacher(self, seen: Observation, images: Tensor) -> dict[str, Tensor]:
+        """Where the teacher looks, what it answers, what it computes."""
+        losses: dict[str, Tensor] = {}
+        teacher = self._teacher[0]
+        told = glance(teacher.network, self._as_teacher_wants(images), [other for _, other in self.pairs])
+        ours, theirs = self._features(seen, self.network), self._features(told, teacher.network)
+        if self.distillation_weight:
+            losses["target/distillation"] = distillation(seen.logits, told.logits, self.temperature)
+        if self.transfer_weight:
+            options: dict[str, Any] = {"variant": self.variant, "statistic": self.statistic, "power": self.power}
+            parts = [activation_transfer(ours[a], theirs[b], **options) for a, b in self.pairs]
+            losses["target/transfer"] = torch.stack(parts).sum()
+        if self.hint_weight:
+            hints = [hint(self.regressors[str(number)](ours[a]), theirs[b]) for number, (a, b) in enumerate(self.pairs)]
+            losses["target/hint"] = torch.stack(hints).sum()
+        return losses
+
+    def _by_gradient(self, sensitivity: Tensor, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the student is sensitive to, beside the teacher and beside itself in mirrored pictures."""
+        losses: dict[str, Tensor] = {}
+        if self.gradient_weight:
+            shown = images.clone().requires_grad_()
+            answers = self._teacher[0].network(self._as_teacher_wants(shown))
+            theirs = input_gradient(F.cross_entropy(answers, labels, reduction="none"), shown)
+            losses["target/gradient"] = gradient_transfer(sensitivity, theirs)
+        if self.symmetry_weight:
+            mirrored = images.flip(-1).requires_grad_()
+            each = F.cross_entropy(self.network(self.normalised(mirrored)), labels, reduction="none")
+            losses["target/symmetry"] = symmetry(sensitivity, input_gradient(each, mirrored, create_graph=True))
+        return losses
+
+    def _features(self, seen: Observation, network: nn.Module) -> dict[str, Tensor]:
+        """Each layer's features as ``(B, C, h, w)``."""
+        height, width = sides(self.image_size)
+        prefix = prefix_tokens(network)
+        return {
+            name: to_maps(value, prefix, is_channels_last(value, height, width), height / width)
+            for name, value in seen.features.items()
+        }
+
+    def _as_teacher_wants(self, images: Tensor) -> Tensor:
+        teacher = self._teacher[0]
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (teacher.mean, teacher.std))
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def on_fit_start(self) -> None:
+        for teacher in self._teacher:
+            teacher.network.to(self.device)
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+        """Probabilities of the classes, ``(B, N)``."""
+        return {"scores": self.network(self.normalised(batch["image"])).softmax(1)}
+
+    test_step = validation_step
+    predict_step = validation_step

@@ -1,0 +1,175 @@
+"""Attention transfer: which losses are on, whom they train, the teacher untouched and out of the checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+from torch import Tensor, nn
+
+from attnbridge.attention.stages import find_stages, pair_stages
+from attnbridge.data.classes import ClassData
+from attnbridge.data.sample import Batch, as_floats
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.class_scores import ClassScores
+from attnbridge.losses.transfer import activation_transfer
+from attnbridge.methods.attention_transfer import AttentionTransfer
+from tests.runs import make_trainer
+
+GROUPS = [("group0", "group0"), ("group1", "group1"), ("group2", "group2")]
+ALONE: dict[str, Any] = {"weights": "none"}
+TAUGHT: dict[str, Any] = {**ALONE, "teacher": "wrn_16_2", "teacher_weights": "none"}
+THIN: dict[str, Any] = {"backbone": "nin_thin", "teacher": "nin_thin", "teacher_weights": "none"}
+PARTS = {
+    "transfer": {**TAUGHT, "transfer_weight": 1000.0},
+    "distillation": {**TAUGHT, "distillation_weight": 0.9},
+    "hint": {**TAUGHT, "hint_weight": 1.0},
+    "gradient": {**THIN, "gradient_weight": 1.0},
+    "symmetry": {"backbone": "nin_thin", "symmetry_weight": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that differ in their colour."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 4)):
+        for number, name in enumerate(("blue", "red")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 90, (32, 32, 3), np.uint8)
+                image[..., 2 - 2 * number] += 120
+                Image.fromarray(image).save(root / split / name / f"{i}.png")
+    return root
+
+
+def make(pictures: Path, **options: Any) -> tuple[AttentionTransfer, ClassData]:
+    torch.manual_seed(0)
+    data = ClassData(str(pictures), batch_size=8, val_share=0.2)
+    return AttentionTransfer(data.classes, **options), data
+
+
+def first_batch(data: ClassData) -> dict[str, Batch]:
+    batch, _, _ = next(iter(data.train_dataloader()))
+    return {"target": as_floats(batch["target"])}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, pictures: Path) -> None:
+    method, data = make(pictures, **PARTS[part], lr=0.01)
+    teachers = [copy.deepcopy(t.network.state_dict()) for t in method._teacher]
+    before = copy.deepcopy(method.network.state_dict())
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(method, data)
+    logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("loss", "weighted"))}
+    assert {k for k in logged if k.startswith("loss/")} == {"loss/target/classification", f"loss/target/{part}"}
+    weight = method.loss_weights[f"target/{part}"]
+    assert logged[f"weighted/target/{part}"] == pytest.approx(weight * logged[f"loss/target/{part}"], rel=1e-5)
+    assert logged[f"loss/target/{part}"] > 0
+    for teacher, was in zip(method._teacher, teachers, strict=True):
+        assert not teacher.network.training
+        assert all(torch.equal(was[k], v) for k, v in teacher.network.state_dict().items())
+        assert all(p.grad is None for p in teacher.network.parameters())
+    assert any(not torch.equal(before[k], v) for k, v in method.network.state_dict().items())
+
+
+@pytest.mark.parametrize("part", [p for p in PARTS if p != "distillation"])
+def test_a_part_reaches_the_early_layers(part: str, pictures: Path) -> None:
+    method, data = make(pictures, **PARTS[part])
+    method.train()
+    losses = method.losses(first_batch(data))
+    losses[f"target/{part}"].backward()
+    first = next(method.network.parameters())
+    assert first.grad is not None
+    assert first.grad.abs().max() > 0
+
+
+def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
+    method, data = make(pictures, **PARTS["transfer"])
+    assert method.pairs == GROUPS
+    method.eval()
+    batch = first_batch(data)
+    found: dict[str, list[Tensor]] = {}
+    teacher: Any = method._teacher[0].network
+    for network, side in ((method.network, "student"), (teacher, "teacher")):
+        for name, _ in GROUPS:
+            keep = lambda _m, _i, out, side=side: found.setdefault(side, []).append(out.detach())  # noqa: E731
+            network.get_submodule(name).register_forward_hook(keep)
+    method.network(method.normalised(batch["target"]["image"]))
+    teacher(method._as_teacher_wants(batch["target"]["image"]))
+    wanted = sum(activation_transfer(s, t) for s, t in zip(found["student"], found["teacher"], strict=True))
+    assert torch.allclose(method.losses(batch)["target/transfer"], torch.as_tensor(wanted), rtol=1e-4)
+
+
+def test_the_teacher_gets_pictures_as_it_wants_them(pictures: Path) -> None:
+    method, _ = make(pictures, teacher="resnet10t", teacher_weights="none", distillation_weight=0.5)
+    images = torch.rand(2, 3, 32, 32)
+    teacher = method._teacher[0]
+    wanted = (images - torch.tensor(teacher.mean).view(3, 1, 1)) / torch.tensor(teacher.std).view(3, 1, 1)
+    assert torch.allclose(method._as_teacher_wants(images), wanted)
+    assert not torch.allclose(method.normalised(images), wanted)  # the student wants others
+
+
+def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(pictures: Path, tmp_path: Path) -> None:
+    big, data = make(pictures, backbone="wrn_16_2", **ALONE, lr=0.01)
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(big, data)
+    options = {**PARTS["transfer"], "teacher_weights": str(tmp_path / "last.ckpt")}
+    student, _ = make(pictures, **options)
+    learnt = big.network.state_dict()
+    teacher = student._teacher[0].network.state_dict()
+    assert all(torch.equal(learnt[name], value) for name, value in teacher.items())
+    assert {name.split(".")[0] for name in student.state_dict()} == {"network"}
+    assert not any(p is q for p in student.parameters() for q in student._teacher[0].network.parameters())
+
+
+def test_beta_decays_to_nothing(pictures: Path) -> None:
+    method, data = make(pictures, **PARTS["transfer"], distillation_weight=0.9, transfer_decay="linear", lr=0.01)
+    weights = []
+    method.on_before_zero_grad = lambda _: weights.append(method.loss_weights["target/transfer"])  # type: ignore[method-assign]
+    make_trainer(max_epochs=4).fit(method, data)
+    assert weights == pytest.approx([1000.0 * (1 - i / 8) for i in range(8)])
+
+
+def test_it_learns_and_accuracy_counts_each_picture_once(pictures: Path) -> None:
+    method, data = make(pictures, **ALONE, lr=0.05)
+    scores = ClassScores(2)
+    trainer = make_trainer(max_epochs=6, limit_val_batches=1.0, callbacks=[scores])
+    trainer.fit(method, data)
+    trainer.test(method, data, verbose=False)
+    assert scores.accuracy["test"] == {"top1": 1.0}
+    counted = scores.metrics["top1"]
+    assert int(counted.tp + counted.fn) == 8  # type: ignore[operator]
+
+
+def test_pairs_are_found_by_resolution_across_families() -> None:
+    resnet, wide = (timm.create_model(n, num_classes=3).eval() for n in ("resnet10t", "wrn_16_1"))
+    deep = {(16, 16): "layer1", (8, 8): "layer2", (4, 4): "layer3", (2, 2): "layer4"}
+    assert find_stages(resnet, 64) == {(32, 32): "conv1", **deep}  # its stem is a stage of three convolutions
+    assert pair_stages(wide, resnet, 64) == [("group1", "conv1"), ("group2", "layer1")]
+    assert resnet.training is False
+    fine, coarse = (nn.Sequential(nn.Conv2d(3, 4, 3, padding=pad), nn.Flatten()) for pad in (1, 0))
+    with pytest.raises(AttnBridgeError, match=r"no resolution in common"):
+        pair_stages(fine, coarse, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"transfer_weight": 1.0}, r"model.teacher is not set"),
+        ({"symmetry_weight": 1.0}, r"without batch norm \(nin_thin, nin_wide\), or batch_norm: frozen"),
+        ({**PARTS["transfer"], "pairs": [["group0", "grupo0"]]}, r"'grupo0'; did you mean 'group0'"),
+        ({**TAUGHT, "teacher": "wrn_16_3", "transfer_weight": 1.0}, r"'wrn_16_3'; did you mean"),
+    ],
+)
+def test_clear_errors(options: dict[str, Any], words: str, pictures: Path) -> None:
+    with pytest.raises(AttnBridgeError, match=words):
+        make(pictures, **options)
