@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attnbridge.cli.run import keep_freed_memory, load_run
+from attnbridge.cli.run import keep_freed_memory, load_run, shape_of
 from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.folders import scan_pair
 from attnbridge.data.sample import Batch, collate
 from attnbridge.data.transforms import eval_transform
 from attnbridge.losses.mining import erase, soft_mask
 from attnbridge.methods.base import Method
-from attnbridge.segmentation.combine import enlarge_maps
 
 COLUMNS = (
     "picture",
@@ -42,9 +42,12 @@ COLUMNS = (
 def batches(config: dict[str, Any], method: Method, split: str, count: int) -> Iterator[Batch]:
     """Evenly chosen pictures of a split with their masks."""
     data = config["data"]
-    records = scan_pair(Path(data["source"]), Path(data["target"]), None, split, masks=True)
-    records = records[:: max(1, len(records) // count)]
-    dataset = PictureDataset(records, len(method.classes), "target", eval_transform(method.image_size))
+    source = Path(data["source"]) if data.get("source") else None
+    records = scan_pair(source, Path(data["target"]), None, split, masks=True)
+    records = [records[i * len(records) // count] for i in range(count)] if len(records) > count else records
+    dataset = PictureDataset(
+        records, len(method.classes), "target", eval_transform(method.image_size, shape_of(config))
+    )
     loader: DataLoader[Any] = DataLoader(dataset, 32, collate_fn=collate)
     yield from track(loader, split, transient=True, console=Console(stderr=True))
 
@@ -58,7 +61,7 @@ def look(method: Method, batch: Batch) -> Tensor:
     shown = (batch["mask"][picture] == label[:, None, None] + 1).float()
     maps = seen["maps"][picture, label]
     own = soft_mask(maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12))
-    large = enlarge_maps(own[:, None], (shown.shape[1], shown.shape[2]))[:, 0]
+    large = F.interpolate(own[:, None], shown.shape[1:], mode="bilinear", align_corners=False)[:, 0]  # as `erase` does
 
     def score(mask: Tensor) -> Tensor:
         erased = erase(images[picture], mask, "mean", method.mean)

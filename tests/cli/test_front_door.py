@@ -47,6 +47,7 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str, float]:
         (["fit", "attnbn", "--evaluation.treshold", "0.5"], "did you mean 'threshold'"),
         (["fit", "attnbn", "--method", "atnbn"], "unknown method in"),
         (["fit", "attnbn", "--data.source", "nowhere"], "nowhere: no such folder"),
+        (["fit", "fine_tuned", "--data.source", "null"], "data.source is not set"),
         (["show", "attnbm"], "did you mean 'attnbn'"),
         (["demo", "--quik"], "did you mean '--quick'"),
         (["--versoin"], "did you mean '--version'"),
@@ -95,6 +96,8 @@ def test_wrong_data_is_answered_before_torch_is_imported(scenes: Path, tmp_path:
         check_data({"method": "attnbn", "data": {"target": data["target"]}})
     with pytest.raises(AttnBridgeError, match=r"data.saliency is not set"):
         check_data({"method": "attnbn", "data": data})
+    with pytest.raises(AttnBridgeError, match=r"data.views keeps no pictures, but mining erases parts of them"):
+        check_data({"method": "gain", "data": {**data, "views": 2}})
 
 
 def test_help_and_lists_are_quick(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from attnbridge.cli import main
 from attnbridge.cli.config import TABLES
+from attnbridge.data.module import BridgeData
 from attnbridge.data.scenes import SceneSpec
 from attnbridge.methods.attnbn import AttnBN
 
@@ -29,9 +31,9 @@ SMALL = [
 def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The README's configuration on the user's own two folders, made small by overrides."""
     base = tmp_path_factory.mktemp("user")
-    yaml = README.read_text().split("```yaml\n")[1].split("```")[0]
-    assert len(yaml.splitlines()) <= 20
-    (base / "mine.yaml").write_text(yaml)
+    text = README.read_text().split("```yaml\n")[1].split("```")[0]
+    assert len(text.splitlines()) <= 20
+    (base / "mine.yaml").write_text(text)
     for name, part in (("source", "source/train"), ("saliency", "saliency/train"), ("target", "target")):
         (base / name).symlink_to(scenes / part)
     with pytest.MonkeyPatch.context() as patch:
@@ -104,6 +106,10 @@ def test_test_gives_the_scores_of_the_run(
     scores = json.loads((run_folder / "run.json").read_text())["scores"]
     assert f"mIoU {100 * scores['predicted']['miou_best']:.1f} at threshold" in text
     assert f"mAP {100 * scores['map']:.1f}, label accuracy {100 * scores['accuracy']:.1f}" in text
+    known = BridgeData(**yaml.safe_load((run_folder / "config.yaml").read_text())["data"]).classes
+    monkeypatch.setattr("attnbridge.data.module.pair_classes", lambda *_: known[::-1])
+    assert main(["test", str(run_folder)]) == 2
+    assert f"the run knows the classes {known[0]}, " in capsys.readouterr().err
 
 
 def test_predict_writes_overlays_arrays_and_scores(

@@ -149,7 +149,7 @@ def test_a_batch_larger_than_the_data_is_an_error(scenes: Path) -> None:
 def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
     data = BridgeData(None, str(scenes / "target"), image_size=48, batch_size=8, workers=0)
     assert data.classes == make_data(scenes).classes
-    only_target = make_method(data, source_weight=0, attention_weight=0, adversarial_weight=0)
+    only_target = make_method(data, source_weight=0, attention_weight=0, adversarial_weight=0, label_shift=True)
     trainer = make_trainer(max_steps=2)
     trainer.fit(only_target, data)
     assert float(trainer.callback_metrics["loss/target/classification"]) > 0
@@ -157,3 +157,10 @@ def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
         make_trainer().fit(make_method(data), data)
     with pytest.raises(AttnBridgeError, match=r"labels.csv: no such file"):
         BridgeData(None, str(scenes / "source"))
+
+
+def test_pictures_in_bytes_are_refused_by_a_method(scenes: Path) -> None:
+    data = make_data(scenes)
+    stored = next(iter(data.val_dataloader()))
+    with pytest.raises(AttnBridgeError, match=r"floats in \[0, 1\], not torch.uint8; give the trainer `datamodule=`"):
+        make_method(data).look(stored["image"])

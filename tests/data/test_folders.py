@@ -149,7 +149,7 @@ def test_what_is_wrong_with_the_source_is_named(pair: Path, damage: object, mess
 
 def test_a_class_folder_that_the_target_does_not_know(pair: Path) -> None:
     (pair / "source/train/wheel").mkdir()
-    with pytest.raises(AttnBridgeError, match="has no column for class 'wheel', which the source domain has"):
+    with pytest.raises(AttnBridgeError, match="has no column for class 'wheel', which the pair has"):
         scan(pair, "train")
     with pytest.raises(AttnBridgeError, match=r"no such folder; expected a folder with one sub-folder per class"):
         class_names(pair / "nowhere")

@@ -77,12 +77,14 @@ def test_boxes_of_the_kit_are_counted_from_one(tmp_path: Path, pair: tuple[Path,
     (kit / "ImageSets/Main/few.txt").write_text("a\n")
     (kit / "Annotations").mkdir()
     box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>4</xmax><ymax>3.0</ymax></bndbox>"
-    hard = "<object><name>bird</name><difficult>1</difficult>" + box + "</object>"
+    corner = "<bndbox><xmin>7</xmin><ymin>6</ymin><xmax>8</xmax><ymax>6</ymax></bndbox>"
+    hard = "<object><name>boat</name><difficult>1</difficult>" + corner + "</object>"
     other = "<object><name>dog</name>" + box + "</object>"
     text = f"<annotation><object><name>boat</name>{box}</object>{hard}{other}</annotation>"
     (kit / "Annotations/a.xml").write_text(text)
     expected = torch.zeros(6, 8, dtype=torch.long)
     expected[0:3, 1:4] = 2
+    expected[5, 6:8] = 255  # difficult: no label says that it is there, and it is no background
     assert torch.equal(masks((pair[0], kit), "boxes")["a"], expected)
     (kit / "Annotations/a.xml").write_text("<annotation><object><name>boat</name></object></annotation>")
     with pytest.raises(AttnBridgeError, match=r"a.xml: cannot be read as an annotation with boxes"):
@@ -95,11 +97,12 @@ def test_boxes_of_the_kit_are_counted_from_one(tmp_path: Path, pair: tuple[Path,
         (HEADER + "one,boat,1,2,9,5\n", r"one.png: its box 1,2,9,5 does not lie in the picture, which is 8x6 pixels"),
         (HEADER + "one,boat,4,2,4,5\n", r"does not lie in the picture"),
         (HEADER + "one,bird,1,2,4,5\n", r"one.png: has a box of 'bird', which is not among its labels"),
-        (HEADER + "one,boat,1,2,4,5\n", r"both.png: shows 'bird', but has no box of it"),
-        (HEADER + "one,baot,1,2,4,5\n", r"line 2: 'baot'; did you mean 'boat'|baot"),
+        (HEADER + "both,boat,1,2,4,5\n", r"both.png: shows 'bird', but has no box of it"),
+        (HEADER + "one,baot,1,2,4,5\n", r"boxes.csv, line 2: 'baot'; did you mean 'boat'"),
+        (HEADER + "another,boat,1,2,4,5\n", r"boxes.csv: no such file; expected the boxes of at least one"),
         (HEADER + "one,boat,1,2,4\n", r"boxes.csv, line 2: expected an id, a class and four whole numbers"),
         ("id,class,x,y,w,h\n", r"boxes.csv, line 1: expected a header 'id,class,left,top,right,bottom'"),
-        (None, r"boxes.csv: no such file; expected a header"),
+        (None, r"boxes.csv: no such file; expected the boxes of at least one"),
     ],
 )
 def test_clear_errors(pair: tuple[Path, Path], rows: str | None, words: str) -> None:
@@ -109,11 +112,26 @@ def test_clear_errors(pair: tuple[Path, Path], rows: str | None, words: str) -> 
         scan_guided(*pair, "few", "boxes")
 
 
-def test_a_missing_saliency_map_and_a_wrong_kind_are_named(pair: tuple[Path, Path]) -> None:
-    with pytest.raises(AttnBridgeError, match=r"saliency/one.png: no such file; expected the saliency map of"):
-        scan_guided(*pair, "few", "saliency")
+def test_only_pictures_that_have_what_guides_are_used(pair: tuple[Path, Path]) -> None:
+    (pair[1] / "few/boxes.csv").write_text(HEADER + "one,boat,1,2,6,5\n")
+    assert list(masks(pair, "boxes")) == ["one"]
+    for kind, folder in (("saliency", "saliency"), ("masks", "masks")):
+        with pytest.raises(AttnBridgeError, match=rf"{folder}|SegmentationClass.*expected the {kind} of at least one"):
+            scan_guided(*pair, "few", kind)  # type: ignore[arg-type]
+        picture(pair[1] / f"few/{folder}/both.png", "L", np.zeros((6, 8)))
+        assert list(masks(pair, kind)) == ["both"]
+
+
+def test_wrong_maps_and_a_wrong_kind_are_named(pair: tuple[Path, Path]) -> None:
     with pytest.raises(AttnBridgeError, match=r"'box'; did you mean 'boxes'"):
         scan_guided(*pair, "few", "box")  # type: ignore[arg-type]
+    path = pair[1] / "few/saliency/one.png"
+    picture(path)
+    with pytest.raises(AttnBridgeError, match=r"one.png: its mode is RGB; a saliency map must be 8-bit grey"):
+        scan_guided(*pair, "few", "saliency")
+    picture(path, "L", np.zeros((3, 3)))
+    with pytest.raises(AttnBridgeError, match=r"one.png: the mask is 3x3 pixels, but its picture"):
+        scan_guided(*pair, "few", "saliency")
 
 
 def test_gain_learns_from_boxes(scenes: Path, tmp_path: Path) -> None:
@@ -133,3 +151,12 @@ def test_gain_learns_from_boxes(scenes: Path, tmp_path: Path) -> None:
     trainer = make_trainer(max_steps=2)
     trainer.fit(Gain(data.classes, mining_weight=0, guidance_weight=10, **SMALL), data)
     assert float(trainer.callback_metrics["loss/guided/attention"]) > 0
+    boxed, masked = (
+        scan_guided(scenes / "source/train", scenes / "target", "val", kind) for kind in ("boxes", "masks")
+    )
+    for with_boxes, with_mask in zip(boxed, masked, strict=True):
+        drawn, true = (
+            PictureDataset([record], len(data.classes), "target", eval_transform(48))[0]["mask"]
+            for record in (with_boxes, with_mask)
+        )
+        assert torch.all((drawn == true) | (true == 0) | (drawn == 255))  # a box covers its object

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from attnbridge.attention.backbones import build_backbone, freeze
 from attnbridge.attention.beginning import find_beginning
 from attnbridge.data import views as views_module
+from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.sample import as_floats
-from attnbridge.data.views import ViewDataset
+from attnbridge.data.transforms import eval_transform
+from attnbridge.data.views import ViewDataset, views_folder
 from attnbridge.errors import AttnBridgeError
+from attnbridge.methods.attnbn import AttnBN
 from attnbridge.methods.gain import Gain
 from tests.runs import SMALL, make_data, make_method, make_trainer
 
@@ -72,6 +76,51 @@ def test_views_are_made_once_and_anew_where_anything_differs(scenes: Path, monke
     other = make_method(data, frozen=FROZEN[:-1])
     make_trainer(max_steps=1).fit(other, make_data(scenes, views=3))
     assert made
+
+
+def test_another_structure_of_the_same_weights_has_views_of_its_own(tmp_path: Path) -> None:
+    kept = set()
+    for frozen in (["features.0"], ["features.0", "features.1"], ["features.0", "features.2"]):
+        method = AttnBN(["a", "b"], backbone="vgg11", weights="none", image_size=32, frozen=frozen)
+        torch.manual_seed(0)
+        nn.init.ones_(method.network.get_submodule("features.0").weight)  # type: ignore[arg-type]
+        nn.init.ones_(method.network.get_submodule("features.0").bias)  # type: ignore[arg-type]
+        structure, weights = method.beginning_made_of()
+        assert {name.split(".")[0] for name in weights} == {"mean", "std", "features"}
+        kept.add(views_folder(PictureDataset([], 2, "target", eval_transform(32)), 2, structure, weights))
+    assert len(kept) == 3
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(scenes: Path, tmp_path: Path) -> None:
+    def run(epochs: int, checkpoint: Path | None, out: Path) -> dict[str, torch.Tensor]:
+        data = make_data(scenes, views=3)
+        method = make_method(data, frozen=FROZEN, schedule="constant")
+        saver = ModelCheckpoint(out, save_last=True, save_top_k=0)
+        trainer = make_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=[saver])
+        trainer.fit(method, data, ckpt_path=str(checkpoint) if checkpoint else None)
+        return method.state_dict()
+
+    whole = run(2, None, tmp_path / "whole")
+    run(1, None, tmp_path / "parts")
+    resumed = run(2, tmp_path / "parts/last.ckpt", tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_two_runs_at_once_leave_one_folder(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_was_faster(place: Path, *options: Any) -> None:
+        fill(place, *options)
+        folders.append(place)
+        if len(folders) == 1:
+            make(*calls[0])
+
+    calls: list[Any] = []
+    folders: list[Path] = []
+    fill, make = views_module._fill, views_module.make_views
+    monkeypatch.setattr(views_module, "_fill", other_was_faster)
+    monkeypatch.setattr("attnbridge.data.module.make_views", lambda *args: calls.append(args) or make(*args))
+    fitted(scenes)
+    assert len(folders) == 3  # of the first stream twice, of the other once
+    assert len(list(folders[0].parent.iterdir())) == 2
 
 
 def test_an_interrupted_making_leaves_nothing(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +192,16 @@ class Around(nn.Module):
 def test_a_network_that_goes_around_its_beginning_is_refused() -> None:
     network = Around()
     network.first.requires_grad_(False)
-    with pytest.raises(AttnBridgeError, match=r"needs more than the output of its last frozen module, 'first'"):
+    with pytest.raises(AttnBridgeError, match=r"more than the output of its last frozen module, 'first'"):
         find_beginning(network, ["first"], torch.rand(1, 3, 8, 8))
     assert "forward" not in network.first.__dict__
+    assert network.training
+
+
+def test_a_layer_inside_the_beginning_is_refused() -> None:
+    network = build_backbone("vgg11", 4, weights="none", image_size=32).network
+    freeze(network, ["features.0", "features.3"])
+    pictures = torch.rand(1, 3, 32, 32)
+    assert find_beginning(network, ["features.3"], pictures, "features.6").last == "features.3"
+    with pytest.raises(AttnBridgeError, match=r"or the layer that is looked at, needs more"):
+        find_beginning(network, ["features.3"], pictures, "features.0")

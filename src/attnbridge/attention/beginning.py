@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer
+from attnbridge.attention.observe import glance
 from attnbridge.errors import AttnBridgeError
 
 
@@ -63,17 +64,18 @@ def _first(value: Any, *_: Any, **__: Any) -> Any:
     return value
 
 
-def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor) -> Beginning:
+def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str | None = None) -> Beginning:
     """What of a network need not be run again, since it is not trained.
 
     Args:
-        network: in the mode in which it is trained, its frozen modules in eval mode.
+        network: its modes are restored.
         frozen: names of the frozen modules.
-        images: any, ``(B, 3, H, W)``, to try it on.
+        images: any, ``(B, 3, H, W)``, to try it on, in eval mode.
+        layer: one whose features are looked at; it must not lie before the end of the beginning.
 
     Raises:
-        AttnBridgeError: if nothing is frozen, something that is trained runs before the end of what is frozen, or the
-            rest of the network needs more than the output of the last frozen module.
+        AttnBridgeError: if nothing is frozen, a name is unknown or does not run, something that is trained runs before
+            the end of what is frozen, or the rest of the network needs more than the output of the last frozen module.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
     >>> _ = network[0].requires_grad_(False)
@@ -87,8 +89,21 @@ def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor) ->
         raise AttnBridgeError("data.views needs model.frozen: the modules from the first one on that are not trained")
     for name in frozen:
         check_layer(network, name)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        return _found(network, frozen, images, layer)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str | None) -> Beginning:
     order = _order(network, images)
-    ran = order[: max(order.index(name) for name in frozen if name in order) + 1]
+    places = [order.index(name) for name in frozen if name in order]
+    if not places:
+        raise AttnBridgeError(f"data.views: {frozen[0]!r} does not run in the forward pass; name modules that do")
+    ran = order[: max(places) + 1]
     outermost = tuple(n for n in ran if not any(n != m and n.startswith(f"{m}.") for m in ran))
     for name in outermost:
         if any(p.requires_grad for p in network.get_submodule(name).parameters()):
@@ -96,10 +111,10 @@ def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor) ->
                 f"data.views: {name!r} is trained, but runs before {ran[-1]!r}, which is frozen; add it to model.frozen"
             )
     found = Beginning(ran[-1], outermost)
-    if not _is_whole(network, found, images):
+    if not _is_whole(network, found, images, [layer] if layer else []):
         raise AttnBridgeError(
-            f"data.views: the network needs more than the output of its last frozen module, {found.last!r}; freeze up "
-            "to another module, or leave data.views out"
+            f"data.views: the network, or the layer that is looked at, needs more than the output of its last frozen "
+            f"module, {found.last!r}; freeze up to another module, or leave data.views out"
         )
     return found
 
@@ -117,18 +132,16 @@ def _order(network: nn.Module, images: Tensor) -> list[str]:
     return order
 
 
-def _is_whole(network: nn.Module, beginning: Beginning, images: Tensor) -> bool:
+def _is_whole(network: nn.Module, beginning: Beginning, images: Tensor, layers: Sequence[str]) -> bool:
     """Whether beginning and rest make the network."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()  # dropout would differ
+    whole = glance(network, images, layers)
     try:
         features = beginning.run(network, images)
-        with torch.no_grad(), beginning.skipped(network):
-            answer = network(features)
-        with torch.no_grad():
-            return torch.allclose(answer, network(images), rtol=1e-3, atol=1e-4)
-    except (RuntimeError, TypeError, AssertionError):
+        with beginning.skipped(network):
+            parts = glance(network, features, layers)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, AssertionError, AttnBridgeError):
         return False
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    pairs = [(parts.logits, whole.logits), *((parts.features[name], whole.features[name]) for name in layers)]
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)

@@ -221,6 +221,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     """The verbs that compute: check what can be checked first, then import torch."""
     if options.verb == "fit":
         config = load_config(options.config, rest)
+        if config.get("after") in config_names():
+            check_data({**load_config(config["after"]), "data": config.get("data")})
         check_data(config)
         check_network(config)
     elif options.verb == "explain":

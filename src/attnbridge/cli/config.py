@@ -24,7 +24,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "adversary": ("bridged", "attnbn", "adversary/strong", "adversary/spectral", "adversary/evidence"),
     "clothing": tuple(f"clothing/{row}" for row in ("grad_cam", "grad_cam_shift", *ROWS[1:])),
     "clothing_source": ("clothing/attnbn_10", "clothing/attnbn_50", "clothing/attnbn"),
-    "clothing_masks": tuple(f"clothing/{row}" for row in ("grad_cam", "gain", "gain_10", "gain_30", "gain_100")),
+    "clothing_masks": tuple(f"clothing/{row}" for row in ("no_mask", "gain", "gain_10", "gain_30", "gain_100")),
     "biased": ("grad_cam", "gain", "biased/gain_1", "biased/gain_5", "biased/gain_20", "attnbn"),
     "table1": tuple(f"voc/{row}" for row in ROWS),
     "table2": ("voc/attnbn_10", "voc/attnbn_50", "voc/attnbn"),

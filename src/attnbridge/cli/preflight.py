@@ -41,6 +41,11 @@ def check_data(config: dict[str, Any]) -> None:
             "data.saliency is not set, but the attention constraint needs a saliency map of each source "
             "picture; name their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
         )
+    if data.get("views") and _value(model, known, "mining_weight"):
+        raise AttnBridgeError(
+            "data.views keeps no pictures, but mining erases parts of them; leave data.views out, or set "
+            "model.mining_weight to 0"
+        )
     lists = data.get("lists")
     splits = ["train", "val"] + (["test"] if has_split(target, "test", lists) else [])
     for split in [*(["source"] if source else []), *splits]:
@@ -50,7 +55,7 @@ def check_data(config: dict[str, Any]) -> None:
     elif model.get("guidance_weight"):
         raise AttnBridgeError(
             "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "
-            "may be used, or set model.guidance_weight to 0"
+            "(or boxes, or saliency maps: data.guided_by) may be used, or set model.guidance_weight to 0"
         )
     begin = model.get("weights", "imagenet")
     if begin not in ("imagenet", "none") and not Path(begin).is_file():

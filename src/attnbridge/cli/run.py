@@ -65,7 +65,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
             parser_kwargs={"exit_on_error": False},
             args={
                 "model": config.get("model") or {},
-                "data": {"seed": config.get("seed", 0), **(config.get("data") or {})},
+                "data": {"source": None, "seed": config.get("seed", 0), **(config.get("data") or {})},
                 "trainer": config.get("trainer") or {},
             },
         )

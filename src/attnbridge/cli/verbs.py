@@ -42,6 +42,11 @@ def test(options: argparse.Namespace) -> int:
         config["data"]["target"] = str(options.target)
     check_data(config)
     data = BridgeData(**config["data"])
+    if tuple(data.classes) != method.classes:
+        raise AttnBridgeError(
+            f"the run knows the classes {', '.join(method.classes)}, in this order, but the data has "
+            f"{', '.join(data.classes)}; bring its columns or folders to the run's"
+        )
     settings = config.get("evaluation") or {}
     scores = Scores(len(data.classes), settings.get("score_threshold", 0.5))
     trainer = L.Trainer(logger=False, callbacks=[scores], use_distributed_sampler=False)

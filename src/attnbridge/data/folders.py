@@ -165,12 +165,12 @@ def _columns(header: Sequence[str], classes: Sequence[str], table: Path) -> list
     names = [name.strip() for name in header[1:]]
     for name in names:
         if name not in classes:
-            raise unknown(f"class in {table}:", name, classes, "the source domain does not know it")
+            raise unknown(f"class in {table}:", name, classes, "the pair does not know it")
     absent = [name for name in classes if name not in names]
     if absent:
         raise AttnBridgeError(
-            f"{table}: has no column for class {absent[0]!r}, which the source domain has; "
-            "add the column, or take the class out of the source"
+            f"{table}: has no column for class {absent[0]!r}, which the pair has (its source names the classes, or, "
+            "without one, train/labels.csv); add the column, or take the class out there"
         )
     return [list(classes).index(name) for name in names]
 
@@ -199,7 +199,11 @@ def pair_classes(source: Path | None, target: Path) -> list[str]:
     if not table.is_file():
         raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per picture")
     with table.open(newline="") as handle:
-        return [name.strip() for name in next(csv.reader(handle), [])[1:]]
+        names = [name.strip() for name in next(csv.reader(handle), [])[1:]]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise AttnBridgeError(f"{table}, line 1: names the class {twice[0]!r} twice")
+    return names
 
 
 def scan_pair(

@@ -9,55 +9,86 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from PIL import Image
+
 from attnbridge.data.folders import pair_classes, scan_pair
 from attnbridge.data.pictures import Box, Record, check_record, picture_size
-from attnbridge.data.voc import IGNORED, is_voc
+from attnbridge.data.voc import IGNORED, MASK_FOLDERS, is_voc
 from attnbridge.errors import AttnBridgeError, unknown
 
 Guide = Literal["masks", "boxes", "saliency"]
+DIFFICULT = IGNORED - 1
+"""The class of boxes in which nothing is known: drawn as a mask it is 255."""
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIELDS = ("id", "class", "left", "top", "right", "bottom")
 
 
 def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> list[Record]:
-    """The records of the pictures whose maps are guided; each has a mask, or boxes to draw one from.
+    """The records of the pictures whose maps are guided: of those that are named, the ones that have what guides.
 
     - ``masks``: as in the splits that are scored.
     - ``boxes``: ``boxes.csv`` beside the pictures' folder, with the columns ``id,class,left,top,right,bottom`` in
       pixels (right and bottom are the first outside), else VOC's ``Annotations/ID.xml``. A box counts as the object;
-      where boxes of two classes overlap nothing is known.
-    - ``saliency``: ``saliency/ID.png`` beside the pictures' folder. Where it is below half there is no object; where it
-      is above, the picture's class is there if it has only one, else nothing is known.
+      where boxes of two classes overlap, and in VOC's difficult ones, nothing is known.
+    - ``saliency``: ``saliency/ID.png`` beside the pictures' folder, 8-bit grey. Where it is below half there is no
+      object; where it is above, the picture's class is there if it has only one, else nothing is known.
+
+    Returns:
+        Records with a mask, or with boxes to draw one from.
 
     Raises:
-        AttnBridgeError: for what is missing, and as :func:`~attnbridge.data.folders.scan_pair`.
+        AttnBridgeError: if no picture has what guides, for a box or map that cannot be its picture's, and as
+            :func:`~attnbridge.data.folders.scan_pair`.
     """
     if kind not in get_args(Guide):
         raise unknown("data.guided_by", kind, get_args(Guide))
-    if kind == "masks":
-        return scan_pair(source, target, None, names, masks=True)
     records = scan_pair(source, target, None, names, masks=False)
     root, classes = target if is_voc(target) else target / names, pair_classes(source, target)
-    if kind == "saliency":
-        return [_by_saliency(record, root / "saliency") for record in records]
-    if (root / "boxes.csv").is_file():
-        boxes = _boxes_csv(root / "boxes.csv", classes)
-    elif is_voc(target):
-        boxes = {r.image.stem: _boxes_xml(root / "Annotations" / f"{r.image.stem}.xml", classes) for r in records}
+    if kind == "boxes":
+        found, place = _boxed(records, root, classes)
+    elif kind == "saliency":
+        found, place = _in_folders(records, [root / "saliency"])
+        found = [_by_saliency(record) for record in found]
     else:
+        folders = MASK_FOLDERS if is_voc(target) else ("masks", "SegmentationClass")
+        found, place = _in_folders(records, [root / folder for folder in folders])
+    if not found:
         raise AttnBridgeError(
-            f"{root / 'boxes.csv'}: no such file; expected a header {','.join(FIELDS)!r} and a box a row"
+            f"{place}: no such file; expected the {kind} of at least one of the pictures of {names!r}"
         )
-    return [_with_boxes(record, boxes.get(record.image.stem, ()), classes) for record in records]
+    for record in found:
+        check_record(record)
+    return found
 
 
-def _by_saliency(record: Record, folder: Path) -> Record:
-    path = folder / f"{record.image.stem}.png"
-    if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such file; expected the saliency map of {record.image}")
+def _in_folders(records: Sequence[Record], folders: Sequence[Path]) -> tuple[list[Record], Path]:
+    """Those with a PNG of their name in the first of the folders that has one; and where the first would have lain."""
+    found = []
+    for record in records:
+        there = (path for folder in folders if (path := folder / f"{record.image.stem}.png").is_file())
+        if mask := next(there, None):
+            found.append(replace(record, mask=mask))
+    return found, folders[-1] / f"{records[0].image.stem}.png"
+
+
+def _by_saliency(record: Record) -> Record:
+    assert record.mask is not None
+    with Image.open(record.mask) as image:
+        if image.mode != "L":
+            raise AttnBridgeError(f"{record.mask}: its mode is {image.mode}; a saliency map must be 8-bit grey (L)")
     inside = record.classes[0] + 1 if len(record.classes) == 1 else IGNORED
-    guided = replace(record, mask=path, values=(0,) * 128 + (inside,) * 128)
-    check_record(guided)
-    return guided
+    return replace(record, values=(0,) * 128 + (inside,) * 128)
+
+
+def _boxed(records: Sequence[Record], root: Path, classes: Sequence[str]) -> tuple[list[Record], Path]:
+    table = root / "boxes.csv"
+    if table.is_file():
+        boxes = _boxes_csv(table, classes)
+    else:
+        files = {record.image.stem: root / "Annotations" / f"{record.image.stem}.xml" for record in records}
+        boxes = {name: _boxes_xml(path, classes) for name, path in files.items() if path.is_file()}
+    found = [_with_boxes(r, boxes[r.image.stem], classes) for r in records if r.image.stem in boxes]
+    return found, table
 
 
 def _with_boxes(record: Record, boxes: Sequence[Box], classes: Sequence[str]) -> Record:
@@ -68,7 +99,7 @@ def _with_boxes(record: Record, boxes: Sequence[Box], classes: Sequence[str]) ->
                 f"{record.image}: its box {left},{top},{right},{bottom} does not lie in the picture, which is "
                 f"{width}x{height} pixels"
             )
-        if label not in record.classes:
+        if label not in (*record.classes, DIFFICULT):
             raise AttnBridgeError(f"{record.image}: has a box of {classes[label]!r}, which is not among its labels")
     without = [classes[c] for c in record.classes if all(box[0] != c for box in boxes)]
     if without:
@@ -99,18 +130,16 @@ def _boxes_csv(path: Path, classes: Sequence[str]) -> dict[str, list[Box]]:
 
 
 def _boxes_xml(path: Path, classes: Sequence[str]) -> list[Box]:
-    """Boxes of the known classes; the kit's corners are counted from 1 and lie inside."""
+    """Boxes of the known classes, those of difficult objects apart; the kit's corners count from 1 and lie inside."""
     try:
         objects = ET.parse(path).getroot().findall("object")
-        corners = [
-            [int(float(o.findtext(f"bndbox/{c}") or "")) for c in ("xmin", "ymin", "xmax", "ymax")] for o in objects
-        ]
-    except (OSError, ET.ParseError, ValueError) as error:
+        corners = [[int(float(o.findtext(f"bndbox/{c}") or "")) for c in CORNERS] for o in objects]
+    except (ET.ParseError, ValueError) as error:
         raise AttnBridgeError(f"{path}: cannot be read as an annotation with boxes ({error})") from None
     names = [(o.findtext("name") or "").strip() for o in objects]
     usual = [o.findtext("difficult", "0").strip() != "1" for o in objects]  # the others are not among the labels
     return [
-        (classes.index(name), left - 1, top - 1, right, bottom)
+        (classes.index(name) if counts else DIFFICULT, left - 1, top - 1, right, bottom)
         for name, (left, top, right, bottom), counts in zip(names, corners, usual, strict=True)
-        if name in classes and counts
+        if name in classes
     ]

@@ -110,7 +110,9 @@ class BridgeData(PictureData):
 
     def _guided(self) -> list[Record]:
         if self.guided is None:
-            raise AttnBridgeError("data.guided is not set; name the list or folder of the pictures with masks to use")
+            raise AttnBridgeError(
+                "data.guided is not set; name the list or folder of the pictures whose objects may be known"
+            )
         records = scan_guided(self.source, self.target, self.guided, self.guided_by)
         if self.guided_count is None:
             return records
@@ -177,17 +179,10 @@ class BridgeData(PictureData):
         if trainer is None or trainer.lightning_module is None:
             raise AttnBridgeError("data.views needs a trainer with a method, whose frozen modules are run on the views")
         method = trainer.lightning_module
-        weights = method.beginning_weights()
+        made_of = method.beginning_made_of()
         kept: dict[str, Dataset[Sample]] = {}
         for name, pictures in sets.items():
-            made_with = {
-                "views": views,
-                "image_size": self.image_size,
-                "shape": self.shape,
-                "min_crop": self.min_crop,
-                "zoom_out": self.source_zoom_out if name == "source" else 1.0,
-            }
-            folder = views_folder(pictures, made_with, weights)
+            folder = views_folder(pictures, views, *made_of)
             if trainer.local_rank == 0:
                 make_views(folder, pictures, views, method.run_beginning, self.workers)
             trainer.strategy.barrier()

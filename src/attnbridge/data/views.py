@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +26,9 @@ _FORMAT = 1
 
 
 class ViewDataset(Dataset[Sample]):
-    """Samples with ``features`` in the place of ``image``; ``dataset[i, seed]`` is one of the views of picture ``i``.
+    """Samples with ``features`` (float16) in the place of ``image``, saliency and mask in 8 bits.
+
+    ``dataset[i, seed]`` is one of the views of picture ``i``.
 
     Args:
         folder: made by :func:`make_views`.
@@ -35,29 +37,36 @@ class ViewDataset(Dataset[Sample]):
     """
 
     def __init__(self, folder: Path, pictures: PictureDataset, views: int) -> None:
-        self.pictures, self.views = pictures, views
-        self.fields = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+        self.folder, self.pictures, self.views = folder, pictures, views
+        self._fields: dict[str, np.ndarray[Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.pictures)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fields": {}}  # a process that loads pictures opens the files itself
+
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        if not self._fields:
+            self._fields = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
         index, seed = key
         record, domain = self.pictures.records[index % len(self.pictures.records)], self.pictures.domain
         row = index % len(self.pictures.records) * self.views + seed % self.views
-        kept = {name: torch.from_numpy(np.array(values[row])) for name, values in self.fields.items()}
+        kept = {name: torch.from_numpy(np.array(values[row])) for name, values in self._fields.items()}
         return {**kept, "labels": self.pictures.labels(record), "domain": domain, "id": record.id}  # type: ignore[typeddict-item]
 
 
-def views_folder(pictures: PictureDataset, made_with: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Path:
+def views_folder(pictures: PictureDataset, views: int, structure: str, weights: Mapping[str, Tensor]) -> Path:
     """Where the views lie: a folder of the user's cache that is named after all that they depend on.
 
     Args:
-        pictures: told by their names, sizes and times of change, as are their saliency maps and masks.
-        made_with: how the views are made, in plain values.
+        pictures: told by their names, sizes and times of change, as are their saliency maps and masks, and by their
+            transform.
+        views: how many of each.
+        structure: of the beginning of the network, in words.
         weights: of the beginning of the network.
     """
-    digest = hashlib.sha256(json.dumps([_FORMAT, dict(made_with)]).encode())
+    digest = hashlib.sha256(f"{_FORMAT} {views} {pictures.transform!r} {structure}".encode())
     for record in pictures.records:
         digest.update(f"{record.values} {record.boxes}".encode())
         for path in (record.image, record.saliency, record.mask):
@@ -65,7 +74,7 @@ def views_folder(pictures: PictureDataset, made_with: Mapping[str, Any], weights
                 found = path.stat()
                 digest.update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
     for name, tensor in weights.items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + tensor.detach().cpu().double().contiguous().numpy().tobytes())
     return cache_dir("views", digest.hexdigest()[:16])
 
 
@@ -85,30 +94,41 @@ def make_views(
         workers: processes that load pictures.
 
     Raises:
-        AttnBridgeError: if the disk has no room for them.
+        AttnBridgeError: if the disk has no room for them, or the features do not fit half precision.
     """
     if folder.is_dir():
         return
-    count = len(pictures.records)
-    keys = [(index, view * _STEP + index) for index in range(count) for view in range(views)]
-    loader: DataLoader[Any] = DataLoader(pictures.stored, 16, sampler=keys, num_workers=workers, collate_fn=collate)
     partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
     try:
-        fields: dict[str, np.ndarray[Any, Any]] = {}
-        begin = 0
-        for batch in track(loader, f"keeping {views} views of {count} {pictures.domain} pictures", transient=True):
-            values = _kept(batch, beginning)
-            if not fields:
-                fields = {name: _reserve(partial / f"{name}.npy", v, len(keys)) for name, v in values.items()}
-            for name, value in values.items():
-                fields[name][begin : begin + len(value)] = value
-            begin += len(batch["labels"])
-        for field in fields.values():
-            field.flush()  # type: ignore[attr-defined]
+        _fill(partial, pictures, views, beginning, workers)
         partial.chmod(0o755)
         partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another run was faster
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(
+    place: Path, pictures: PictureDataset, views: int, beginning: Callable[[Tensor], Tensor], workers: int
+) -> None:
+    count = len(pictures.records)
+    keys = [(index, view * _STEP + index) for index in range(count) for view in range(views)]
+    options: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator(), "collate_fn": collate}
+    loader: DataLoader[Any] = DataLoader(pictures.stored, 16, sampler=keys, **options)
+    words = f"keeping {views} views of {count} {pictures.domain} pictures"
+    fields: dict[str, np.ndarray[Any, Any]] = {}
+    begin = 0
+    for batch in track(loader, words, transient=True, console=Console(stderr=True)):
+        values = _kept(batch, beginning)
+        if not fields:
+            fields = _reserve(place, values, len(keys))
+        for name, value in values.items():
+            fields[name][begin : begin + len(value)] = value
+        begin += len(batch["labels"])
+    for field in fields.values():
+        field.flush()  # type: ignore[attr-defined]
 
 
 def _kept(batch: Batch, beginning: Callable[[Tensor], Tensor]) -> dict[str, np.ndarray[Any, Any]]:
@@ -119,12 +139,13 @@ def _kept(batch: Batch, beginning: Callable[[Tensor], Tensor]) -> dict[str, np.n
     return {name: value.contiguous().numpy() for name, value in kept.items()}  # type: ignore[attr-defined]
 
 
-def _reserve(path: Path, values: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
-    """A file for ``rows`` rows like those of ``values``."""
-    needed, free = values[:1].nbytes * rows, shutil.disk_usage(path.parent).free
+def _reserve(place: Path, values: Mapping[str, np.ndarray[Any, Any]], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    """A file for ``rows`` rows like those of each value."""
+    needed, free = sum(value[:1].nbytes for value in values.values()) * rows, shutil.disk_usage(place).free
     if needed > free:
         raise AttnBridgeError(
-            f"data.views: {needed / 1e9:.1f} GB are needed in {path.parents[1]}, but {free / 1e9:.1f} GB are free; ask "
+            f"data.views: {needed / 1e9:.1f} GB are needed in {place.parent}, but {free / 1e9:.1f} GB are free; ask "
             "for fewer views, or name another place with ATTNBRIDGE_CACHE"
         )
-    return np.lib.format.open_memmap(path, "w+", values.dtype, (rows, *values.shape[1:]))
+    opened = np.lib.format.open_memmap
+    return {n: opened(place / f"{n}.npy", "w+", v.dtype, (rows, *v.shape[1:])) for n, v in values.items()}

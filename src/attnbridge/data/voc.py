@@ -16,6 +16,7 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 IGNORED = 255
+MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
 
 def is_voc(root: Path) -> bool:
@@ -103,7 +104,7 @@ def find_picture(root: Path, identity: str) -> Path:
 
 
 def _mask(root: Path, identity: str) -> Path:
-    for folder in ("SegmentationClassAug", "SegmentationClass"):
+    for folder in MASK_FOLDERS:
         path = root / folder / f"{identity}.png"
         if path.is_file():
             return path

@@ -130,10 +130,13 @@ class AttnBN(Method):
         if not self.label_shift:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        source = torch.logit(torch.tensor(data.frequencies("source"), device=self.device))
-        target = torch.logit(torch.tensor(data.frequencies("train"), device=self.device))
-        begin = target if self.target_weight else source  # where no target label is used, its frequencies are not known
-        self.source_offset = source - begin
+
+        def logits(split: str) -> Tensor:
+            return torch.logit(torch.tensor(data.frequencies(split), device=self.device))
+
+        begin = logits("train" if self.target_weight else "source")  # without target labels none is known of it
+        if "source" in self.streams:
+            self.source_offset = logits("source") - begin
         if self.trainer.global_step == 0:
             head: Any = self.network.get_classifier()  # type: ignore[operator]
             with torch.no_grad():

@@ -117,7 +117,17 @@ class Method(LightningModule):
         raise NotImplementedError
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] as the network wants them."""
+        """Images in [0, 1] as the network wants them.
+
+        Raises:
+            AttnBridgeError: for pictures in 8 bits, as the loaders give them.
+        """
+        if not images.is_floating_point():
+            raise AttnBridgeError(
+                f"pictures must be floats in [0, 1], not {images.dtype}; give the trainer `datamodule=`, or call "
+                "attnbridge.data.sample.as_floats on each batch"
+            )
+        images = images.to(self.mean.dtype)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,9 +139,11 @@ class Method(LightningModule):
         """:meth:`look` at the pictures of several batches at once, or go on from what is kept of them."""
         if "features" not in batches[0]:
             return self.look(torch.cat([batch["image"] for batch in batches]))
-        kept = torch.cat([batch["features"] for batch in batches]).float()
+        kept = torch.cat([batch["features"] for batch in batches]).to(self.mean.dtype)
+        if kept.ndim == 4:
+            kept = kept.contiguous(memory_format=torch.channels_last)
         with self.beginning().skipped(self.network):
-            seen = observe(self.network, kept.contiguous(memory_format=torch.channels_last), self.layer)
+            seen = observe(self.network, kept, self.layer)
         return seen.logits, seen.features[self.layer]
 
     def beginning(self) -> Beginning:
@@ -141,8 +153,9 @@ class Method(LightningModule):
             AttnBridgeError: see :func:`~attnbridge.attention.beginning.find_beginning`.
         """
         if self._beginning is None:
-            images = torch.rand(1, 3, *sides(self.image_size), device=self.mean.device)
-            self._beginning = find_beginning(self.network, self.frozen, self.normalised(images))
+            images = torch.rand(1, 3, *sides(self.image_size), generator=torch.Generator().manual_seed(0))
+            pictures = self.normalised(images.to(self.mean.device))
+            self._beginning = find_beginning(self.network, self.frozen, pictures, self.layer)
         return self._beginning
 
     def run_beginning(self, images: Tensor) -> Tensor:
@@ -150,11 +163,13 @@ class Method(LightningModule):
         device = self.mean.device
         return self.beginning().run(self.network, self.normalised(images.to(device)))
 
-    def beginning_weights(self) -> dict[str, Tensor]:
-        """All that :meth:`run_beginning` depends on, by name."""
-        inside = tuple(f"{name}." for name in self.beginning().modules)
+    def beginning_made_of(self) -> tuple[str, dict[str, Tensor]]:
+        """All that :meth:`run_beginning` depends on: its structure in words, and its weights by name."""
+        modules = self.beginning().modules
+        words = "\n".join(f"{name}: {self.network.get_submodule(name)!r}" for name in modules)
+        inside = tuple(f"{name}." for name in modules)
         state = {k: v for k, v in self.network.state_dict().items() if k.startswith(inside)}
-        return {"mean": self.mean, "std": self.std, **state}
+        return words, {"mean": self.mean, "std": self.std, **state}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """Weigh, sum and log."""
