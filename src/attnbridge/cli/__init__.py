@@ -201,7 +201,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.name in config_names():
         print(config_text(options.name), end="")
     if options.name in METHODS:
-        sections = {"model": method_options(options.name), "data": data_options()}
+        sections = {"model": method_options(options.name), "data": data_options(options.name)}
         for section, known in sections.items():
             for option in known.values():
                 default = f" = {option.default}" if option.default is not None else ""

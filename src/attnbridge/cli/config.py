@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "biased": ("grad_cam", "gain", "biased/gain_1", "biased/gain_5", "biased/gain_20", "attnbn"),
     "table1": tuple(f"voc/{row}" for row in ROWS),
     "table2": ("voc/attnbn_10", "voc/attnbn_50", "voc/attnbn"),
+    "at-cifar10": tuple(f"cifar10/{row}" for row in ("teacher", "student", "at", "kd", "at_kd", "f_act")),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }
 """Tables of results: name to the configurations that are their rows."""
@@ -71,6 +72,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     after = config.get("after")
     if after and after not in config_names() and not (Path(after) / "run.json").is_file():
         raise unknown(f"configuration in `after` of {path.name}:", after, config_names(), "or give a run's folder")
+    teacher = config.get("teacher")
+    if teacher and teacher not in config_names() and not (Path(teacher) / "run.json").is_file():
+        raise unknown(f"configuration in `teacher` of {path.name}:", teacher, config_names(), "or give a run's folder")
     check_config(config, str(path) if path.parent != CONFIGS else f"configuration {name!r}")
     return config
 

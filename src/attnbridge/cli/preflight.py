@@ -10,10 +10,13 @@ from typing import Any
 
 from attnbridge.cli.schema import Option, data_options, method_options
 from attnbridge.data.cache import cache_dir, replacing
-from attnbridge.data.folders import has_split, scan_pair
+from attnbridge.data.cifar import NAMES as CIFAR
+from attnbridge.data.folders import class_names, has_split, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
+from attnbridge.data.pictures import check_record
 from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.methods import BRIDGE, DATA
 
 
 def check_data(config: dict[str, Any]) -> None:
@@ -23,7 +26,31 @@ def check_data(config: dict[str, Any]) -> None:
         AttnBridgeError: for the first thing that training would stumble over.
     """
     data, model = config.get("data") or {}, config.get("model") or {}
-    known = method_options(config["method"])
+    begin = model.get("weights", "imagenet")
+    if begin not in ("imagenet", "none") and not Path(begin).is_file():
+        raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
+    if DATA[config["method"]] == BRIDGE:
+        _check_pair(config["method"], data, model)
+    else:
+        _check_classes(data)
+
+
+def _check_classes(data: dict[str, Any]) -> None:
+    """Pictures of one class each: CIFAR is fetched later, folders must be there."""
+    if not data.get("data"):
+        raise AttnBridgeError(
+            "data.data is not set; name cifar10, cifar100, or a folder with train/CLASS/*.jpg and test/CLASS/*.jpg"
+        )
+    if data["data"] not in CIFAR:
+        folder = Path(data["data"])
+        classes = class_names(folder / "train")
+        for split in ("train", "test"):
+            for record in scan_class_folders(folder / split, classes):
+                check_record(record)
+
+
+def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> None:
+    known = method_options(method)
     weights = {n: _value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
     for name in ("source", "target"):
         if not data.get(name) and (name == "target" or any(weights.values())):
@@ -57,9 +84,6 @@ def check_data(config: dict[str, Any]) -> None:
             "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "
             "(or boxes, or saliency maps: data.guided_by) may be used, or set model.guidance_weight to 0"
         )
-    begin = model.get("weights", "imagenet")
-    if begin not in ("imagenet", "none") and not Path(begin).is_file():
-        raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
 
 
 def check_network(config: dict[str, Any]) -> None:
@@ -70,7 +94,8 @@ def check_network(config: dict[str, Any]) -> None:
     """
     known, model = method_options(config["method"]), config.get("model") or {}
     backbone, stride, layer, frozen = (_value(model, known, n) for n in ("backbone", "stride", "layer", "frozen"))
-    names = _layer_names(backbone, stride, _value(config.get("data") or {}, data_options(), "image_size"))
+    image_size = _value(config.get("data") or {}, data_options(config["method"]), "image_size")
+    names = _layer_names(backbone, stride, image_size)
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)

@@ -11,27 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from attnbridge.cli.config import load_config
-from attnbridge.data.module import BridgeData
+from attnbridge.cli.tasks import task_of
+from attnbridge.data.loaders import PictureData
 from attnbridge.data.transforms import Shape
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
-from attnbridge.evaluation.pictures import to_uint8
 from attnbridge.evaluation.record import run_record, write_json
-from attnbridge.evaluation.scoring import Scores
-from attnbridge.methods import load_method
+from attnbridge.methods import BRIDGE, DATA, load_data, load_method
 from attnbridge.methods.base import Method
 
 Config = dict[str, Any]
-FIXED_THRESHOLD = 0.5
 
 
 class _CLI(LightningCLI):
@@ -40,7 +35,7 @@ class _CLI(LightningCLI):
         parser.link_arguments("data.image_size", "model.image_size")
 
 
-def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeData, L.Trainer]:
+def build(config: Config, folder: Path | None = None) -> tuple[Method, PictureData, L.Trainer]:
     """Method, data and trainer of a configuration; types are checked against the signatures.
 
     Args:
@@ -50,6 +45,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
     Raises:
         AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
     """
+    defaults = {"source": None} if DATA[config["method"]] == BRIDGE else {}
     trainer: Config = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
     if folder is not None:
         place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
@@ -57,7 +53,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
     try:
         cli = _CLI(
             load_method(config["method"]),
-            BridgeData,
+            load_data(config["method"]),
             run=False,
             save_config_callback=None,
             seed_everything_default=config.get("seed", 0),
@@ -65,7 +61,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, BridgeDat
             parser_kwargs={"exit_on_error": False},
             args={
                 "model": config.get("model") or {},
-                "data": {"source": None, "seed": config.get("seed", 0), **(config.get("data") or {})},
+                "data": {**defaults, "seed": config.get("seed", 0), **(config.get("data") or {})},
                 "trainer": config.get("trainer") or {},
             },
         )
@@ -91,14 +87,17 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     if resume and (folder / "config.yaml").is_file():
         _check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     keep_freed_memory()
+    if config.get("teacher"):
+        config = {**config, "model": {**(config.get("model") or {}), **_teacher(config, folder, resume)}}
     method, data, trainer = build(config, folder)
     if config.get("after"):
         _start_from(method, _first_stage(config, folder, resume))
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    scores, callbacks = _callbacks(config, method, data, folder)
-    trainer.callbacks += callbacks  # type: ignore[attr-defined]
+    task = task_of(config, data)
+    saver = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    trainer.callbacks += [*task.callbacks(method, folder), saver]  # type: ignore[attr-defined]
     checkpoint = folder / "checkpoints" / "last.ckpt"
     earlier = _read_metrics(folder) if resume else []
     start = time.perf_counter()
@@ -107,69 +106,21 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     except SystemExit:  # Lightning's answer to an interrupt, after it has cleaned up
         raise KeyboardInterrupt from None
     seconds = time.perf_counter() - start
-    fixed = (config.get("evaluation") or {}).get("threshold", FIXED_THRESHOLD)
-    result = evaluate(method, data, trainer, scores, fixed)
+    result = task.evaluate(method, trainer)
     content = {
         "name": config.get("name", config["method"]),
         "seed": config.get("seed", 0),
         "seconds": round(seconds, 1),
         "scores": result,
         "classes": list(method.classes),
-        "protocol": protocol(config, data),
+        "protocol": task.protocol(),
         **run_record(),
     }
     if main:
         _join_metrics(folder, earlier)
-        save_examples(method, data, folder)
+        task.save_examples(method, folder)
         write_json(folder / "run.json", content)
     return content
-
-
-def _callbacks(config: Config, method: Method, data: BridgeData, folder: Path) -> tuple[Scores, list[Callback]]:
-    """The scores, and all callbacks of a run."""
-    scores = Scores(len(data.classes), (config.get("evaluation") or {}).get("score_threshold", 0.5))
-    gallery = AttentionGallery(folder, data.samples("val", PICTURES), method.classes)
-    saver = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True)
-    return scores, [scores, gallery, saver]
-
-
-def evaluate(method: Method, data: BridgeData, trainer: L.Trainer, scores: Scores, fixed: float) -> dict[str, Any]:
-    """Choose the threshold on validation, score the test split; see :meth:`Scores.result`."""
-    trainer.validate(method, data, verbose=False)
-    if data.has_test():
-        trainer.test(method, data, verbose=False)
-    else:  # said in the protocol: the numbers are then those of the split that chose the threshold
-        scores.iou["test"] = scores.iou["val"]
-        scores.average_precision["test"] = scores.average_precision["val"]
-        scores.others["test"] = scores.others["val"]
-    return scores.result(fixed)
-
-
-def protocol(config: Config, data: BridgeData) -> dict[str, Any]:
-    """How the numbers were made, in words, to stand beside them."""
-    settings = config.get("evaluation") or {}
-    split = "test" if data.has_test() else "val"
-    return {
-        "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
-        "split": split,
-        "threshold": "relative to each map's maximum; chosen on val" + (" (the same split)" if split == "val" else ""),
-        "fixed_threshold": settings.get("threshold", FIXED_THRESHOLD),
-        "predicted": f"a class is predicted where its probability exceeds {settings.get('score_threshold', 0.5)}",
-        "resolution": f"pictures and masks at {data.image_size} pixels, one scale, no flip, no post-processing",
-        "overlap": "where maps of several classes exceed the threshold the class with the larger score wins",
-    }
-
-
-def save_examples(method: Method, data: BridgeData, folder: Path) -> None:
-    """Keep the pictures, truth, scores and maps of eight test pictures, for reports."""
-    samples = data.samples("test" if data.has_test() else "val", PICTURES)
-    np.savez_compressed(
-        folder / "examples.npz",
-        images=np.stack([to_uint8(sample["image"]) for sample in samples]),
-        masks=np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples]),
-        labels=np.stack([sample["labels"].numpy() for sample in samples]),
-        **look_at(method, samples),
-    )
 
 
 def load_run(folder: Path) -> tuple[Config, Method]:
@@ -189,10 +140,11 @@ def load_run(folder: Path) -> tuple[Config, Method]:
     except Exception as error:  # YAML's, pickle's and zip's errors have no common class
         words = f"{type(error).__name__} {error}".splitlines()[0]
         raise AttnBridgeError(f"{folder}: its configuration or checkpoint cannot be read ({words})") from None
-    options = {**(config.get("model") or {}), "weights": "none"}
     name, classes, image_size, weights = wanted
-    method = load_method(name)(classes, image_size=image_size, **options)
-    method.load_state_dict(weights)
+    kind = load_method(name)
+    method: Method = kind(classes, image_size=image_size, **kind.to_use(config.get("model") or {}))
+    own = set(method.state_dict())
+    method.load_state_dict({k: v for k, v in weights.items() if k in own or not k.startswith(kind.only_training)})
     return config, method.eval()
 
 
@@ -261,6 +213,18 @@ def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
         earlier["model"] = {**(earlier.get("model") or {}), **_shared(config.get("model") or {})}
         train(earlier, first, resume=resume or first.exists())
     return first / "checkpoints" / "last.ckpt"
+
+
+def _teacher(config: Config, folder: Path, resume: bool) -> Config:
+    """The teacher's options; the configuration that it has is trained in ``folder/teacher``, unless it is done."""
+    done = Path(config["teacher"])
+    run = done if (done / "run.json").is_file() else folder / "teacher"
+    if not (run / "run.json").is_file():
+        earlier = load_config(config["teacher"])
+        earlier |= {"data": config["data"], "seed": config.get("seed", 0)}
+        train(earlier, run, resume=resume or run.exists())
+    known = yaml.safe_load((run / "config.yaml").read_text())
+    return {"teacher": known["model"]["backbone"], "teacher_weights": str(run / "checkpoints" / "last.ckpt")}
 
 
 def _shared(model: Config) -> Config:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.errors import AttnBridgeError, unknown
-from attnbridge.methods import METHODS
+from attnbridge.methods import DATA, METHODS
 
-TOP_LEVEL = ("name", "method", "after", "seed", "model", "data", "trainer", "evaluation")
+TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation")
 LINKED = ("classes", "image_size")  # of the model: taken from the data
 EVALUATION = {"threshold": "float", "score_threshold": "float"}
 
@@ -45,7 +45,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
     method = config.get("method")
     if method not in METHODS:
         raise unknown(f"method in {where}:", str(method), METHODS, "see `attnbridge list`")
-    sections = {"model": method_options(method), "data": data_options(), "trainer": trainer_options()}
+    sections = {"model": method_options(method), "data": data_options(method), "trainer": trainer_options()}
     for section, known in sections.items():
         values = config.get(section) or {}
         if not isinstance(values, dict):
@@ -67,9 +67,10 @@ def method_options(name: str) -> dict[str, Option]:
     return {name: option for name, option in options.items() if name not in LINKED}
 
 
-def data_options() -> dict[str, Option]:
-    """The options of the data module."""
-    return signature(_source("attnbridge.data.module"), "BridgeData")
+def data_options(method: str) -> dict[str, Option]:
+    """The options of a method's data module."""
+    module, class_name = DATA[method]
+    return signature(_source(module), class_name)
 
 
 def trainer_options() -> dict[str, Option]:

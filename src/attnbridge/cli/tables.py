@@ -17,13 +17,15 @@ from rich.table import Table
 
 from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.run import train
+from attnbridge.cli.tasks import page_for
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.saliency import check_model
 from attnbridge.data.scenes import SceneSpec, compose
 from attnbridge.data.shapes import prepare_shapes
 from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.record import run_record, write_json
-from attnbridge.evaluation.report import example_sheet, write_report
+from attnbridge.evaluation.report import example_sheet
 
 console = Console()
 
@@ -38,6 +40,8 @@ PAIRS = {
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }
 """Tables on data of the user's: source, target, words, and the page that describes them."""
+CLASSES = {"at-cifar10": "cifar10"}
+"""Tables on pictures of one class each: their data."""
 SPECS = {"biased": SceneSpec(context_bias=1.0, swapped=True)}
 """Scenes of the tables that do not have the default ones."""
 
@@ -70,13 +74,15 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     out = options.out or Path("runs") / options.name
     if options.name in PAIRS:
         data = paired_data(options.name, options.data, options.saliency)
+    elif options.name in CLASSES:
+        data = class_data(options.name, options.data)
     else:
         data = scene_data(out, options.pictures, SPECS.get(options.name, SceneSpec()))
     results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
     paper = PAPER if options.name in ("table1", "table2") else None
     without = "shoes" if options.name.startswith("clothing") else None
     more = ("accuracy", "energy") if options.name in ("biased", "clothing_masks") else ()
-    print(markdown_table(results, paper, without, more))
+    print(error_table(results) if options.name in CLASSES else markdown_table(results, paper, without, more))
     return 0
 
 
@@ -97,19 +103,21 @@ def run_table(
     for seed in seeds:
         for row in rows or TABLES[name]:
             folder = out / f"{row.replace('/', '_')}-{seed}"
-            contents.append(_one_row(row, seed, folder, data, out, overrides))
+            contents.append(_one_row(row, seed, folder, data, out, overrides, seeds[0]))
             folders.append(folder)
             results = _collect(contents, data)
             write_json(out / "results.json", results)
-            text = f"{data.words} Rows as in the paper's Table 1; see docs/attnbn.md."
-            write_report(out / "report.html", f"attnbridge {name}", text, contents, folders)
+            page_for(contents[0])(out / "report.html", f"attnbridge {name}", data.words, contents, folders)
     first = [(c, f) for c, f in zip(contents, folders, strict=True) if c["seed"] == seeds[0]]
     shown = [first[0], first[-1]] if len(first) > 1 else first
-    example_sheet([c for c, _ in shown], [f for _, f in shown]).save(out / "before_after.png")
+    picture = class_sheet if name in CLASSES else example_sheet
+    picture([c for c, _ in shown], [f for _, f in shown]).save(out / "before_after.png")
     return results
 
 
-def _one_row(row: str, seed: int, folder: Path, data: TableData, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _one_row(
+    row: str, seed: int, folder: Path, data: TableData, out: Path, overrides: Sequence[str], first_seed: int
+) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         console.print(f"{row}, seed {seed}: done already, in {folder}")
         content: dict[str, Any] = json.loads((folder / "run.json").read_text())
@@ -121,6 +129,9 @@ def _one_row(row: str, seed: int, folder: Path, data: TableData, out: Path, over
     first = out / f"{(config.get('after') or '').replace('/', '_')}-{seed}"
     if (first / "run.json").is_file():
         config["after"] = str(first)
+    teacher = out / f"{(config.get('teacher') or '').replace('/', '_')}-{first_seed}"  # one teacher for all seeds
+    if (teacher / "run.json").is_file():
+        config["teacher"] = str(teacher)
     return train(config, folder, resume=folder.exists())
 
 
@@ -135,6 +146,12 @@ def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:
     check_model(saliency)
     paths = {"source": str(folder / source), "saliency": saliency, "target": str(folder / target)}
     return TableData(paths, f"{words}; the source's saliency by {saliency}.", {"saliency": saliency})
+
+
+def class_data(name: str, folder: Path | None) -> TableData:
+    """Pictures of one class each; CIFAR is fetched where no folder holds it."""
+    paths = {"data": CLASSES[name], **({"root": str(folder)} if folder else {})}
+    return TableData(paths, f"{CLASSES[name]}.", paths)
 
 
 def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
@@ -176,29 +193,32 @@ def _progress(items: Iterable[int], what: str) -> Iterable[int]:
 
 
 def _collect(contents: Sequence[dict[str, Any]], data: TableData) -> dict[str, Any]:
-    rows = [
-        {
-            "name": c["name"],
-            "seed": c["seed"],
-            "miou_fixed": c["scores"]["predicted"]["miou_fixed"],
-            "miou_best": c["scores"]["predicted"]["miou_best"],
-            "threshold": c["scores"]["predicted"]["threshold"],
-            "miou_fixed_labels": c["scores"]["labels"]["miou_fixed"],
-            "miou_best_labels": c["scores"]["labels"]["miou_best"],
-            "threshold_labels": c["scores"]["labels"]["threshold"],
-            "map": c["scores"]["map"],
-            "accuracy": c["scores"].get("accuracy"),
-            "energy": c["scores"].get("energy"),
-            "iou": dict(zip(("background", *c["classes"]), c["scores"]["predicted"]["iou"], strict=True)),
-            "iou_labels": dict(zip(("background", *c["classes"]), c["scores"]["labels"]["iou"], strict=True)),
-            "seconds": c["seconds"],
-        }
-        for c in contents
-    ]
+    rows = [_row(c) for c in contents]
     return {
         "protocol": {"data": data.words, "made_with": data.made_with, **contents[0]["protocol"]},
         "rows": rows,
         **run_record(),
+    }
+
+
+def _row(c: dict[str, Any]) -> dict[str, Any]:
+    """A run's line of ``results.json``."""
+    own = {"name": c["name"], "seed": c["seed"], "seconds": c["seconds"]}
+    if "top1" in c["scores"]:
+        return {**own, **c["scores"]}
+    return {
+        **own,
+        "miou_fixed": c["scores"]["predicted"]["miou_fixed"],
+        "miou_best": c["scores"]["predicted"]["miou_best"],
+        "threshold": c["scores"]["predicted"]["threshold"],
+        "miou_fixed_labels": c["scores"]["labels"]["miou_fixed"],
+        "miou_best_labels": c["scores"]["labels"]["miou_best"],
+        "threshold_labels": c["scores"]["labels"]["threshold"],
+        "map": c["scores"]["map"],
+        "accuracy": c["scores"].get("accuracy"),
+        "energy": c["scores"].get("energy"),
+        "iou": dict(zip(("background", *c["classes"]), c["scores"]["predicted"]["iou"], strict=True)),
+        "iou_labels": dict(zip(("background", *c["classes"]), c["scores"]["labels"]["iou"], strict=True)),
     }
 
 
@@ -255,10 +275,25 @@ def markdown_table(
     return "\n".join(lines)
 
 
+def error_table(results: dict[str, Any]) -> str:
+    """Error of each row, mean and standard deviation over the seeds, as Markdown.
+
+    >>> rows = [{"name": "a", "seed": seed, "top1": 0.9 - 0.01 * seed, "seconds": 9.0} for seed in (0, 1)]
+    >>> print(error_table({"rows": rows}).splitlines()[-1])
+    | a | 10.50 ± 0.71 | 2 | 9 |
+    """
+    lines = ["| row | error, % | seeds | seconds |", "|---|---|---|---|"]
+    for name in dict.fromkeys(row["name"] for row in results["rows"]):
+        rows = [row for row in results["rows"] if row["name"] == name]
+        seconds = statistics.mean(r["seconds"] for r in rows)
+        lines.append(f"| {name} | {_mean([100 * (1 - r['top1']) for r in rows], 2)} | {len(rows)} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
 def _mean_iou(iou: Mapping[str, float | None], without: str) -> float:
     return statistics.mean(value for name, value in iou.items() if value is not None and name != without)
 
 
-def _mean(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def _mean(values: Sequence[float], digits: int = 1) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

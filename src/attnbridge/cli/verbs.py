@@ -11,14 +11,13 @@ from typing import Any
 import lightning as L
 
 from attnbridge.cli.preflight import check_data, report_skipped
-from attnbridge.cli.run import FIXED_THRESHOLD, evaluate, load_run, shape_of, train
+from attnbridge.cli.run import load_run, shape_of, train
 from attnbridge.cli.tables import benchmark, demo
-from attnbridge.data.module import BridgeData
+from attnbridge.cli.tasks import page_for, task_of
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier, predict_pictures
-from attnbridge.evaluation.report import write_report
-from attnbridge.evaluation.scoring import Scores
 from attnbridge.evaluation.submission import write_submission
+from attnbridge.methods import BRIDGE, DATA, load_data
 
 __all__ = ["benchmark", "demo", "fit", "predict", "submit", "test"]
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -29,7 +28,7 @@ def fit(config: dict[str, Any], name: str, out: Path | None, resume: bool) -> in
     name = Path(name).stem
     folder = out or Path("runs") / name
     content = train({"name": name, **config}, folder, resume=resume)
-    write_report(folder / "report.html", f"attnbridge: {name}", _introduction(content), [content], [folder])
+    page_for(content)(folder / "report.html", f"attnbridge: {name}", _introduction(content), [content], [folder])
     _print_scores(content["scores"])
     print(f"{folder / 'report.html'}")
     return 0
@@ -39,18 +38,17 @@ def test(options: argparse.Namespace) -> int:
     """Score a run again; with ``--target`` on other data."""
     config, method = load_run(options.run)
     if options.target:
-        config["data"]["target"] = str(options.target)
+        config["data"]["target" if DATA[config["method"]] == BRIDGE else "data"] = str(options.target)
     check_data(config)
-    data = BridgeData(**config["data"])
+    data = load_data(config["method"])(**config["data"])
     if tuple(data.classes) != method.classes:
         raise AttnBridgeError(
             f"the run knows the classes {', '.join(method.classes)}, in this order, but the data has "
             f"{', '.join(data.classes)}; bring its columns or folders to the run's"
         )
-    settings = config.get("evaluation") or {}
-    scores = Scores(len(data.classes), settings.get("score_threshold", 0.5))
-    trainer = L.Trainer(logger=False, callbacks=[scores], use_distributed_sampler=False)
-    _print_scores(evaluate(method, data, trainer, scores, settings.get("threshold", FIXED_THRESHOLD)))
+    task = task_of(config, data)
+    trainer = L.Trainer(logger=False, callbacks=[task.scores], use_distributed_sampler=False)
+    _print_scores(task.evaluate(method, trainer))
     return 0
 
 
@@ -83,6 +81,9 @@ def _introduction(content: dict[str, Any]) -> str:
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
+    if "top1" in scores:
+        print(", ".join(f"{n.replace('_', ' ')} {100 * value:.2f}" for n, value in scores.items() if value is not None))
+        return
     for mode, how in (("predicted", "classes by prediction"), ("labels", "classes by true labels")):
         s = scores[mode]
         print(

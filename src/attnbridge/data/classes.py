@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +141,17 @@ class ClassData(PictureData):
         images = self._pictures("test" if split == "test" else "train").images
         places = [int(record.image.name) for record in records]
         return ArrayDataset(images[places], records, len(self.classes), transform)
+
+    def samples(self, split: str, count: int) -> list[Sample]:
+        """``count`` samples of ``val`` or ``test`` as evaluation sees them, of as many classes as there are."""
+        dataset = self.dataset(split)
+        seen: Counter[int] = Counter()
+        order = []
+        for i, record in enumerate(dataset.records):
+            (label,) = record.classes
+            order.append((seen[label], label, i))
+            seen[label] += 1
+        return [dataset[i] for *_, i in sorted(order)[:count]]
 
     def _augmented(self) -> v2.Transform:
         height, width = sides(self.image_size)

@@ -27,7 +27,7 @@ def as_classifier(method: Any, run: Path, shape: Shape) -> Classifier:
     mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
     checkpoint = run / "checkpoints" / "last.ckpt"
     return Classifier(
-        str(run), method.network.eval(), method.classes, method.image_size, mean, std, method.layer, "sigmoid",
+        str(run), method.network.eval(), method.classes, method.image_size, mean, std, method.layer, method.activation,
         sha256(checkpoint) if checkpoint.is_file() else None, shape,
     )  # fmt: skip
 

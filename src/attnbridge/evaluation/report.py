@@ -53,18 +53,23 @@ def write_report(path: Path, title: str, introduction: str, runs: Sequence[Run],
     parts = [
         f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>",
         score_table(runs),
-        _figure(
+        as_figure(
             curve_figure(runs),
             "mIoU on the test split at every background threshold; classes by prediction "
             "(solid) and by true labels (dashed). A dot marks the threshold chosen on validation.",
         ),
-        _figure(
+        as_figure(
             class_figure(runs),
             "IoU of each class, classes by prediction, at the threshold chosen on validation.",
         ),
         _examples(runs, folders),
-        "<h2>Record</h2><pre>" + html.escape(json.dumps(_record(runs), indent=1)) + "</pre>",
+        record(runs),
     ]
+    write_page(path, title, parts)
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write an HTML page of parts that are HTML already."""
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
@@ -89,11 +94,11 @@ def score_table(runs: Sequence[Run]) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f"<table><tr><th>row</th><th>seed</th>{head}<th>mAP</th><th>time</th></tr>{''.join(rows)}</table>"
-        f"<p>{html.escape(_words(runs[0]['protocol']))}</p>"
+        f"<p>{html.escape(words(runs[0]['protocol']))}</p>"
     )
 
 
-def _words(protocol: dict[str, Any]) -> str:
+def words(protocol: dict[str, Any]) -> str:
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items()) + "."
 
 
@@ -149,7 +154,7 @@ def _shown(image: Any, arrays: Any, i: int, run: Run, count: int) -> list[Any]:
     """Heat map of all predicted classes (their pixelwise maximum), and the label mask they give."""
     maps = enlarge_maps(torch.from_numpy(arrays["maps"][i : i + 1]), image.shape[:2])
     scores = torch.from_numpy(arrays["scores"][i : i + 1])
-    present = scores > 0.5
+    present = scores > run["protocol"].get("score_threshold", 0.5)
     heat = (maps * present[:, :, None, None])[0].amax(0).numpy()
     threshold = torch.tensor([run["scores"]["predicted"]["threshold"]])
     mask = combine_maps(maps, scores, present, threshold)[0, 0].numpy()
@@ -174,11 +179,13 @@ def _examples(runs: Sequence[Run], folders: Sequence[Path]) -> str:
     )
 
 
-def _record(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    return [{key: run[key] for key in ("name", "seed", "date", "versions", "git", "hardware")} for run in runs]
+def record(runs: Sequence[Run]) -> str:
+    """What the runs were made with."""
+    kept = [{key: run[key] for key in ("name", "seed", "date", "versions", "git", "hardware")} for run in runs]
+    return f"<h2>Record</h2><pre>{html.escape(json.dumps(kept, indent=1))}</pre>"
 
 
-def _figure(figure: Figure, caption: str) -> str:
+def as_figure(figure: Figure, caption: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     image = Image.open(buffer).convert("RGB")

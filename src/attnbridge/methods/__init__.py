@@ -10,8 +10,16 @@ from attnbridge.errors import unknown
 METHODS: dict[str, tuple[str, str]] = {
     "attnbn": ("attnbridge.methods.attnbn", "AttnBN"),
     "gain": ("attnbridge.methods.gain", "Gain"),
+    "transfer": ("attnbridge.methods.attention_transfer", "AttentionTransfer"),
 }
 """Name of a method, as configurations write it, to module and class."""
+BRIDGE = ("attnbridge.data.module", "BridgeData")
+DATA: dict[str, tuple[str, str]] = {
+    "attnbn": BRIDGE,
+    "gain": BRIDGE,
+    "transfer": ("attnbridge.data.classes", "ClassData"),
+}
+"""Name of a method to the data module that it learns from."""
 
 
 def load_method(name: str) -> Any:
@@ -26,4 +34,14 @@ def load_method(name: str) -> Any:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     module, attribute = METHODS[name]
+    return getattr(import_module(module), attribute)
+
+
+def load_data(name: str) -> Any:
+    """The class of a method's data module.
+
+    >>> load_data("attnbn").__name__
+    'BridgeData'
+    """
+    module, attribute = DATA[name]
     return getattr(import_module(module), attribute)

@@ -61,6 +61,8 @@ class AttentionTransfer(Method):
     """
 
     streams = ("target",)
+    activation = "softmax"
+    only_training = ("regressors.",)
 
     def __init__(
         self,
@@ -239,7 +241,12 @@ class AttentionTransfer(Method):
 
     def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
         """Probabilities of the classes, ``(B, N)``."""
-        return {"scores": self.network(self.normalised(batch["image"])).softmax(1)}
+        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
 
     test_step = validation_step
-    predict_step = validation_step
+
+    @staticmethod
+    def to_use(options: dict[str, Any]) -> dict[str, Any]:
+        """Without the teacher and all that asks for it."""
+        kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
+        return {**kept, "weights": "none", "teacher": None, "pairs": None}

@@ -68,6 +68,8 @@ class AttnBN(Method):
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
+    only_training = ("discriminator.",)
+
     def __init__(
         self,
         classes: Sequence[str],

@@ -61,6 +61,10 @@ class Method(LightningModule):
 
     streams: tuple[str, ...] = ("source", "target")
     """Which training pictures the method wants; the data module leaves the others unread."""
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    """From logits to scores: several classes a picture, or one."""
+    only_training: tuple[str, ...] = ()
+    """What the names of parameters begin with that a trained method does without."""
 
     def __init__(
         self,
@@ -195,7 +199,16 @@ class Method(LightningModule):
             logits, features = self.look(images.clone())
             classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
             maps = grad_cam(features, logits, classes, second_order="off", spatial=self.spatial)
-        return {"scores": logits.detach().sigmoid(), "maps": maps.detach()}
+        return {"scores": self.probabilities(logits.detach()), "maps": maps.detach()}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Scores of the classes, ``(B, N)``."""
+        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+
+    @staticmethod
+    def to_use(options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a method that is not trained any more: its weights come from a checkpoint."""
+        return {**options, "weights": "none"}
 
     def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Prediction:
         return self.predict_batch(batch["image"])
