@@ -110,6 +110,12 @@ def test_masks_have_a_colour_per_class_and_white_for_ignored() -> None:
     assert coloured[1, 1].tolist() == [255, 255, 255]
     assert coloured[0, 1].tolist() != coloured[1, 0].tolist()
     assert sheet([[coloured, coloured]], ["a", "b"], cell=20).size == (52, 50)
+    upright = np.zeros((30, 20, 3), np.uint8)
+    page = np.asarray(sheet([[upright, upright.transpose(1, 0, 2)]], cell=20))
+    assert page.shape == (30 + 8, 52, 3)
+    black = (page == 0).all(2)
+    assert black[:, :26].sum() == 20 * 30
+    assert black[:, 26:].sum() == 20 * 13  # keeps its shape in a cell that is too high for it
 
 
 def test_average_precision_equals_the_exact_one_and_drops_absent_classes() -> None:

@@ -68,11 +68,12 @@ def class_sheet(runs: Sequence[Run], folders: Sequence[Path], cell: int = 144) -
     data = [np.load(folder / "examples.npz") for _, folder in shown]
     rows = []
     for i, image in enumerate(data[0]["images"]):
-        large = np.asarray(Image.fromarray(image).resize((cell, cell), Image.Resampling.BICUBIC))
+        high = round(cell * image.shape[0] / image.shape[1])
+        large = np.asarray(Image.fromarray(image).resize((cell, high), Image.Resampling.BICUBIC))
         label = int(data[0]["labels"][i].argmax())
         row: list[Any] = [caption(large, runs[0]["classes"][label])]
         for (run, _), arrays in zip(shown, data, strict=True):
-            heat = enlarge_maps(torch.from_numpy(arrays["maps"][i : i + 1, label : label + 1]), (cell, cell))[0, 0]
+            heat = enlarge_maps(torch.from_numpy(arrays["maps"][i : i + 1, label : label + 1]), (high, cell))[0, 0]
             row.append(caption(overlay(large, heat.numpy()), run["classes"][int(arrays["scores"][i].argmax())]))
         rows.append(row)
     return sheet(rows, ["picture", *(run["name"] for run, _ in shown)], cell)

@@ -55,24 +55,29 @@ def colour_mask(mask: Array, count: int) -> Array:
 
 
 def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int = 144) -> Image.Image:
-    """Pictures in rows and columns, with a title above each column.
+    """Pictures in rows and columns, with a title above each column; each keeps its shape.
 
     Args:
-        rows: uint8 ``(H, W, 3)`` arrays; scaled to ``cell`` x ``cell``.
+        rows: uint8 ``(H, W, 3)`` arrays; scaled to fit in cells that are as high as the most upright of them
+            needs, up to twice their width.
         header: title of each column, or none.
-        cell: side of a picture in pixels.
+        cell: width of a cell in pixels.
     """
     gap, top = 4, 22 if header else 0
     columns = max(len(row) for row in rows)
-    canvas = Image.new("RGB", (columns * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap), "white")
+    high = round(cell * min(2.0, max(array.shape[0] / array.shape[1] for row in rows for array in row)))
+    canvas = Image.new("RGB", (columns * (cell + gap) + gap, top + len(rows) * (high + gap) + gap), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(13)
     for i, title in enumerate(header):
         draw.text((gap + i * (cell + gap), 4), title, fill="black", font=font)
     for y, row in enumerate(rows):
         for x, array in enumerate(row):
-            picture = Image.fromarray(array).resize((cell, cell), Image.Resampling.BILINEAR)
-            canvas.paste(picture, (gap + x * (cell + gap), top + gap + y * (cell + gap)))
+            scale = min(cell / array.shape[1], high / array.shape[0])
+            size = (max(1, round(scale * array.shape[1])), max(1, round(scale * array.shape[0])))
+            picture = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
+            left, above = (cell - size[0]) // 2, (high - size[1]) // 2
+            canvas.paste(picture, (gap + x * (cell + gap) + left, top + gap + y * (high + gap) + above))
     return canvas
 
 
