@@ -33,13 +33,15 @@ def attention_map(features: Tensor, statistic: Statistic = "sum_power", power: f
     >>> attention_map(torch.tensor([[[[1.0]], [[-3.0]]]]))
     tensor([[[5.]]])
     """
-    size = features.abs()
     if statistic == "sum":
-        return size.mean(1)
+        return features.abs().mean(1)
     if statistic == "sum_power":
-        return (features.square() if power == 2 else size.pow(power)).mean(1)
+        if power == 2:  # a norm keeps no squares of all channels in memory
+            norms: Tensor = torch.linalg.vector_norm(features, dim=1)
+            return norms.square() / features.shape[1]
+        return features.abs().pow(power).mean(1)
     if statistic == "max_power":
-        return size.amax(1).pow(power)
+        return features.abs().amax(1).pow(power)
     raise AttnBridgeError(f"statistic must be sum, sum_power or max_power, not {statistic!r}")
 
 
