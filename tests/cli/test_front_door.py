@@ -13,7 +13,7 @@ import pytest
 from attnbridge.cli import main
 from attnbridge.cli.config import config_names, config_path, load_config
 from attnbridge.cli.preflight import check_data
-from attnbridge.cli.schema import method_options, trainer_options
+from attnbridge.cli.schema import data_options, method_options, trainer_options
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods import METHODS
 
@@ -114,8 +114,9 @@ def test_show_tells_every_option_with_its_documentation(capsys: pytest.CaptureFi
     assert main(["show", "attnbn"]) == 0
     text = capsys.readouterr().out
     assert "--model.attention_weight: float = 40.0" in text
-    for name, option in method_options("attnbn").items():
-        assert option.doc, f"{name} is not documented"
+    for method in METHODS:
+        for name, option in {**method_options(method), **data_options(method)}.items():
+            assert option.doc, f"{name} of {method} is not documented"
     assert "max_epochs" in trainer_options()
 
 

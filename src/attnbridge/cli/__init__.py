@@ -193,8 +193,9 @@ def _list(_: argparse.Namespace) -> int:
     for name, entry in SETS.items():
         print(f"  {name:<22}{entry.source}")
     print("configurations (attnbridge fit NAME, attnbridge init-config NAME > mine.yaml):")
+    width = max(map(len, config_names())) + 1
     for name, line in config_names().items():
-        print(f"  {name:<22}{line}")
+        print(f"  {name:<{width}}{line}")
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +100,8 @@ def _inherited(path: Path, class_name: str) -> dict[str, Option]:
     found: dict[str, Option] = {}
     for base, module in modules.items():
         found |= _inherited(_source(module or ""), base)
-    return found | signature(path, class_name)
+    own = signature(path, class_name)
+    return found | {n: replace(o, doc=o.doc or found[n].doc) if n in found else o for n, o in own.items()}
 
 
 @cache

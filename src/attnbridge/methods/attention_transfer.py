@@ -55,8 +55,7 @@ class AttentionTransfer(Method):
             full-activation transfer.
         gradient_weight: of gradient-based transfer.
         symmetry_weight: of the symmetry of the student's own gradient.
-        weights: of the student, see :class:`~attnbridge.methods.base.Method`.
-        batch_norm: ``train``: networks begin without weights.
+        batch_norm: ``train`` by default, since networks begin without weights; ``frozen`` keeps ImageNet's statistics.
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
