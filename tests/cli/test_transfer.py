@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from attnbridge.cli import main
 from attnbridge.cli.config import TABLES, load_config
+from attnbridge.methods.attention_transfer import AttentionTransfer
 
 SHORT = [
     *("--data.train_count", "40", "--data.val_share", "0.2", "--data.batch_size", "16", "--data.workers", "0"),
@@ -72,6 +74,36 @@ def test_a_run_brings_its_own_teacher_and_is_used_as_any_other(
     second = ["fit", "cifar10/kd", "--out", "second", "--teacher", "run/teacher", "--data.root", str(cifar)]
     assert main([*second, *SHORT]) == 0
     assert not Path("second/teacher").exists()
+
+
+def test_an_interrupted_row_with_a_teacher_goes_on(
+    cifar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["fit", "cifar10/at", "--out", str(tmp_path / "run"), "--data.root", str(cifar), *SHORT]
+    command[command.index("--trainer.max_epochs") + 1] = "2"
+    step = AttentionTransfer.training_step
+
+    def stop(self: AttentionTransfer, batch: Any, index: int) -> Any:
+        if self._teacher and self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    monkeypatch.setattr(AttentionTransfer, "training_step", stop)
+    assert main(command) == 130
+    monkeypatch.setattr(AttentionTransfer, "training_step", step)
+    trained = (tmp_path / "run/teacher/checkpoints/last.ckpt").stat().st_mtime_ns
+    assert main([*command, "--resume"]) == 0
+    assert (tmp_path / "run/teacher/checkpoints/last.ckpt").stat().st_mtime_ns == trained
+    assert (
+        len((tmp_path / "run/teacher/metrics.csv").read_text().splitlines()) > 3
+    )  # its trainer has the two epochs too
+    other = [*command, "--teacher", str(tmp_path / "run/teacher")]
+    record = tmp_path / "run/teacher/run.json"
+    record.write_text(record.read_text().replace('"airplane"', '"aeroplane"'))
+    other[other.index("--out") + 1] = str(tmp_path / "other")
+    capsys.readouterr()
+    assert main(other) == 2
+    assert "the teacher knows aeroplane, automobile" in capsys.readouterr().err
 
 
 def test_every_row_is_a_configuration() -> None:

@@ -67,6 +67,8 @@ def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, p
     method, data = make(pictures, **PARTS[part], lr=0.01)
     teachers = [copy.deepcopy(t.network.state_dict()) for t in method._teacher]
     before = copy.deepcopy(method.network.state_dict())
+    regressors = copy.deepcopy(method.regressors.state_dict())
+    assert bool(regressors) == (part == "hint")
     trainer = make_trainer(max_steps=2)
     trainer.fit(method, data)
     logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("loss", "weighted"))}
@@ -79,6 +81,7 @@ def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, p
         assert all(torch.equal(was[k], v) for k, v in teacher.network.state_dict().items())
         assert all(p.grad is None for p in teacher.network.parameters())
     assert any(not torch.equal(before[k], v) for k, v in method.network.state_dict().items())
+    assert all(not torch.equal(regressors[k], v) for k, v in method.regressors.state_dict().items())
 
 
 @pytest.mark.parametrize("part", [p for p in PARTS if p != "distillation"])
@@ -131,6 +134,27 @@ def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(pictu
     assert not any(p is q for p in student.parameters() for q in student._teacher[0].network.parameters())
 
 
+def test_making_hints_leaves_the_students_statistics(pictures: Path) -> None:
+    method, _ = make(pictures, **PARTS["hint"])
+    norms = [m for m in method.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(torch.all(m.running_mean == 0) and m.num_batches_tracked == 0 for m in norms)  # type: ignore[operator, union-attr]
+
+
+def test_a_symmetric_network_has_no_loss_whatever_its_dropout(pictures: Path) -> None:
+    method, data = make(pictures, **PARTS["symmetry"])
+    for module in method.network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.weight.data = (module.weight.data + module.weight.data.flip(-1)) / 2
+        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):  # even sizes make strided pooling lopsided
+            module.stride = 1
+    method.train()
+    batch = first_batch(data)
+    plain = float(method.losses(batch)["target/symmetry"])
+    lopsided, _ = make(pictures, **PARTS["symmetry"])
+    assert plain < 0.05 * float(lopsided.train().losses(batch)["target/symmetry"])
+    assert method.network.training
+
+
 def test_beta_decays_to_nothing(pictures: Path) -> None:
     method, data = make(pictures, **PARTS["transfer"], distillation_weight=0.9, transfer_decay="linear", lr=0.01)
     weights = []
@@ -168,6 +192,11 @@ def test_pairs_are_found_by_resolution_across_families() -> None:
         ({"symmetry_weight": 1.0}, r"without batch norm \(nin_thin, nin_wide\), or batch_norm: frozen"),
         ({**PARTS["transfer"], "pairs": [["group0", "grupo0"]]}, r"'grupo0'; did you mean 'group0'"),
         ({**TAUGHT, "teacher": "wrn_16_3", "transfer_weight": 1.0}, r"'wrn_16_3'; did you mean"),
+        ({**PARTS["transfer"], "pairs": ["group0", "group1"]}, r"model.pairs must be pairs of layers"),
+        (
+            {"teacher": "tf_efficientnet_lite0", "distillation_weight": 0.9},
+            r"teacher_weights imagenet: has no classifier of these 2 classes",
+        ),
     ],
 )
 def test_clear_errors(options: dict[str, Any], words: str, pictures: Path) -> None:

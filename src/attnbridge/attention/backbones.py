@@ -13,7 +13,7 @@ import torch
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import check_layer, find_layer, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.layers import check_layer, eval_mode, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
 from attnbridge.attention.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.attention.weights import PACKAGED, hub, load_file, load_packaged
@@ -166,12 +166,8 @@ def _aspect(size: Size) -> float:
 
 def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool]:
     """Number of channels of the layer's features, and whether they come last."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(network):
         features = observe(network, torch.zeros(1, 3, *sides(image_size)), layer).features[layer]
-    for module, mode in modes.items():
-        module.training = mode
     last = is_channels_last(features, *sides(image_size))
     channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
     return channels, last

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import check_layer
+from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import glance
 from attnbridge.errors import AttnBridgeError
 
@@ -89,13 +89,8 @@ def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor, la
         raise AttnBridgeError("data.views needs model.frozen: the modules from the first one on that are not trained")
     for name in frozen:
         check_layer(network, name)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with eval_mode(network):
         return _found(network, frozen, images, layer)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str | None) -> Beginning:
@@ -141,7 +136,7 @@ def _is_whole(network: nn.Module, beginning: Beginning, images: Tensor, layers: 
             parts = glance(network, features, layers)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, AssertionError, AttnBridgeError):
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, AttnBridgeError):
         return False
     pairs = [(parts.logits, whole.logits), *((parts.features[name], whole.features[name]) for name in layers)]
     return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -43,14 +44,11 @@ def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) ->
     parameter = next(network.parameters(), torch.zeros(()))
     images = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
     images = images.to(parameter.device, parameter.dtype).requires_grad_()
-    modes = {module: module.training for module in network.modules()}
     with ExitStack() as stack:
         for name, module in network.named_modules():
             if name and type(module) is not nn.Identity and not _is_part(network, name):
                 stack.callback(module.register_forward_hook(trace.hook(name)).remove)
-        for module, mode in modes.items():
-            stack.callback(setattr, module, "training", mode)
-        network.eval()
+        stack.enter_context(eval_mode(network))
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             answer = network(images)
             return trace.last(answer)
@@ -118,6 +116,26 @@ def unwrap(network: nn.Module) -> nn.Module:
             network = network.get_submodule("_orig_mod")
         else:
             return network
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode; each module's own mode is restored afterwards.
+
+    >>> network = nn.Sequential(nn.Dropout()).train()
+    >>> with eval_mode(network):
+    ...     network[0].training
+    False
+    >>> network[0].training
+    True
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def check_layer(network: nn.Module, name: str) -> None:

@@ -66,13 +66,17 @@ def observe(
     features: dict[str, Tensor] = {}
     with torch.set_grad_enabled(trunk_graph), _hooks(network, names, features, trunk_graph):
         logits = _run(network, images)
+    _check_all_ran(names, features)
+    return Observation(check_logits(logits), features)
+
+
+def _check_all_ran(names: Sequence[str], features: dict[str, Tensor]) -> None:
     missing = [name for name in names if name not in features]
     if missing:
         raise AttnBridgeError(
             f"layer {missing[0]!r} did not run in the forward pass, so it has no features; fused kernels and "
             "unused branches hide layers: name another one"
         )
-    return Observation(check_logits(logits), features)
 
 
 def glance(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observation:
@@ -90,6 +94,7 @@ def glance(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observa
             keep = _keep(name, features)
             stack.callback(network.get_submodule(name).register_forward_hook(keep).remove)
         logits = check_logits(network(images))
+    _check_all_ran(layers, features)
     return Observation(logits, features)
 
 
@@ -97,6 +102,8 @@ def _keep(name: str, features: dict[str, Tensor]) -> Any:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
+        if name in features:
+            raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
         features[name] = output.clone()  # what follows may work in place
 
     return hook

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-CIFAR_MEAN = (0.4914, 0.4824, 0.4465)
-CIFAR_STD = (0.2470, 0.2431, 0.2610)
+CIFAR_MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+CIFAR_STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 WIDE_RESNETS = ((16, 1), (16, 2), (16, 4), (28, 10), (40, 1), (40, 2), (40, 4))
 """Depth and width that have a name: ``wrn_16_1``, ..."""
 TIMM_OWN = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")

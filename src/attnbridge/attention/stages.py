@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.layers import eval_mode, is_channels_last, prefix_tokens, to_maps
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError
 
@@ -39,19 +39,13 @@ def find_stages(network: nn.Module, image_size: Size) -> Stages:
             found = stages if any(any(True for _ in child.parameters()) for child in module.children()) else single
             found[maps.shape[-2], maps.shape[-1]] = name
 
-    modes = {module: module.training for module in network.modules()}
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.no_grad(), eval_mode(network):
         for name, module in network.named_modules():
             if name:
                 hook = module.register_forward_hook(lambda m, _, out, name=name: note(name, m, out))
                 stack.callback(hook.remove)
-        network.eval()
-        try:
-            parameter = next(network.parameters())
-            network(torch.rand(1, 3, height, width, dtype=parameter.dtype, device=parameter.device))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        parameter = next(network.parameters())
+        network(torch.rand(1, 3, height, width, dtype=parameter.dtype, device=parameter.device))
     return dict(sorted((stages or single).items(), reverse=True))
 
 

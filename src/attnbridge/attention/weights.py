@@ -165,12 +165,13 @@ def load_state(path: Path) -> State:
     except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
         words = f"{type(error).__name__} {error}".splitlines()[0]
         raise AttnBridgeError(f"{path}: cannot be read as weights ({words})") from None
+    prefix = RUN_PREFIX if isinstance(loaded, dict) and {"classes", "state_dict"} <= set(loaded) else ""
     for key in ("state_dict", "model"):
         loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {type(loaded).__name__}")
-    own = {name: value for name, value in loaded.items() if name.startswith(RUN_PREFIX)}
-    return {name.removeprefix(RUN_PREFIX).removeprefix("module."): value for name, value in (own or loaded).items()}
+    own = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
+    return {name.removeprefix("module."): value for name, value in own.items()}
 
 
 def _fill(network: nn.Module, state: State, source: str) -> None:

@@ -44,7 +44,7 @@ def _check_classes(data: dict[str, Any]) -> None:
     if data["data"] not in CIFAR:
         folder = Path(data["data"])
         classes = class_names(folder / "train")
-        for split in ("train", "test"):
+        for split in ("train", "test", *(["val"] if (folder / "val").is_dir() else [])):
             for record in scan_class_folders(folder / split, classes):
                 check_record(record)
 

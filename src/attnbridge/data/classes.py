@@ -56,7 +56,8 @@ class ClassData(PictureData):
         data: ``cifar10``, ``cifar100``, or a folder with ``train/CLASS/*.jpg``, ``test/CLASS/*.jpg`` and, if there is
             one, ``val/CLASS/*.jpg``.
         root: where CIFAR lies, see :func:`~attnbridge.data.cifar.load_cifar`.
-        train_count: only so many training pictures, the same number of each class, the same whatever the seed.
+        train_count: only so many training pictures, the same number of each class (rounded down), the same whatever the
+            seed.
         val_share: share of the training pictures of each class that is kept for validation where there is no ``val``.
         image_size: side of the pictures given to the network, or height and width, pixels.
         augment: of training pictures: ``crop``: padded by an eighth by reflection, cropped, mirrored (CIFAR's);
@@ -89,19 +90,28 @@ class ClassData(PictureData):
         self.augment: Augment = augment
         self.seed = seed
         self._memory: dict[str, Pictures] = {}
+        self._records: dict[str, list[Record]] = {}
         self.classes = list(self._pictures("test").classes) if data in NAMES else class_names(Path(data) / "train")
+        if len(self.classes) < 2:
+            raise AttnBridgeError(f"{data}: has one class only; there is nothing to tell it from")
 
     def records(self, split: str) -> list[Record]:
-        """The records of ``train``, ``val`` or ``test``, those of ``train`` in an order that says nothing of them."""
+        """The records of ``train``, ``val`` or ``test``, listed and checked once."""
+        if split not in self._records:
+            self._records[split] = self._chosen(split)
+        return self._records[split]
+
+    def _chosen(self, split: str) -> list[Record]:
         if split == "test" or (split == "val" and self._has_val()):
             return self._listed(split)
-        records = in_fixed_order(self._listed("train"))
         kept = 0.0 if self._has_val() else self.val_share
+        own: dict[int, list[Record]] = {label: [] for label in range(len(self.classes))}
+        for record in in_fixed_order(self._listed("train")):
+            own[record.classes[0]].append(record)
         found: list[Record] = []
-        for label in range(len(self.classes)):
-            own = [record for record in records if record.classes == (label,)]
-            held = round(kept * len(own))
-            found += own[:held] if split == "val" else self._some(own[held:], self.classes[label])
+        for label, records in own.items():
+            held = round(kept * len(records))
+            found += records[:held] if split == "val" else self._some(records[held:], self.classes[label])
         return found
 
     def _some(self, records: list[Record], name: str) -> list[Record]:

@@ -134,7 +134,7 @@ def _boxes_xml(path: Path, classes: Sequence[str]) -> list[Box]:
     try:
         objects = ET.parse(path).getroot().findall("object")
         corners = [[int(float(o.findtext(f"bndbox/{c}") or "")) for c in CORNERS] for o in objects]
-    except (ET.ParseError, ValueError) as error:
+    except (ET.ParseError, ValueError, OverflowError) as error:
         raise AttnBridgeError(f"{path}: cannot be read as an annotation with boxes ({error})") from None
     names = [(o.findtext("name") or "").strip() for o in objects]
     usual = [o.findtext("difficult", "0").strip() != "1" for o in objects]  # the others are not among the labels

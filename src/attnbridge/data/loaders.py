@@ -21,6 +21,8 @@ class PictureData(LightningDataModule):
         workers: processes that load pictures; null: see :func:`default_workers`.
     """
 
+    classes: list[str]
+
     def __init__(self, batch_size: int, workers: int | None) -> None:
         super().__init__()
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.attention.backbones import Backbone, build_backbone
-from attnbridge.attention.layers import check_layer, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.layers import check_layer, eval_mode, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import Observation, glance, observe
 from attnbridge.attention.stages import pair_stages
+from attnbridge.attention.weights import load_state
 from attnbridge.data.sample import Batch
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
@@ -40,7 +42,9 @@ class AttentionTransfer(Method):
 
     Args:
         teacher: timm name of the teacher; null for a student alone.
-        teacher_weights: ``imagenet``, ``none``, a state dict, or the checkpoint of a run.
+        teacher_weights: ``imagenet``, ``none``, a state dict, or the checkpoint of a run. Losses on its answers need
+            one that knows the classes.
+        teacher_stride: image pixels per feature position of the teacher; null leaves it as it is.
         pairs: names of layers, student's and teacher's; default: those of the same resolution, see
             :func:`~attnbridge.attention.stages.pair_stages`.
         transfer_weight: :math:`\beta` of activation-based transfer, summed over the pairs; the authors' 1000 belongs to
@@ -69,6 +73,7 @@ class AttentionTransfer(Method):
         backbone: str = "wrn_16_1",
         teacher: str | None = None,
         teacher_weights: str = "imagenet",
+        teacher_stride: int | None = None,
         pairs: Sequence[Sequence[str]] | None = None,
         transfer_weight: float = 0.0,
         variant: Variant = "code",
@@ -126,9 +131,10 @@ class AttentionTransfer(Method):
                 "others: one without batch norm (nin_thin, nin_wide), or batch_norm: frozen"
             )
         if wants_teacher and teacher is not None:
-            built = build_backbone(
-                teacher, len(self.classes), weights=teacher_weights, stride=None, image_size=image_size
-            )
+            how: dict[str, Any] = {"weights": teacher_weights, "stride": teacher_stride, "image_size": image_size}
+            built = build_backbone(teacher, len(self.classes), **how)
+            if distillation_weight or gradient_weight:
+                _check_answers(built.network, teacher_weights)
             built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
             self._teacher = [built]
         self.regressors = nn.ModuleDict()
@@ -138,13 +144,16 @@ class AttentionTransfer(Method):
     def _pair(self, pairs: Sequence[Sequence[str]] | None) -> None:
         """Settle the pairs of layers, and make the convolutions that hints need."""
         theirs = self._teacher[0].network
+        if pairs and any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
+            raise AttnBridgeError(f"model.pairs must be pairs of layers, [[student's, teacher's], ...], not {pairs}")
         self.pairs = [(a, b) for a, b in pairs] if pairs else pair_stages(self.network, theirs, self.image_size)
         for ours, other in self.pairs:
             check_layer(self.network, ours)
             check_layer(theirs, other)
         if self.hint_weight:
             images = torch.zeros(1, 3, *sides(self.image_size))
-            found = self._features(glance(self.network, images, [a for a, _ in self.pairs]), self.network)
+            with eval_mode(self.network):
+                found = self._features(glance(self.network, images, [a for a, _ in self.pairs]), self.network)
             wanted = self._features(glance(theirs, images, [b for _, b in self.pairs]), theirs)
             for number, (ours, other) in enumerate(self.pairs):
                 self.regressors[str(number)] = nn.Conv2d(found[ours].shape[1], wanted[other].shape[1], 1)
@@ -172,15 +181,13 @@ class AttentionTransfer(Method):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         images, labels = batch["target"]["image"], batch["target"]["labels"]
-        by_gradient = bool(self.gradient_weight or self.symmetry_weight)
-        images = images.detach().requires_grad_(by_gradient)
         seen = self._student(images)
-        each = F.cross_entropy(seen.logits, labels, reduction="none")
-        losses = {"target/classification": each.mean()}
-        if self._teacher:
-            losses |= self._from_teacher(seen, images.detach())
-        if by_gradient:
-            losses |= self._by_gradient(input_gradient(each, images, create_graph=True), images.detach(), labels)
+        losses = {"target/classification": F.cross_entropy(seen.logits, labels)}
+        if self.transfer_weight or self.distillation_weight or self.hint_weight:
+            losses |= self._from_teacher(seen, images)
+        if self.gradient_weight or self.symmetry_weight:
+            with torch.autocast(images.device.type, enabled=False):  # half precision loses small gradients
+                losses |= self._by_gradient(images, labels)
         return losses
 
     def _student(self, images: Tensor) -> Observation:
@@ -206,18 +213,26 @@ class AttentionTransfer(Method):
             losses["target/hint"] = torch.stack(hints).sum()
         return losses
 
-    def _by_gradient(self, sensitivity: Tensor, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What the student is sensitive to, beside the teacher and beside itself in mirrored pictures."""
+    def _by_gradient(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the student is sensitive to, beside the teacher and beside itself in mirrored pictures.
+
+        Without dropout: two passes with other units dropped would differ in any network.
+        """
+
+        def sensitivity(network: nn.Module, normalise: Any, pictures: Tensor, create_graph: bool) -> Tensor:
+            pictures = pictures.detach().clone().requires_grad_()
+            each = F.cross_entropy(network(normalise(pictures)), labels, reduction="none")
+            return input_gradient(each, pictures, create_graph=create_graph)
+
         losses: dict[str, Tensor] = {}
+        with eval_mode(self.network):
+            ours = sensitivity(self.network, self.normalised, images, True)
+            if self.symmetry_weight:
+                mirrored = sensitivity(self.network, self.normalised, images.flip(-1), True)
+                losses["target/symmetry"] = symmetry(ours, mirrored)
         if self.gradient_weight:
-            shown = images.clone().requires_grad_()
-            answers = self._teacher[0].network(self._as_teacher_wants(shown))
-            theirs = input_gradient(F.cross_entropy(answers, labels, reduction="none"), shown)
-            losses["target/gradient"] = gradient_transfer(sensitivity, theirs)
-        if self.symmetry_weight:
-            mirrored = images.flip(-1).requires_grad_()
-            each = F.cross_entropy(self.network(self.normalised(mirrored)), labels, reduction="none")
-            losses["target/symmetry"] = symmetry(sensitivity, input_gradient(each, mirrored, create_graph=True))
+            theirs = sensitivity(self._teacher[0].network, self._as_teacher_wants, images, False)
+            losses["target/gradient"] = gradient_transfer(ours, theirs)
         return losses
 
     def _features(self, seen: Observation, network: nn.Module) -> dict[str, Tensor]:
@@ -234,6 +249,11 @@ class AttentionTransfer(Method):
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (teacher.mean, teacher.std))
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Those of the student, and the hints' convolutions with the head."""
+        head, rest = super().parameter_groups()
+        return [{**head, "params": [*head["params"], *self.regressors.parameters()]}, rest]
+
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
             teacher.network.to(self.device)
@@ -249,3 +269,19 @@ class AttentionTransfer(Method):
         """Without the teacher and all that asks for it."""
         kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
         return {**kept, "weights": "none", "teacher": None, "pairs": None}
+
+
+def _check_answers(network: nn.Module, weights: str) -> None:
+    """Raise if the teacher's classifier was not read, so that its answers would be noise."""
+    if weights == "none":
+        return  # as asked for
+    classifier: Any = network.get_classifier()  # type: ignore[operator]
+    name = next(name for name, module in network.named_modules() if module is classifier)
+    known = {} if weights == "imagenet" else load_state(Path(weights))
+    found = known.get(f"{name}.weight")
+    if found is None or found.shape != classifier.weight.shape:
+        raise AttnBridgeError(
+            f"model.teacher_weights {weights}: has no classifier of these {classifier.weight.shape[0]} classes, so its "
+            "answers say nothing; train the teacher on them (`teacher:` in the configuration), or leave out "
+            "distillation_weight and gradient_weight"
+        )

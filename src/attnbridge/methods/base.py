@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
+import timm
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -170,7 +171,8 @@ class Method(LightningModule):
     def beginning_made_of(self) -> tuple[str, dict[str, Tensor]]:
         """All that :meth:`run_beginning` depends on: its structure in words, and its weights by name."""
         modules = self.beginning().modules
-        words = "\n".join(f"{name}: {self.network.get_submodule(name)!r}" for name in modules)
+        inner = (f"{name}: {self.network.get_submodule(name)!r}" for name in modules)
+        words = "\n".join([f"{type(self.network).__name__}, timm {timm.__version__}", *inner])
         inside = tuple(f"{name}." for name in modules)
         state = {k: v for k, v in self.network.state_dict().items() if k.startswith(inside)}
         return words, {"mean": self.mean, "std": self.std, **state}
