@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torchmetrics.classification import MulticlassAccuracy
+
+from attnbridge.evaluation.split_scores import SplitScores
 
 TOP = (1, 5)
 
 
-class ClassScores(Callback):
+class ClassScores(SplitScores):
     """Top-1 and top-5 accuracy over one pass of a split, each picture counted once.
 
     Reads ``scores`` of what a method's validation or test step returns, ``labels`` of the batch. After a pass
@@ -25,37 +27,15 @@ class ClassScores(Callback):
         self.metrics = {f"top{top}": MulticlassAccuracy(num_classes, top, average="micro") for top in tops}
         self.accuracy: dict[str, dict[str, float]] = {}
 
-    def _start(self, module: LightningModule) -> None:
+    def start(self, module: LightningModule) -> None:
         for metric in self.metrics.values():
             metric.to(module.device).reset()
 
-    def _update(self, outputs: Any, batch: Any) -> None:
+    def update(self, outputs: Any, batch: Any) -> None:
         for metric in self.metrics.values():
             metric.update(outputs["scores"].float(), batch["labels"].argmax(1))
 
-    def _finish(self, module: LightningModule, split: str) -> None:
+    def finish(self, module: LightningModule, split: str) -> None:
         self.accuracy[split] = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         values = {f"{split}/{name}": value for name, value in self.accuracy[split].items()}
         module.log_dict(values, prog_bar=True, sync_dist=False, rank_zero_only=False)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self._update(outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self._update(outputs, batch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(pl_module, "test")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics.classification import MultilabelAccuracy
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.map_scores import EnergyInside
 from attnbridge.evaluation.metrics import THRESHOLDS, LabelPrecision, MapSegmentation, Present, mean_iou
+from attnbridge.evaluation.split_scores import SplitScores
 from attnbridge.segmentation.combine import enlarge_maps
 
 MODES: tuple[Present, ...] = ("predicted", "labels")
@@ -37,7 +38,7 @@ class ModeScores(TypedDict):
     iou: list[float | None]
 
 
-class Scores(Callback):
+class Scores(SplitScores):
     """Accumulates mIoU curves and the mean average precision over one pass of a split.
 
     Reads ``scores`` and ``maps`` of what a method's validation or test step returns, ``mask`` and
@@ -60,11 +61,11 @@ class Scores(Callback):
         self.average_precision: dict[str, float] = {}
         self.others: dict[str, dict[str, float]] = {}
 
-    def _start(self, module: LightningModule) -> None:
+    def start(self, module: LightningModule) -> None:
         for metric in (*self.segmentation.values(), self.precision, self.accuracy, self.energy):
             metric.to(module.device).reset()
 
-    def _update(self, outputs: Any, batch: Any) -> None:
+    def update(self, outputs: Any, batch: Any) -> None:
         if "mask" not in batch:
             raise AttnBridgeError("the split has no masks to score against; expected a masks/ folder")
         self.precision.update(outputs["scores"].float(), batch["labels"].long())
@@ -73,35 +74,13 @@ class Scores(Callback):
         for metric in self.segmentation.values():
             metric.update(outputs["scores"].float(), outputs["maps"].float(), batch["mask"], batch["labels"])
 
-    def _finish(self, module: LightningModule, split: str) -> None:
+    def finish(self, module: LightningModule, split: str) -> None:
         self.iou[split] = {mode: metric.compute().cpu() for mode, metric in self.segmentation.items()}
         self.average_precision[split] = float(self.precision.compute())
         self.others[split] = {"accuracy": float(self.accuracy.compute()), "energy": float(self.energy.compute())}
         best = mean_iou(self.iou[split]["predicted"]).max()
         values = {f"{split}/miou": float(best), f"{split}/map": self.average_precision[split]}
         module.log_dict(values, prog_bar=True, sync_dist=False, rank_zero_only=False)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self._update(outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self._update(outputs, batch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(pl_module, "test")
 
     def result(self, fixed: float) -> dict[str, Any]:
         """The protocol: threshold from validation, scores from the test split.
