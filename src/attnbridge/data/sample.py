@@ -7,6 +7,7 @@ from typing import Any, Required, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge.errors import AttnBridgeError
 
@@ -63,9 +64,10 @@ def as_floats(batch: BatchOrSample) -> BatchOrSample:
     tensor([0.2000, 0.2000, 0.2000])
     """
     changed: dict[str, Any] = dict(batch)
-    for key in ("image", "saliency"):
-        if key in changed and changed[key].dtype == torch.uint8:
-            changed[key] = changed[key].float().div_(255)
+    if "image" in changed:
+        changed["image"] = to_dtype(changed["image"], torch.float32, scale=True)
+    if "saliency" in changed and not changed["saliency"].is_floating_point():
+        changed["saliency"] = changed["saliency"].float() / 255
     if "mask" in changed:
         changed["mask"] = changed["mask"].long()
     return changed  # type: ignore[return-value]

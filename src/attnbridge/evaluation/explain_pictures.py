@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge.attention.classifiers import Classifier
 from attnbridge.attention.explain import WHOLE, ExplainMethod, explain
@@ -121,7 +122,7 @@ class Look:
         """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
         transform = eval_transform(self.model.size, self.model.shape)
         images = torch.stack([transform(_tensor(image)) for image in pictures])
-        images = images.to(next(self.model.network.parameters()).device).float() / 255
+        images = to_dtype(images.to(next(self.model.network.parameters()).device), torch.float32, scale=True)
         kept: list[Tensor] = []
 
         def classes(logits: Tensor) -> Tensor:
