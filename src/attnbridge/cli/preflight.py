@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.schema import Option, data_options, method_options
+from attnbridge.cli.schema import data_options, method_options, option_value
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.folders import class_names, has_split, scan_class_folders, scan_pair
@@ -51,7 +50,7 @@ def _check_classes(data: dict[str, Any]) -> None:
 
 def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> None:
     known = method_options(method)
-    weights = {n: _value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
+    weights = {n: option_value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
     for name in ("source", "target"):
         if not data.get(name) and (name == "target" or any(weights.values())):
             raise AttnBridgeError(
@@ -68,7 +67,7 @@ def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> Non
             "data.saliency is not set, but the attention constraint needs a saliency map of each source "
             "picture; name their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
         )
-    if data.get("views") and _value(model, known, "mining_weight"):
+    if data.get("views") and option_value(model, known, "mining_weight"):
         raise AttnBridgeError(
             "data.views keeps no pictures, but mining erases parts of them; leave data.views out, or set "
             "model.mining_weight to 0"
@@ -93,18 +92,12 @@ def check_network(config: dict[str, Any]) -> None:
         AttnBridgeError: for a name that does not exist, with the nearest ones that do.
     """
     known, model = method_options(config["method"]), config.get("model") or {}
-    backbone, stride, layer, frozen = (_value(model, known, n) for n in ("backbone", "stride", "layer", "frozen"))
-    image_size = _value(config.get("data") or {}, data_options(config["method"]), "image_size")
+    backbone, stride, layer, frozen = (option_value(model, known, n) for n in ("backbone", "stride", "layer", "frozen"))
+    image_size = option_value(config.get("data") or {}, data_options(config["method"]), "image_size")
     names = _layer_names(backbone, stride, image_size)
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)
-
-
-def _value(section: dict[str, Any], known: dict[str, Option], name: str) -> Any:
-    """An option as it is set, or its default; ``None`` where there is no such option."""
-    default = known[name].default if name in known else None
-    return section.get(name, ast.literal_eval(default or "None"))
 
 
 def _layer_names(backbone: str, stride: int | None, image_size: Any) -> list[str]:

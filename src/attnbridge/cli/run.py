@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import csv
 import ctypes
@@ -20,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from attnbridge.cli.config import load_config
-from attnbridge.cli.schema import method_options
+from attnbridge.cli.schema import method_options, option_value
 from attnbridge.cli.tasks import task_of
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.transforms import Shape
@@ -202,10 +201,14 @@ def _join_metrics(folder: Path, earlier: list[dict[str, str]]) -> None:
             writer.writerows(rows)
 
 
+def _done_or(named: Path, own: Path) -> Path:
+    """The run that is named, if it is one; else where one is to be trained."""
+    return named if (named / "run.json").is_file() else own
+
+
 def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
     """Train the configuration that this one comes after, in ``folder/first``, unless it is done."""
-    done = Path(config["after"])
-    first = done if (done / "run.json").is_file() else folder / "first"
+    first = _done_or(Path(config["after"]), folder / "first")
     if not (first / "run.json").is_file():
         earlier = load_config(config["after"])
         earlier |= {
@@ -223,14 +226,13 @@ def _with_teacher(config: Config, folder: Path, resume: bool) -> Config:
     model = config.get("model") or {}
     if not config.get("teacher") or not any(model.get(f"{loss}_weight") for loss in TAUGHT):
         return config
-    done = Path(config["teacher"])
-    run = done if (done / "run.json").is_file() else folder / "teacher"
+    run = _done_or(Path(config["teacher"]), folder / "teacher")
     whole = (run / "run.json").is_file()
     known = yaml.safe_load((run / "config.yaml").read_text()) if whole else load_config(config["teacher"])
     if known["method"] != config["method"]:
         raise AttnBridgeError(f"{config['teacher']}: was trained by {known['method']}, not by {config['method']}")
-    its, defaults = known.get("model") or {}, method_options(known["method"])
-    backbone = its.get("backbone", ast.literal_eval(defaults["backbone"].default or "None"))
+    its = known.get("model") or {}
+    backbone = option_value(its, method_options(known["method"]), "backbone")
     taught = {**model, "teacher": backbone, "teacher_stride": its.get("stride")}
     own = build({**config, "model": {**taught, "teacher_weights": "none"}})[1].classes  # what is wrong is told first
     if not whole:

@@ -67,6 +67,12 @@ def method_options(name: str) -> dict[str, Option]:
     return {name: option for name, option in options.items() if name not in LINKED}
 
 
+def option_value(section: dict[str, Any], known: dict[str, Option], name: str) -> Any:
+    """An option as it is set, or its default; ``None`` where there is no such option."""
+    default = known[name].default if name in known else None
+    return section.get(name, ast.literal_eval(default or "None"))
+
+
 def data_options(method: str) -> dict[str, Option]:
     """The options of a method's data module."""
     module, class_name = DATA[method]
