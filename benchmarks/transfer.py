@@ -55,7 +55,7 @@ def their_step(arguments: argparse.Namespace, batch: dict[str, Batch]) -> Callab
     except ImportError:
         return None
     method = make(arguments, **taught(arguments))
-    teacher = method._teacher[0].network
+    teacher = method.teacher.network
     hooks = {side: ForwardHookManager(torch.device("cpu")) for side in ("student", "teacher")}
     pairs = {}
     for number, (ours, other) in enumerate(method.pairs):
@@ -69,7 +69,7 @@ def their_step(arguments: argparse.Namespace, batch: dict[str, Batch]) -> Callab
 
     def step() -> None:
         with torch.no_grad():
-            teacher(method._as_teacher_wants(images))
+            teacher(method.teacher.normalised(images))
         logits = method.network(method.normalised(images))
         total: Tensor = F.cross_entropy(logits, labels)
         total = total + loss(hooks["student"].pop_io_dict(), hooks["teacher"].pop_io_dict())
@@ -102,7 +102,7 @@ def main() -> None:
 
     def listen() -> None:
         with torch.no_grad():
-            both._teacher[0].network(both._as_teacher_wants(images))
+            both.teacher.network(both.teacher.normalised(images))
 
     steps = {
         "student's step": our_step(make(arguments), batch),

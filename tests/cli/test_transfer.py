@@ -84,7 +84,7 @@ def test_an_interrupted_row_with_a_teacher_goes_on(
     step = AttentionTransfer.training_step
 
     def stop(self: AttentionTransfer, batch: Any, index: int) -> Any:
-        if self._teacher and self.current_epoch == 1:
+        if self.teacher and self.current_epoch == 1:
             raise KeyboardInterrupt
         return step(self, batch, index)
 

@@ -66,8 +66,8 @@ def test_a_picture_has_so_many_views_and_no_more(scenes: Path) -> None:
 def test_views_are_made_once_and_anew_where_anything_differs(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = fitted(scenes)
     made = []
-    keep = views_module._kept
-    monkeypatch.setattr(views_module, "_kept", lambda *args: made.append(1) or keep(*args))
+    keep = AttnBN.kept_of
+    monkeypatch.setattr(AttnBN, "kept_of", lambda *args: made.append(1) or keep(*args))
     fitted(scenes, seed=7)
     assert not made
     fitted(scenes, min_crop=0.9)
@@ -85,7 +85,7 @@ def test_another_structure_of_the_same_weights_has_views_of_its_own(tmp_path: Pa
         torch.manual_seed(0)
         nn.init.ones_(method.network.get_submodule("features.0").weight)  # type: ignore[arg-type]
         nn.init.ones_(method.network.get_submodule("features.0").bias)  # type: ignore[arg-type]
-        structure, weights = method.beginning_made_of()
+        structure, weights = method.kept_made_of()
         assert {name.split(".")[0] for name in weights} == {"mean", "std", "features"}
         kept.add(views_folder(PictureDataset([], 2, "target", eval_transform(32)), 2, structure, weights))
     assert len(kept) == 3
@@ -117,27 +117,27 @@ def test_two_runs_at_once_leave_one_folder(scenes: Path, monkeypatch: pytest.Mon
     folders: list[Path] = []
     fill, make = views_module._fill, views_module.make_views
     monkeypatch.setattr(views_module, "_fill", other_was_faster)
-    monkeypatch.setattr("attnbridge.data.module.make_views", lambda *args: calls.append(args) or make(*args))
+    monkeypatch.setattr("attnbridge.data.loaders.make_views", lambda *args: calls.append(args) or make(*args))
     fitted(scenes)
     assert len(folders) == 3  # of the first stream twice, of the other once
     assert len(list(folders[0].parent.iterdir())) == 2
 
 
 def test_an_interrupted_making_leaves_nothing(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = views_module._kept
+    keep = AttnBN.kept_of
 
-    def stop(batch: Any, beginning: Any) -> Any:
+    def stop(self: AttnBN, batch: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
             raise KeyboardInterrupt
-        return keep(batch, beginning)
+        return keep(self, batch)
 
     calls: list[int] = []
-    monkeypatch.setattr(views_module, "_kept", stop)
+    monkeypatch.setattr(AttnBN, "kept_of", stop)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fitted(scenes)
     assert list((tmp_path / "cache" / "views").iterdir()) == []
-    monkeypatch.setattr(views_module, "_kept", keep)
+    monkeypatch.setattr(AttnBN, "kept_of", keep)
     fitted(scenes)
     assert len(list((tmp_path / "cache" / "views").iterdir())) == 2
 
@@ -202,6 +202,6 @@ def test_a_layer_inside_the_beginning_is_refused() -> None:
     network = build_backbone("vgg11", 4, weights="none", image_size=32).network
     freeze(network, ["features.0", "features.3"])
     pictures = torch.rand(1, 3, 32, 32)
-    assert find_beginning(network, ["features.3"], pictures, "features.6").last == "features.3"
+    assert find_beginning(network, ["features.3"], pictures, ["features.6"]).last == "features.3"
     with pytest.raises(AttnBridgeError, match=r"or the layer that is looked at, needs more"):
-        find_beginning(network, ["features.3"], pictures, "features.0")
+        find_beginning(network, ["features.3"], pictures, ["features.0"])

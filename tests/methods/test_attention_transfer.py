@@ -65,7 +65,7 @@ def first_batch(data: ClassData) -> dict[str, Batch]:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, pictures: Path) -> None:
     method, data = make(pictures, **PARTS[part], lr=0.01)
-    teachers = [copy.deepcopy(t.network.state_dict()) for t in method._teacher]
+    teachers = [copy.deepcopy(method.teacher.network.state_dict())] if method.teacher else []
     before = copy.deepcopy(method.network.state_dict())
     regressors = copy.deepcopy(method.regressors.state_dict())
     assert bool(regressors) == (part == "hint")
@@ -76,7 +76,8 @@ def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, p
     weight = method.loss_weights[f"target/{part}"]
     assert logged[f"weighted/target/{part}"] == pytest.approx(weight * logged[f"loss/target/{part}"], rel=1e-5)
     assert logged[f"loss/target/{part}"] > 0
-    for teacher, was in zip(method._teacher, teachers, strict=True):
+    for was in teachers:
+        teacher = method.teacher
         assert not teacher.network.training
         assert all(torch.equal(was[k], v) for k, v in teacher.network.state_dict().items())
         assert all(p.grad is None for p in teacher.network.parameters())
@@ -101,13 +102,13 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
     method.eval()
     batch = first_batch(data)
     found: dict[str, list[Tensor]] = {}
-    teacher: Any = method._teacher[0].network
+    teacher: Any = method.teacher.network
     for network, side in ((method.network, "student"), (teacher, "teacher")):
         for name, _ in GROUPS:
             keep = lambda _m, _i, out, side=side: found.setdefault(side, []).append(out.detach())  # noqa: E731
             network.get_submodule(name).register_forward_hook(keep)
     method.network(method.normalised(batch["target"]["image"]))
-    teacher(method._as_teacher_wants(batch["target"]["image"]))
+    teacher(method.teacher.normalised(batch["target"]["image"]))
     wanted = sum(activation_transfer(s, t) for s, t in zip(found["student"], found["teacher"], strict=True))
     assert torch.allclose(method.losses(batch)["target/transfer"], torch.as_tensor(wanted), rtol=1e-4)
 
@@ -115,9 +116,10 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
 def test_the_teacher_gets_pictures_as_it_wants_them(pictures: Path) -> None:
     method, _ = make(pictures, teacher="resnet10t", teacher_weights="none", distillation_weight=0.5)
     images = torch.rand(2, 3, 32, 32)
-    teacher = method._teacher[0]
-    wanted = (images - torch.tensor(teacher.mean).view(3, 1, 1)) / torch.tensor(teacher.std).view(3, 1, 1)
-    assert torch.allclose(method._as_teacher_wants(images), wanted)
+    teacher = method.teacher
+    mean, std = (torch.tensor(teacher.network.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    wanted = (images - mean) / std
+    assert torch.allclose(method.teacher.normalised(images), wanted)
     assert not torch.allclose(method.normalised(images), wanted)  # the student wants others
 
 
@@ -128,10 +130,10 @@ def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(pictu
     options = {**PARTS["transfer"], "teacher_weights": str(tmp_path / "last.ckpt")}
     student, _ = make(pictures, **options)
     learnt = big.network.state_dict()
-    teacher = student._teacher[0].network.state_dict()
+    teacher = student.teacher.network.state_dict()
     assert all(torch.equal(learnt[name], value) for name, value in teacher.items())
     assert {name.split(".")[0] for name in student.state_dict()} == {"network"}
-    assert not any(p is q for p in student.parameters() for q in student._teacher[0].network.parameters())
+    assert not any(p is q for p in student.parameters() for q in student.teacher.network.parameters())
 
 
 def test_making_hints_leaves_the_students_statistics(pictures: Path) -> None:

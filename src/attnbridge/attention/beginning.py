@@ -64,14 +64,14 @@ def _first(value: Any, *_: Any, **__: Any) -> Any:
     return value
 
 
-def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str | None = None) -> Beginning:
+def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor, layers: Sequence[str] = ()) -> Beginning:
     """What of a network need not be run again, since it is not trained.
 
     Args:
         network: its modes are restored.
         frozen: names of the frozen modules.
         images: any, ``(B, 3, H, W)``, to try it on, in eval mode.
-        layer: one whose features are looked at; it must not lie before the end of the beginning.
+        layers: those whose features are looked at; none may lie before the end of the beginning.
 
     Raises:
         AttnBridgeError: if nothing is frozen, a name is unknown or does not run, something that is trained runs before
@@ -90,10 +90,10 @@ def find_beginning(network: nn.Module, frozen: Sequence[str], images: Tensor, la
     for name in frozen:
         check_layer(network, name)
     with eval_mode(network):
-        return _found(network, frozen, images, layer)
+        return _found(network, frozen, images, layers)
 
 
-def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str | None) -> Beginning:
+def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layers: Sequence[str]) -> Beginning:
     order = _order(network, images)
     places = [order.index(name) for name in frozen if name in order]
     if not places:
@@ -106,7 +106,7 @@ def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layer: str
                 f"data.views: {name!r} is trained, but runs before {ran[-1]!r}, which is frozen; add it to model.frozen"
             )
     found = Beginning(ran[-1], outermost)
-    if not _is_whole(network, found, images, [layer] if layer else []):
+    if not _is_whole(network, found, images, layers):
         raise AttnBridgeError(
             f"data.views: the network, or the layer that is looked at, needs more than the output of its last frozen "
             f"module, {found.last!r}; freeze up to another module, or leave data.views out"

@@ -43,6 +43,10 @@ class ArrayDataset(PictureDataset):
         super().__init__(records, num_classes, "target", transform)
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
 
+    def identify(self, update: Callable[[bytes], Any]) -> None:
+        """Tell a digest which pictures these are: by the pictures themselves."""
+        update(self.images.contiguous().numpy().tobytes())
+
     def _sample(self, index: int) -> Sample:
         record = self.records[index % len(self.records)]
         image = self.transform(tv_tensors.Image(self.images[index % len(self.records)])).as_subclass(torch.Tensor)
@@ -64,6 +68,8 @@ class ClassData(PictureData):
             ``resized_crop``: crops of varying size, mirrored, mild colours; ``none``.
         batch_size: pictures in a batch, per process.
         workers: processes that load pictures; null: see :class:`~attnbridge.data.module.BridgeData`.
+        views: a training picture has so many fixed views, and what a teacher says of them, and what the network's
+            frozen beginning makes of them, is kept in the user's cache; null: a new random view each time.
         seed: of the order and the augmentation.
 
     Batches come from the loaders in 8 bits; a trainer makes them floats.
@@ -79,9 +85,10 @@ class ClassData(PictureData):
         augment: Augment = "crop",
         batch_size: int = 128,
         workers: int | None = None,
+        views: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, workers)
+        super().__init__(batch_size, workers, views)
         self.data, self.root = data, Path(root) if root else None
         if not 0 <= val_share < 1:
             raise AttnBridgeError(f"data.val_share must be at least 0 and below 1, not {val_share}")
@@ -181,10 +188,9 @@ class ClassData(PictureData):
                 f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but there are only "
                 f"{len(dataset)} pictures for training; make it smaller"
             )
-        sampler = EpochSampler(dataset, *processes, seed=self.seed)
-        return CombinedLoader(
-            {"target": self.loader(dataset.stored, sampler, self.batch_size, drop_last=True)}, "max_size_cycle"
-        )
+        kept = self.kept({"target": dataset})["target"]
+        sampler = EpochSampler(kept, *processes, seed=self.seed)
+        return CombinedLoader({"target": self.loader(kept, sampler, self.batch_size, drop_last=True)}, "max_size_cycle")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.eval_loader(self.dataset("val"))

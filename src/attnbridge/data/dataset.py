@@ -72,6 +72,15 @@ class PictureDataset(Dataset[Sample]):
         finally:
             numbers.set_state(state)
 
+    def identify(self, update: Callable[[bytes], Any]) -> None:
+        """Tell a digest which pictures these are: by the names, sizes and times of change of all their files."""
+        for record in self.records:
+            update(f"{record.values} {record.boxes}".encode())
+            for path in (record.image, record.saliency, record.mask):
+                if path is not None:
+                    found = path.stat()
+                    update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
+
     def labels(self, record: Record) -> torch.Tensor:
         """Multi-hot, ``(N,)``."""
         labels = torch.zeros(self.num_classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnbridge.data.dataset import PictureDataset, ShardSampler
 from attnbridge.data.sample import Batch, Sample, as_floats, collate
+from attnbridge.data.views import ViewDataset, make_views, views_folder
+from attnbridge.errors import AttnBridgeError
 
 
 class PictureData(LightningDataModule):
@@ -19,12 +22,16 @@ class PictureData(LightningDataModule):
     Args:
         batch_size: pictures in a batch, per process.
         workers: processes that load pictures; null: see :func:`default_workers`.
+        views: so many fixed views of each training picture are kept; null: a new random view each time.
     """
 
     classes: list[str]
 
-    def __init__(self, batch_size: int, workers: int | None) -> None:
+    def __init__(self, batch_size: int, workers: int | None, views: int | None = None) -> None:
         super().__init__()
+        if views is not None and views < 1:
+            raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
+        self.views = views
         self.batch_size = batch_size
         self.workers = default_workers() if workers is None else workers
 
@@ -38,6 +45,25 @@ class PictureData(LightningDataModule):
         """Number of processes and which one this is."""
         trainer = self.trainer
         return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def kept(self, sets: Mapping[str, PictureDataset]) -> dict[str, Dataset[Sample]]:
+        """The training pictures in 8 bits, or, with ``views``, what the method keeps of their views: made where it is
+        missing."""
+        if self.views is None:
+            return {name: pictures.stored for name, pictures in sets.items()}
+        trainer: Any = self.trainer
+        if trainer is None or trainer.lightning_module is None:
+            raise AttnBridgeError("data.views needs a trainer with a method, whose frozen modules are run on the views")
+        method = trainer.lightning_module
+        made_of = method.kept_made_of()
+        kept: dict[str, Dataset[Sample]] = {}
+        for name, pictures in sets.items():
+            folder = views_folder(pictures, self.views, *made_of)
+            if trainer.local_rank == 0:
+                make_views(folder, pictures, self.views, method.kept_of, self.workers)
+            trainer.strategy.barrier()
+            kept[name] = ViewDataset(folder, pictures, self.views)
+        return kept
 
     def eval_loader(self, dataset: PictureDataset) -> DataLoader[Batch]:
         """Each picture once, in order, shared between the processes."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import find_pictures, has_split, in_fixed_order, pair_classes, scan_pair, share_of
@@ -18,7 +16,6 @@ from attnbridge.data.pictures import Record
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample
 from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
-from attnbridge.data.views import ViewDataset, make_views, views_folder
 from attnbridge.errors import AttnBridgeError
 
 
@@ -78,7 +75,7 @@ class BridgeData(PictureData):
         views: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, workers)
+        super().__init__(batch_size, workers, views)
         self.source, self.target = Path(source) if source else None, Path(target)
         self.saliency_model = saliency if is_model(saliency) else None
         self.saliency = saliency_folder(self.source, saliency) if saliency and self.source else None
@@ -88,9 +85,6 @@ class BridgeData(PictureData):
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
-        if views is not None and views < 1:
-            raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
-        self.views = views
         self.seed = seed
         self.classes = pair_classes(self.source, self.target)
 
@@ -136,12 +130,9 @@ class BridgeData(PictureData):
         All streams are as long as the longer domain, so an epoch has the same number of steps whichever
         losses are on; the shorter domain starts over.
         """
-        sets = self._training_sets()
-        kept: dict[str, Dataset[Sample]] = {name: pictures.stored for name, pictures in sets.items()}
-        if self.views:
-            kept = self._keep_views(sets, self.views)
+        kept = self.kept(self._training_sets())
         loaders = {}
-        for number, name in enumerate(sets):
+        for number, name in enumerate(kept):
             sampler = EpochSampler(kept[name], *self.processes(), seed=self.seed * 10 + number)
             size = self.guided_batch if name == "guided" else self.batch_size
             loaders[name] = self.loader(kept[name], sampler, size, drop_last=True)
@@ -172,22 +163,6 @@ class BridgeData(PictureData):
             domain = "source" if name == "source" else "target"
             sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples)
         return sets
-
-    def _keep_views(self, sets: Mapping[str, PictureDataset], views: int) -> dict[str, Dataset[Sample]]:
-        """The same pictures as kept views, which are made where they are missing."""
-        trainer: Any = self.trainer
-        if trainer is None or trainer.lightning_module is None:
-            raise AttnBridgeError("data.views needs a trainer with a method, whose frozen modules are run on the views")
-        method = trainer.lightning_module
-        made_of = method.beginning_made_of()
-        kept: dict[str, Dataset[Sample]] = {}
-        for name, pictures in sets.items():
-            folder = views_folder(pictures, views, *made_of)
-            if trainer.local_rank == 0:
-                make_views(folder, pictures, views, method.run_beginning, self.workers)
-            trainer.strategy.barrier()
-            kept[name] = ViewDataset(folder, pictures, views)
-        return kept
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("val")

@@ -1,4 +1,4 @@
-"""A few fixed views of each training picture, kept as what the frozen beginning of a network makes of them."""
+"""A few fixed views of each training picture, kept as what a frozen network, or its beginning, makes of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from attnbridge.data.cache import cache_dir, make_folder
 from attnbridge.data.dataset import PictureDataset
-from attnbridge.data.sample import Batch, Sample, as_floats, collate
+from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.errors import AttnBridgeError
 
 _STEP = 1_000_003
@@ -26,7 +26,7 @@ _FORMAT = 1
 
 
 class ViewDataset(Dataset[Sample]):
-    """Samples with ``features`` (float16) in the place of ``image``, saliency and mask in 8 bits.
+    """Samples of what a method keeps of its views, floats as float16, saliency and mask in 8 bits.
 
     ``dataset[i, seed]`` is one of the views of picture ``i``.
 
@@ -60,47 +60,41 @@ def views_folder(pictures: PictureDataset, views: int, structure: str, weights: 
     """Where the views lie: a folder of the user's cache that is named after all that they depend on.
 
     Args:
-        pictures: told by their names, sizes and times of change, as are their saliency maps and masks, and by their
-            transform.
+        pictures: told by :meth:`~attnbridge.data.dataset.PictureDataset.identify` and their transform.
         views: how many of each.
-        structure: of the beginning of the network, in words.
-        weights: of the beginning of the network.
+        structure: of what is run on them, in words.
+        weights: of what is run on them.
     """
     digest = hashlib.sha256(f"{_FORMAT} {views} {pictures.transform!r} {structure}".encode())
-    for record in pictures.records:
-        digest.update(f"{record.values} {record.boxes}".encode())
-        for path in (record.image, record.saliency, record.mask):
-            if path is not None:
-                found = path.stat()
-                digest.update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
+    pictures.identify(digest.update)
     for name, tensor in weights.items():
         digest.update(name.encode() + tensor.detach().cpu().double().contiguous().numpy().tobytes())
     return cache_dir("views", digest.hexdigest()[:16])
 
 
 def make_views(
-    folder: Path, pictures: PictureDataset, views: int, beginning: Callable[[Tensor], Tensor], workers: int = 0
+    folder: Path, pictures: PictureDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int = 0
 ) -> None:
     """Make ``views`` views of each picture, unless they are there.
 
-    Features are kept in half precision, saliency and masks in 8 bits, as one ``.npy`` file each. The views are the
-    same for every run, whatever its seed; the folder appears when it is whole.
+    Each field is one ``.npy`` file, floats in half precision. The views are the same for every run, whatever its seed;
+    the folder appears when it is whole.
 
     Args:
         folder: from :func:`views_folder`.
         pictures: with the transform of the training.
         views: how many of each.
-        beginning: from pictures ``(B, 3, H, W)`` in [0, 1] to features.
+        keep: from a batch in 8 bits to what is kept of it.
         workers: processes that load pictures.
 
     Raises:
-        AttnBridgeError: if the disk has no room for them, or the features do not fit half precision.
+        AttnBridgeError: if the disk has no room for them, or a value does not fit half precision.
     """
     if folder.is_dir():
         return
     partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
     try:
-        _fill(partial, pictures, views, beginning, workers)
+        _fill(partial, pictures, views, keep, workers)
         partial.chmod(0o755)
         partial.rename(folder)
     except OSError:
@@ -111,7 +105,7 @@ def make_views(
 
 
 def _fill(
-    place: Path, pictures: PictureDataset, views: int, beginning: Callable[[Tensor], Tensor], workers: int
+    place: Path, pictures: PictureDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int
 ) -> None:
     count = len(pictures.records)
     keys = [(index, view * _STEP + index) for index in range(count) for view in range(views)]
@@ -121,7 +115,7 @@ def _fill(
     fields: dict[str, np.ndarray[Any, Any]] = {}
     begin = 0
     for batch in track(loader, words, transient=True, console=Console(stderr=True)):
-        values = _kept(batch, beginning)
+        values = {name: _stored(name, value) for name, value in keep(batch).items()}
         if not fields:
             fields = _reserve(place, values, len(keys))
         for name, value in values.items():
@@ -131,12 +125,11 @@ def _fill(
         field.flush()  # type: ignore[attr-defined]
 
 
-def _kept(batch: Batch, beginning: Callable[[Tensor], Tensor]) -> dict[str, np.ndarray[Any, Any]]:
-    features = beginning(as_floats(batch)["image"]).to("cpu", torch.float16)
-    if not torch.isfinite(features).all():
-        raise AttnBridgeError("data.views: the features do not fit half precision; leave data.views out")
-    kept = {"features": features, **{n: v for n, v in batch.items() if n in ("saliency", "mask")}}
-    return {name: value.contiguous().numpy() for name, value in kept.items()}  # type: ignore[attr-defined]
+def _stored(name: str, value: Tensor) -> np.ndarray[Any, Any]:
+    value = value.to("cpu", torch.float16) if value.is_floating_point() else value.cpu()
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        raise AttnBridgeError(f"data.views: the {name} do not fit half precision; leave data.views out")
+    return value.contiguous().numpy()
 
 
 def _reserve(place: Path, values: Mapping[str, np.ndarray[Any, Any]], rows: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.attention.backbones import Backbone, build_backbone
-from attnbridge.attention.layers import check_layer, eval_mode, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.backbones import build_backbone
+from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import Observation, glance, observe
 from attnbridge.attention.stages import pair_stages
-from attnbridge.attention.weights import load_state
-from attnbridge.data.sample import Batch
+from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.transfer import (
     Statistic,
     Variant,
     activation_transfer,
+    attention_map,
     distillation,
     gradient_transfer,
     hint,
@@ -29,6 +28,10 @@ from attnbridge.losses.transfer import (
     symmetry,
 )
 from attnbridge.methods.base import Method, Schedule
+from attnbridge.methods.teacher import Teacher, as_maps
+
+TOLD = "told."
+"""What the names of a teacher's answers begin with in a batch of kept views."""
 
 
 class AttentionTransfer(Method):
@@ -120,7 +123,7 @@ class AttentionTransfer(Method):
         self.power, self.temperature = power, temperature
         self.distillation_weight, self.hint_weight = distillation_weight, hint_weight
         self.gradient_weight, self.symmetry_weight = gradient_weight, symmetry_weight
-        self._teacher: list[Backbone] = []  # in a list: no submodule, so in no checkpoint
+        self.teacher: Teacher | None = None
         self.pairs: list[tuple[str, str]] = []
         wants_teacher = transfer_weight or distillation_weight or hint_weight or gradient_weight
         if wants_teacher and teacher is None:
@@ -132,18 +135,16 @@ class AttentionTransfer(Method):
             )
         if wants_teacher and teacher is not None:
             how: dict[str, Any] = {"weights": teacher_weights, "stride": teacher_stride, "image_size": image_size}
-            built = build_backbone(teacher, len(self.classes), **how)
+            self.teacher = Teacher(build_backbone(teacher, len(self.classes), **how), image_size)
             if distillation_weight or gradient_weight:
-                _check_answers(built.network, teacher_weights)
-            built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-            self._teacher = [built]
+                self.teacher.check_answers(teacher_weights)
         self.regressors = nn.ModuleDict()
-        if transfer_weight or hint_weight:
-            self._pair(pairs)
+        if self.teacher is not None and (transfer_weight or hint_weight):
+            self._pair(self.teacher, pairs)
 
-    def _pair(self, pairs: Sequence[Sequence[str]] | None) -> None:
+    def _pair(self, teacher: Teacher, pairs: Sequence[Sequence[str]] | None) -> None:
         """Settle the pairs of layers, and make the convolutions that hints need."""
-        theirs = self._teacher[0].network
+        theirs = teacher.network
         if pairs and any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
             raise AttnBridgeError(f"model.pairs must be pairs of layers, [[student's, teacher's], ...], not {pairs}")
         self.pairs = [(a, b) for a, b in pairs] if pairs else pair_stages(self.network, theirs, self.image_size)
@@ -153,8 +154,9 @@ class AttentionTransfer(Method):
         if self.hint_weight:
             images = torch.zeros(1, 3, *sides(self.image_size))
             with eval_mode(self.network):
-                found = self._features(glance(self.network, images, [a for a, _ in self.pairs]), self.network)
-            wanted = self._features(glance(theirs, images, [b for _, b in self.pairs]), theirs)
+                seen = glance(self.network, images, self.layers)
+            found = as_maps(seen.features, self.network, self.image_size)
+            wanted = teacher.asked(images, [other for _, other in self.pairs]).features
             for number, (ours, other) in enumerate(self.pairs):
                 self.regressors[str(number)] = nn.Conv2d(found[ours].shape[1], wanted[other].shape[1], 1)
 
@@ -179,39 +181,67 @@ class AttentionTransfer(Method):
             return 1.0
         return max(0.0, 1 - self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
 
+    @property
+    def layers(self) -> list[str]:
+        return [ours for ours, _ in self.pairs]
+
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
-        images, labels = batch["target"]["image"], batch["target"]["labels"]
-        seen = self._student(images)
-        losses = {"target/classification": F.cross_entropy(seen.logits, labels)}
-        if self.transfer_weight or self.distillation_weight or self.hint_weight:
-            losses |= self._from_teacher(seen, images)
+        target = batch["target"]
+        with self.entered([target]) as given:
+            seen = observe(self.network, given, self.layers) if self.layers else Observation(self.network(given), {})
+        losses = {"target/classification": F.cross_entropy(seen.logits, target["labels"])}
+        if self.teacher is not None and (self.transfer_weight or self.distillation_weight or self.hint_weight):
+            losses |= self._from_teacher(self.teacher, seen, target)
         if self.gradient_weight or self.symmetry_weight:
-            with torch.autocast(images.device.type, enabled=False):  # half precision loses small gradients
-                losses |= self._by_gradient(images, labels)
+            if "image" not in target:
+                raise AttnBridgeError("gradients are taken at the pictures: leave data.views or model.frozen out")
+            with torch.autocast(given.device.type, enabled=False):  # half precision loses small gradients
+                losses |= self._by_gradient(target["image"], target["labels"])
         return losses
 
-    def _student(self, images: Tensor) -> Observation:
-        layers = [ours for ours, _ in self.pairs]
-        if layers:
-            return observe(self.network, self.normalised(images), layers)
-        return Observation(self.network(self.normalised(images)), {})
-
-    def _from_teacher(self, seen: Observation, images: Tensor) -> dict[str, Tensor]:
+    def _from_teacher(self, teacher: Teacher, seen: Observation, batch: Batch) -> dict[str, Tensor]:
         """Where the teacher looks, what it answers, what it computes."""
         losses: dict[str, Tensor] = {}
-        teacher = self._teacher[0]
-        told = glance(teacher.network, self._as_teacher_wants(images), [other for _, other in self.pairs])
-        ours, theirs = self._features(seen, self.network), self._features(told, teacher.network)
+        kept = {name.removeprefix(TOLD): value for name, value in batch.items() if name.startswith(TOLD)}
+        told: dict[str, Any] = kept or self._told(teacher, batch["image"])
+        ours = as_maps(seen.features, self.network, self.image_size)
+        pairs = [(ours[name], told[str(number)]) for number, name in enumerate(self.layers)]
         if self.distillation_weight:
-            losses["target/distillation"] = distillation(seen.logits, told.logits, self.temperature)
+            losses["target/distillation"] = distillation(seen.logits, told["logits"].float(), self.temperature)
         if self.transfer_weight:
             options: dict[str, Any] = {"variant": self.variant, "statistic": self.statistic, "power": self.power}
-            parts = [activation_transfer(ours[a], theirs[b], **options) for a, b in self.pairs]
+            parts = [activation_transfer(a, b.to(a.dtype), **options) for a, b in pairs]
             losses["target/transfer"] = torch.stack(parts).sum()
         if self.hint_weight:
-            hints = [hint(self.regressors[str(number)](ours[a]), theirs[b]) for number, (a, b) in enumerate(self.pairs)]
+            hints = [hint(bring(a), b) for bring, (a, b) in zip(self.regressors.values(), pairs, strict=True)]
             losses["target/hint"] = torch.stack(hints).sum()
         return losses
+
+    def _told(self, teacher: Teacher, images: Tensor) -> dict[str, Tensor]:
+        """What the teacher says of images in [0, 1]: its logits, and its features of each pair by number."""
+        told = teacher.asked(images, [other for _, other in self.pairs])
+        return {"logits": told.logits, **{str(n): told.features[other] for n, (_, other) in enumerate(self.pairs)}}
+
+    def kept_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The pictures, or what the frozen beginning makes of them, and the teacher's answers: of its features, where
+        no hint asks for more, one channel that has the same attention map."""
+        kept = super().kept_of(batch) if self.frozen else {"image": batch["image"]}
+        if self.teacher is None:
+            return kept
+        told = self._told(self.teacher.to(self.device), as_floats(batch)["image"].to(self.device))
+        if not self.hint_weight:
+            root = 1.0 if self.statistic == "sum" else 1 / self.power
+            for number in map(str, range(len(self.pairs))):
+                told[number] = attention_map(told[number], self.statistic, self.power).pow(root)[:, None]
+        return kept | {TOLD + name: value for name, value in told.items()}
+
+    def kept_made_of(self) -> tuple[str, dict[str, Tensor]]:
+        words, state = super().kept_made_of() if self.frozen else ("", {})
+        if self.teacher is None:
+            return words, state
+        structure, weights = self.teacher.made_of()
+        how = "whole" if self.hint_weight else f"{self.statistic} {self.power}"
+        return f"{words} {[other for _, other in self.pairs]} {how} {structure}", state | weights
 
     def _by_gradient(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What the student is sensitive to, beside the teacher and beside itself in mirrored pictures.
@@ -230,24 +260,10 @@ class AttentionTransfer(Method):
             if self.symmetry_weight:
                 mirrored = sensitivity(self.network, self.normalised, images.flip(-1), True)
                 losses["target/symmetry"] = symmetry(ours, mirrored)
-        if self.gradient_weight:
-            theirs = sensitivity(self._teacher[0].network, self._as_teacher_wants, images, False)
+        if self.gradient_weight and self.teacher is not None:
+            theirs = sensitivity(self.teacher.network, self.teacher.normalised, images, False)
             losses["target/gradient"] = gradient_transfer(ours, theirs)
         return losses
-
-    def _features(self, seen: Observation, network: nn.Module) -> dict[str, Tensor]:
-        """Each layer's features as ``(B, C, h, w)``."""
-        height, width = sides(self.image_size)
-        prefix = prefix_tokens(network)
-        return {
-            name: to_maps(value, prefix, is_channels_last(value, height, width), height / width)
-            for name, value in seen.features.items()
-        }
-
-    def _as_teacher_wants(self, images: Tensor) -> Tensor:
-        teacher = self._teacher[0]
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (teacher.mean, teacher.std))
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Those of the student, and the hints' convolutions with the head."""
@@ -255,8 +271,8 @@ class AttentionTransfer(Method):
         return [{**head, "params": [*head["params"], *self.regressors.parameters()]}, rest]
 
     def on_fit_start(self) -> None:
-        for teacher in self._teacher:
-            teacher.network.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
         """Probabilities of the classes, ``(B, N)``."""
@@ -269,19 +285,3 @@ class AttentionTransfer(Method):
         """Without the teacher and all that asks for it."""
         kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
         return {**kept, "weights": "none", "teacher": None, "pairs": None}
-
-
-def _check_answers(network: nn.Module, weights: str) -> None:
-    """Raise if the teacher's classifier was not read, so that its answers would be noise."""
-    if weights == "none":
-        return  # as asked for
-    classifier: Any = network.get_classifier()  # type: ignore[operator]
-    name = next(name for name, module in network.named_modules() if module is classifier)
-    known = {} if weights == "imagenet" else load_state(Path(weights))
-    found = known.get(f"{name}.weight")
-    if found is None or found.shape != classifier.weight.shape:
-        raise AttnBridgeError(
-            f"model.teacher_weights {weights}: has no classifier of these {classifier.weight.shape[0]} classes, so its "
-            "answers say nothing; train the teacher on them (`teacher:` in the configuration), or leave out "
-            "distillation_weight and gradient_weight"
-        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
 import timm
@@ -15,7 +16,7 @@ from attnbridge.attention.backbones import build_backbone, freeze
 from attnbridge.attention.beginning import Beginning, find_beginning
 from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.observe import observe
-from attnbridge.data.sample import Batch
+from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 
@@ -142,14 +143,20 @@ class Method(LightningModule):
 
     def look_at(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """:meth:`look` at the pictures of several batches at once, or go on from what is kept of them."""
-        if "features" not in batches[0]:
-            return self.look(torch.cat([batch["image"] for batch in batches]))
-        kept = torch.cat([batch["features"] for batch in batches]).to(self.mean.dtype)
-        if kept.ndim == 4:
-            kept = kept.contiguous(memory_format=torch.channels_last)
-        with self.beginning().skipped(self.network):
-            seen = observe(self.network, kept, self.layer)
+        with self.entered(batches) as given:
+            seen = observe(self.network, given, self.layer)
         return seen.logits, seen.features[self.layer]
+
+    @contextmanager
+    def entered(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
+        """What the network is to be given of several batches: their pictures, or, where it is kept, what its frozen
+        beginning makes of them; inside, the network then does without its beginning."""
+        if "features" not in batches[0]:
+            yield self.normalised(torch.cat([batch["image"] for batch in batches]))
+            return
+        kept = torch.cat([batch["features"] for batch in batches]).to(self.mean.dtype)
+        with self.beginning().skipped(self.network):
+            yield kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
 
     def beginning(self) -> Beginning:
         """The part of the network that is frozen and need not be run again on the same picture.
@@ -160,16 +167,26 @@ class Method(LightningModule):
         if self._beginning is None:
             images = torch.rand(1, 3, *sides(self.image_size), generator=torch.Generator().manual_seed(0))
             pictures = self.normalised(images.to(self.mean.device))
-            self._beginning = find_beginning(self.network, self.frozen, pictures, self.layer)
+            self._beginning = find_beginning(self.network, self.frozen, pictures, self.layers)
         return self._beginning
 
-    def run_beginning(self, images: Tensor) -> Tensor:
-        """What the network's frozen beginning makes of images in [0, 1]."""
-        device = self.mean.device
-        return self.beginning().run(self.network, self.normalised(images.to(device)))
+    @property
+    def layers(self) -> list[str]:
+        """The layers that training looks at."""
+        return [self.layer]
 
-    def beginning_made_of(self) -> tuple[str, dict[str, Tensor]]:
-        """All that :meth:`run_beginning` depends on: its structure in words, and its weights by name."""
+    def kept_of(self, batch: Batch) -> dict[str, Tensor]:
+        """What of a batch of fixed views is kept: what the network's frozen beginning makes of the pictures.
+
+        Args:
+            batch: in 8 bits; its saliency maps and masks are kept as they are.
+        """
+        images = self.normalised(as_floats(batch)["image"].to(self.mean.device))
+        known: dict[str, Any] = {name: value for name, value in batch.items() if name in ("saliency", "mask")}
+        return {"features": self.beginning().run(self.network, images), **known}
+
+    def kept_made_of(self) -> tuple[str, dict[str, Tensor]]:
+        """All that :meth:`kept_of` depends on: its structure in words, and its weights by name."""
         modules = self.beginning().modules
         inner = (f"{name}: {self.network.get_submodule(name)!r}" for name in modules)
         words = "\n".join([f"{type(self.network).__name__}, timm {timm.__version__}", *inner])

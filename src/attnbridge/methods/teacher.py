@@ -1,0 +1,78 @@
+"""A network beside the one that is trained: it is asked, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnbridge.attention.backbones import Backbone
+from attnbridge.attention.layers import is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.observe import Observation, glance
+from attnbridge.attention.weights import load_state
+from attnbridge.data.transforms import Size, sides
+from attnbridge.errors import AttnBridgeError
+
+
+class Teacher:
+    """A frozen network, in eval mode, which gets pictures as *it* wants them normalised.
+
+    It is no module of the method that asks it, so it is in no checkpoint and gets no gradient.
+
+    Args:
+        built: from :func:`~attnbridge.attention.backbones.build_backbone`.
+        image_size: side of the pictures in pixels, or height and width.
+    """
+
+    def __init__(self, built: Backbone, image_size: Size) -> None:
+        self.network = built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (built.mean, built.std))
+        self.image_size = image_size
+
+    def to(self, device: torch.device) -> Teacher:
+        """Move it, like a module."""
+        self.network.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network wants them."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def asked(self, images: Tensor, layers: Sequence[str] = ()) -> Observation:
+        """Logits, and the features of ``layers`` as ``(B, C, h, w)``, of images in [0, 1]; without a graph."""
+        told = glance(self.network, self.normalised(images), layers)
+        return Observation(told.logits, as_maps(told.features, self.network, self.image_size))
+
+    def made_of(self) -> tuple[str, dict[str, Tensor]]:
+        """All that its answers depend on: its structure in words, and its weights and normalisation by name."""
+        state = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
+        return f"{self.image_size} {self.network!r}", {f"teacher.{name}": value for name, value in state.items()}
+
+    def check_answers(self, weights: str) -> None:
+        """Raise AttnBridgeError if the classifier was not read from ``weights``, so that its answers would be noise."""
+        if weights == "none":
+            return  # as asked for
+        classifier: Any = self.network.get_classifier()  # type: ignore[operator]
+        name = next(name for name, module in self.network.named_modules() if module is classifier)
+        known = {} if weights == "imagenet" else load_state(Path(weights))
+        found = known.get(f"{name}.weight")
+        if found is None or found.shape != classifier.weight.shape:
+            raise AttnBridgeError(
+                f"model.teacher_weights {weights}: has no classifier of these {classifier.weight.shape[0]} classes, so "
+                "its answers say nothing; train the teacher on them (`teacher:` in the configuration), or leave out "
+                "distillation_weight and gradient_weight"
+            )
+
+
+def as_maps(features: Mapping[str, Tensor], network: nn.Module, image_size: Size) -> dict[str, Tensor]:
+    """Each layer's features, as the network gives them, as ``(B, C, h, w)``."""
+    height, width = sides(image_size)
+    prefix = prefix_tokens(network)
+    return {
+        name: to_maps(value, prefix, is_channels_last(value, height, width), height / width)
+        for name, value in features.items()
+    }
