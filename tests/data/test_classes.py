@@ -163,3 +163,27 @@ def test_a_crop_shows_the_picture_shifted_and_its_border_reflected(package: Path
         seen.add(places[0])
     assert len(seen) > 20
     assert {mirrored for *_, mirrored in seen} == {False, True}
+
+
+def test_without_a_test_folder_val_is_scored_and_chooses_nothing(tmp_path: Path) -> None:
+    folders(tmp_path, {"train": 6, "val": 3})
+    data = ClassData(str(tmp_path), batch_size=2, val_share=0.5)
+    names = {split: {record.image for record in data.records(split)} for split in ("train", "val", "test")}
+    assert {path.parts[-3] for path in names["test"]} == {"val"}
+    assert {path.parts[-3] for path in names["train"] | names["val"]} == {"train"}
+    assert not names["train"] & names["val"]
+    assert [len(found) for found in names.values()] == [6, 6, 6]
+
+
+def test_evaluation_beside_resized_crops_sees_the_middle(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            picture = np.zeros((64, 128, 3), np.uint8)
+            picture[:, 64:] = 255
+            Image.fromarray(picture).save(tmp_path / split / name / "0.png")
+    data = ClassData(str(tmp_path), batch_size=2, val_share=0, image_size=56, augment="resized_crop")
+    image = data.dataset("test")[0]["image"]
+    assert image.shape == (3, 56, 56)  # of a height of 64, the width in the middle: half of it black
+    assert image[0, :, :27].max() == 0
+    assert image[0, :, 29:].min() == 1

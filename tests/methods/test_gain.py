@@ -41,7 +41,7 @@ def batch_for(method: Gain, data: BridgeData) -> dict[str, Batch]:
     return {name: as_floats(part) for name, part in batch.items()}
 
 
-def naive_map(method: Gain, image: Tensor, c: int) -> Tensor:
+def naive_map(method: Gain, image: Tensor, c: int, normalise: str = "max") -> Tensor:
     """The closed form of pooling and a linear head, one picture, one class."""
     network: Any = method.network
     features = network.forward_features((image[None] - method.mean) / method.std)[0]
@@ -49,7 +49,7 @@ def naive_map(method: Gain, image: Tensor, c: int) -> Tensor:
     for k in range(len(features)):
         heat = heat + network.fc.weight[c, k] * features[k]
     heat = heat.clamp_min(0)
-    return heat / heat.max().clamp_min(1e-8)
+    return heat / heat.max().clamp_min(1e-8) if normalise == "max" else heat / heat.numel()
 
 
 def naive_mining(method: Gain, batch: Batch) -> Tensor:
@@ -135,9 +135,10 @@ def test_erased_pictures_do_not_enter_the_batch_statistics(scenes: Path) -> None
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_guidance_equals_a_loop_and_leaves_out_ignored_pixels(scenes: Path) -> None:
+@pytest.mark.parametrize("normalise", ["none", "max"])
+def test_guidance_equals_a_loop_and_leaves_out_ignored_pixels(scenes: Path, normalise: str) -> None:
     data = guided_data(scenes)
-    method = make_gain(data.classes, guidance_weight=10.0, mining_weight=0.0)
+    method = make_gain(data.classes, guidance_weight=10.0, mining_weight=0.0, normalise=normalise)
     batch = batch_for(method, data)
     guided = batch["guided"]
     guided["mask"][:, :, :24] = 255
@@ -146,7 +147,7 @@ def test_guidance_equals_a_loop_and_leaves_out_ignored_pixels(scenes: Path) -> N
         classes = torch.nonzero(labels).flatten().tolist()
         each = []
         for c in classes:
-            heat = naive_map(method, image, c)
+            heat = naive_map(method, image, c, normalise)
             block = 48 // heat.shape[0]
             squared = torch.zeros(())
             weight = 0.0

@@ -58,14 +58,18 @@ class ClassData(PictureData):
 
     Args:
         data: ``cifar10``, ``cifar100``, or a folder with ``train/CLASS/*.jpg``, ``test/CLASS/*.jpg`` and, if there is
-            one, ``val/CLASS/*.jpg``.
+            one, ``val/CLASS/*.jpg``. Without ``test``, as in ImageNet, ``val`` is what is scored in the end and
+            chooses nothing.
         root: where CIFAR lies, see :func:`~attnbridge.data.cifar.load_cifar`.
         train_count: only so many training pictures, the same number of each class (rounded down), the same whatever the
             seed.
-        val_share: share of the training pictures of each class that is kept for validation where there is no ``val``.
+        val_share: share of the training pictures of each class that is kept for validation where there is no ``val``
+            for it.
         image_size: side of the pictures given to the network, or height and width, pixels.
         augment: of training pictures: ``crop``: padded by an eighth by reflection, cropped, mirrored (CIFAR's);
-            ``resized_crop``: crops of varying size, mirrored, mild colours; ``none``.
+            ``resized_crop``: crops of varying size, mirrored, mild colours, and the central 7/8 of a picture in
+            evaluation (ImageNet's); ``none``.
+        min_crop: smallest share of a picture's area that ``resized_crop`` keeps.
         batch_size: pictures in a batch, per process.
         workers: processes that load pictures; null: see :class:`~attnbridge.data.module.BridgeData`.
         views: a training picture has so many fixed views, and what a teacher says of them, and what the network's
@@ -83,6 +87,7 @@ class ClassData(PictureData):
         val_share: float = 0.1,
         image_size: int | tuple[int, int] = 32,
         augment: Augment = "crop",
+        min_crop: float = 0.5,
         batch_size: int = 128,
         workers: int | None = None,
         views: int | None = None,
@@ -95,6 +100,7 @@ class ClassData(PictureData):
         self.train_count, self.val_share = train_count, val_share
         self.image_size = image_size
         self.augment: Augment = augment
+        self.min_crop = min_crop
         self.seed = seed
         self._memory: dict[str, Pictures] = {}
         self._records: dict[str, list[Record]] = {}
@@ -133,13 +139,16 @@ class ClassData(PictureData):
         return records[:each]
 
     def _has_val(self) -> bool:
-        return self.data not in NAMES and (Path(self.data) / "val").is_dir()
+        return self.data not in NAMES and all((Path(self.data) / split).is_dir() for split in ("val", "test"))
 
     def _listed(self, split: str) -> list[Record]:
         if self.data in NAMES:
             labels = self._pictures(split).labels
             return [Record(f"{split}/{i:05d}", Path(str(i)), (int(label),)) for i, label in enumerate(labels)]
-        records = scan_class_folders(Path(self.data) / split, self.classes)
+        folder = Path(self.data) / split
+        if split == "test" and not folder.is_dir() and folder.with_name("val").is_dir():
+            folder = folder.with_name("val")
+        records = scan_class_folders(folder, self.classes)
         for record in records:
             check_record(record)
         return records
@@ -152,7 +161,7 @@ class ClassData(PictureData):
     def dataset(self, split: str) -> PictureDataset:
         """The samples of a split, augmented if it is ``train``."""
         records = self.records(split)
-        transform = self._augmented() if split == "train" else eval_transform(self.image_size)
+        transform = self._augmented() if split == "train" else self._plain()
         if self.data not in NAMES:
             return PictureDataset(records, len(self.classes), "target", transform)
         images = self._pictures("test" if split == "test" else "train").images
@@ -173,12 +182,19 @@ class ClassData(PictureData):
     def _augmented(self) -> v2.Transform:
         height, width = sides(self.image_size)
         if self.augment == "resized_crop":
-            return train_transform(self.image_size)
+            return train_transform(self.image_size, (self.min_crop, 1.0))
         if self.augment == "none":
-            return eval_transform(self.image_size)
+            return self._plain()
         pad = v2.Pad([width // 8, height // 8], padding_mode="reflect")
         resize = v2.Resize((height, width), antialias=True)
         return v2.Compose([resize, pad, v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()])
+
+    def _plain(self) -> v2.Transform:
+        if self.augment != "resized_crop":
+            return eval_transform(self.image_size)
+        height, width = sides(self.image_size)
+        shorter = v2.Resize(max(height, width) * 8 // 7, antialias=True)  # 256 for 224
+        return v2.Compose([shorter, v2.CenterCrop((height, width))])
 
     def train_dataloader(self) -> CombinedLoader:
         dataset = self.dataset("train")

@@ -169,7 +169,7 @@ class AttnBN(Method):
             losses |= self._adversary(self.discriminator, seen)
         return losses
 
-    def maps_of(self, seen: Seen, stream: str, classes: Tensor) -> Tensor:
+    def maps_of(self, seen: Seen, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
         """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's pictures, normalised; logs their range."""
         part = seen.parts[stream]
         padded = classes.new_zeros(len(seen.logits), classes.shape[1])  # the other streams' maps are not asked for
@@ -177,7 +177,7 @@ class AttnBN(Method):
         maps = grad_cam(seen.features, seen.logits, padded, second_order=self.second_order, spatial=self.spatial)[part]
         once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
         self.log(f"maps/{stream}_max", maps.detach().amax(), **once)
-        return normalise_maps(maps, self.normalise)
+        return normalise_maps(maps, normalise)
 
     def _attention(self, seen: Seen, source: Batch) -> Tensor:
         """L_ac on the source pictures, for the one class of each."""
@@ -186,7 +186,7 @@ class AttnBN(Method):
                 "the attention constraint needs saliency maps of the source pictures; give `data.saliency`, "
                 "or set `attention_weight: 0`"
             )
-        maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True))[:, 0]
+        maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True), self.normalise)[:, 0]
         return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
     def _adversary(self, discriminator: DomainDiscriminator, seen: Seen) -> dict[str, Tensor]:

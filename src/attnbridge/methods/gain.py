@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from attnbridge.attention.postprocess import Normalise
 from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
@@ -34,7 +35,7 @@ class Gain(AttnBN):
         target_weight: of the classification.
         adversarial_weight: of AttnBN's adversary.
         mining_weight: :math:`\alpha`; the paper's 1.
-        guidance_weight: :math:`\omega`; the paper's 10, and 0 without masks.
+        guidance_weight: :math:`\omega`, 0 without masks; the paper has 10, for maps of a scale that it does not give.
         mask_threshold: :math:`\sigma` of the soft mask; not given in the paper.
         mask_slope: its :math:`\omega`; not given in the paper.
         fill: what is put where the picture is erased: ``zero`` (the paper's), the network's ``mean`` colour, ``blur``.
@@ -43,7 +44,7 @@ class Gain(AttnBN):
         mined_classes: ``all`` true classes of a picture are erased, each from a copy of it, or ``one`` drawn at random,
             which costs one forward pass of the batch and has the same mean.
         mining_score: of the erased class: ``sigmoid`` of its logit, or the ``logit`` itself.
-        normalise: of the maps before they become masks or meet masks.
+        mining_normalise: of the maps before they become soft masks.
         options: everything of :class:`~attnbridge.methods.attnbn.AttnBN`.
     """
 
@@ -62,7 +63,7 @@ class Gain(AttnBN):
         mining_stream: Literal["shared", "frozen"] = "shared",
         mined_classes: Literal["all", "one"] = "all",
         mining_score: Literal["sigmoid", "logit"] = "sigmoid",
-        normalise: Literal["max", "minmax"] = "max",
+        mining_normalise: Literal["max", "minmax"] = "max",
         **options: Any,
     ) -> None:
         super().__init__(
@@ -71,13 +72,12 @@ class Gain(AttnBN):
             attention_weight=attention_weight,
             target_weight=target_weight,
             adversarial_weight=adversarial_weight,
-            normalise=normalise,
             **options,
         )
         self.mining_weight, self.guidance_weight = mining_weight, guidance_weight
         self.mask_threshold, self.mask_slope, self.fill = mask_threshold, mask_slope, fill
         self.mining_stream, self.mining_score = mining_stream, mining_score
-        self.mined_classes = mined_classes
+        self.mined_classes, self.mining_normalise = mined_classes, mining_normalise
         if mining_weight and "target" not in self.streams:
             self.streams = (*self.streams, "target")
         if guidance_weight:
@@ -110,7 +110,7 @@ class Gain(AttnBN):
             labels = (drawn == drawn.amax(1, keepdim=True)) * labels
         if "image" not in target:
             raise AttnBridgeError("mining erases parts of pictures, so it needs them: leave data.views out")
-        pictures, classes, maps = self._true_maps(seen, "target", labels)
+        pictures, classes, maps = self._true_maps(seen, "target", labels, self.mining_normalise)
         mask = soft_mask(maps, self.mask_threshold, self.mask_slope)
         erased = erase(target["image"][pictures], mask, self.fill, self.mean)
         kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
@@ -123,17 +123,19 @@ class Gain(AttnBN):
         """L_e: the maps of the true classes against their masks, the mean over classes, then over pictures."""
         if "mask" not in guided:
             raise AttnBridgeError("guidance needs masks; name pictures that have some with data.guided")
-        pictures, classes, maps = self._true_maps(seen, "guided", guided["labels"])
+        pictures, classes, maps = self._true_maps(seen, "guided", guided["labels"], self.normalise)
         mask = guided["mask"][pictures]
         counted, wanted = mask != IGNORE_INDEX, mask == classes[:, None, None] + 1
         each = attention_distance(maps, wanted, resolution=self.resolution, reduction=self.reduction, counted=counted)
         return mean_by_picture(each, pictures)
 
-    def _true_maps(self, seen: Seen, stream: str, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _true_maps(
+        self, seen: Seen, stream: str, labels: Tensor, normalise: Normalise
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Picture, class and map of each true class: ``(P,)``, ``(P,)``, ``(P, h, w)``."""
         pictures, classes = torch.nonzero(labels, as_tuple=True)
         order = labels.argsort(stable=True, dim=1, descending=True)[:, : max(1, int(labels.sum(1).max()))]
-        maps = self.maps_of(seen, stream, order)
+        maps = self.maps_of(seen, stream, order, normalise)
         place = torch.nonzero(labels.gather(1, order), as_tuple=True)
         return pictures, classes, maps[place]
 
