@@ -109,6 +109,26 @@ def _keep(name: str, features: dict[str, Tensor]) -> Any:
     return hook
 
 
+@contextmanager
+def head_input(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, what the classifier of a timm network reads in each forward pass, ``(B, D)``, is added to the list.
+
+    >>> import timm
+    >>> network = timm.create_model("resnet10t", num_classes=3)
+    >>> with head_input(network) as read, torch.no_grad():
+    ...     _ = network(torch.rand(2, 3, 32, 32))
+    >>> read[0].shape
+    torch.Size([2, 512])
+    """
+    read: list[Tensor] = []
+    classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
+    hook = classifier.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].flatten(1)))
+    try:
+        yield read
+    finally:
+        hook.remove()
+
+
 def check_logits(logits: Any) -> Tensor:
     """A network's answer, if it is logits ``(B, N)``; else AttnBridgeError."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -111,14 +111,14 @@ def _add_training(verbs: Verbs) -> None:
         help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
         "the rows of Table 1 on garments, clothing_source: with shares of the source, clothing_masks: GAIN with masks; "
         "biased: GAIN where the background tells the class; table1, table2: the paper's own, on VOC 2012; at-cifar10: "
-        "attention transfer",
+        "attention transfer; finetune: AFA and its baselines on class folders",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
     bench.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
-    bench.add_argument("--data", type=Path, help="folder of the garments, of VOC or of CIFAR; see docs/")
+    bench.add_argument("--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/")
     bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 
 

@@ -18,6 +18,7 @@ PAPER = {"grad_cam": 30.2, "joint": 31.7, "source_guided": 37.5, "fine_tuned": 3
          "attnbn_10": 45.1, "attnbn_50": 49.2}  # fmt: skip
 """mIoU of the paper's Tables 1 and 2 on VOC 2012 val."""
 ROWS = ("grad_cam", "joint", "source_guided", "fine_tuned", "bridged", "attnbn")
+KEPT = ("l2", "feature_extraction", "l2_sp", "lwf", "soft", "delta", "bss", "attention", "afa_spatial", "afa")
 TABLES: dict[str, tuple[str, ...]] = {
     "demo": ("grad_cam", "source_guided", "attnbn"),
     "scenes": ROWS,
@@ -29,6 +30,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "table1": tuple(f"voc/{row}" for row in ROWS),
     "table2": ("voc/attnbn_10", "voc/attnbn_50", "voc/attnbn"),
     "at-cifar10": tuple(f"cifar10/{row}" for row in ("teacher", "student", "at", "kd", "at_kd", "f_act")),
+    "finetune": tuple(f"finetune/{row}" for row in KEPT),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }
 """Tables of results: name to the configurations that are their rows."""

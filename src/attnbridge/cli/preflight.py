@@ -10,7 +10,7 @@ from typing import Any
 from attnbridge.cli.schema import data_options, method_options, option_value
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
-from attnbridge.data.folders import class_names, has_split, scan_class_folders, scan_pair
+from attnbridge.data.folders import class_names, class_splits, has_split, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
 from attnbridge.data.pictures import check_record
 from attnbridge.data.saliency import check_model, is_model
@@ -43,8 +43,8 @@ def _check_classes(data: dict[str, Any]) -> None:
     if data["data"] not in CIFAR:
         folder = Path(data["data"])
         classes = class_names(folder / "train")
-        for split in ("train", "test", *(["val"] if (folder / "val").is_dir() else [])):
-            for record in scan_class_folders(folder / split, classes):
+        for place in class_splits(folder).values():
+            for record in scan_class_folders(place, classes):
                 check_record(record)
 
 

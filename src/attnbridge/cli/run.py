@@ -216,7 +216,7 @@ def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
             "seed": config.get("seed", 0),
             "trainer": config.get("trainer") or {},
         }
-        earlier["model"] = {**(earlier.get("model") or {}), **_shared(config.get("model") or {})}
+        earlier["model"] = {**(earlier.get("model") or {}), **_shared(config)}
         train(earlier, first, resume=resume or first.exists())
     return first / "checkpoints" / "last.ckpt"
 
@@ -248,11 +248,14 @@ def _with_teacher(config: Config, folder: Path, resume: bool) -> Config:
     return {**config, "model": {**taught, "teacher_weights": str(checkpoint)}}
 
 
-def _shared(model: Config) -> Config:
-    """What both stages have in common: all but the weights of the losses."""
-    return {name: value for name, value in model.items() if not name.endswith("_weight")}
+def _shared(config: Config) -> Config:
+    """What both stages' models have in common: all but the weights of the losses, and what the method names."""
+    staged = load_method(config["method"]).staged
+    model = config.get("model") or {}
+    return {name: value for name, value in model.items() if not name.endswith("_weight") and name not in staged}
 
 
 def _start_from(method: Method, checkpoint: Path) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     method.load_state_dict({k: v for k, v in state.items() if not k.startswith(method.only_training)}, strict=False)
+    method.begun()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.run import train
+from attnbridge.cli.table_text import accuracy_table, error_table, markdown_table, print_demo
 from attnbridge.cli.tasks import page_for
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.saliency import check_model
@@ -40,8 +39,8 @@ PAIRS = {
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }
 """Tables on data of the user's: source, target, words, and the page that describes them."""
-CLASSES = {"at-cifar10": "cifar10"}
-"""Tables on pictures of one class each: their data."""
+CLASSES: dict[str, str | None] = {"at-cifar10": "cifar10", "finetune": None}
+"""Tables on pictures of one class each: their data, null for class folders of the user's."""
 SPECS = {"biased": SceneSpec(context_bias=1.0, swapped=True)}
 """Scenes of the tables that do not have the default ones."""
 
@@ -64,7 +63,7 @@ def demo(options: argparse.Namespace) -> int:
     extra = ["--trainer.max_epochs", "1", "--data.image_size", "64", "--model.weights", "none"]
     data = scene_data(options.out, options.pictures, spec)
     results = run_table("demo", options.out, [options.seed], data, overrides=extra if options.quick else ())
-    print_demo(results)
+    print_demo(results, console)
     console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
     return 0
 
@@ -82,7 +81,10 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     paper = PAPER if options.name in ("table1", "table2") else None
     without = "shoes" if options.name.startswith("clothing") else None
     more = ("accuracy", "energy") if options.name in ("biased", "clothing_masks") else ()
-    print(error_table(results) if options.name in CLASSES else markdown_table(results, paper, without, more))
+    if options.name == "finetune":
+        print(accuracy_table(results))
+    else:
+        print(error_table(results) if options.name in CLASSES else markdown_table(results, paper, without, more))
     return 0
 
 
@@ -150,8 +152,15 @@ def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:
 
 def class_data(name: str, folder: Path | None) -> TableData:
     """Pictures of one class each; CIFAR is fetched where no folder holds it."""
-    paths = {"data": CLASSES[name], **({"root": str(folder)} if folder else {})}
-    return TableData(paths, f"{CLASSES[name]}.", paths)
+    known = CLASSES[name]
+    if known is not None:
+        paths = {"data": known, **({"root": str(folder)} if folder else {})}
+        return TableData(paths, f"{known}.", paths)
+    if folder is None or not (folder / "train").is_dir():
+        raise AttnBridgeError(
+            f"{folder or '--data'}: expected a folder with train/CLASS/*.jpg and test/CLASS/*.jpg (or val in its place)"
+        )
+    return TableData({"data": str(folder)}, f"{folder.name}.", {"data": folder.name})
 
 
 def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
@@ -220,80 +229,3 @@ def _row(c: dict[str, Any]) -> dict[str, Any]:
         "iou": dict(zip(("background", *c["classes"]), c["scores"]["predicted"]["iou"], strict=True)),
         "iou_labels": dict(zip(("background", *c["classes"]), c["scores"]["labels"]["iou"], strict=True)),
     }
-
-
-def print_demo(results: dict[str, Any]) -> None:
-    """The table that `make demo` ends with."""
-    table = Table("row", "mIoU", "threshold", "mIoU, true labels", "mAP", "time")
-    for row in results["rows"]:
-        table.add_row(
-            row["name"],
-            f"{100 * row['miou_best']:.1f}",
-            f"{row['threshold']:.2f}",
-            f"{100 * row['miou_best_labels']:.1f}",
-            f"{100 * row['map']:.1f}",
-            f"{row['seconds']:.0f} s",
-        )
-    console.print(table)
-
-
-def markdown_table(
-    results: dict[str, Any],
-    paper: Mapping[str, float] | None = None,
-    without: str | None = None,
-    more: Sequence[str] = (),
-) -> str:
-    """Mean and standard deviation over the seeds, as Markdown.
-
-    Args:
-        results: as written to ``results.json``.
-        paper: the paper's mIoU of each row, to stand beside.
-        without: a class; the mIoU of the others stands beside.
-        more: other scores of a row to show, in [0, 1].
-
-    >>> row = {"name": "a", "miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7,
-    ...        "threshold": 0.3, "seconds": 9.0}
-    >>> print(markdown_table({"rows": [row]}).splitlines()[-1])
-    | a | 50.0 | 40.0 | 60.0 | 70.0 | 0.30 | 9 |
-    """
-    head = ["row", "mIoU", "fixed threshold", "true labels", "mAP", "threshold", "seconds"]
-    head += more
-    head += [f"without {without}", f"true labels, without {without}"] if without else []
-    head += ["paper"] if paper else []
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name in dict.fromkeys(row["name"] for row in results["rows"]):
-        rows = [row for row in results["rows"] if row["name"] == name]
-        cells = [_mean([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
-        cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
-        cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
-        cells += [_mean([100 * r[f] for r in rows]) for f in more]
-        if without:
-            cells += [_mean([100 * _mean_iou(r[f], without) for r in rows]) for f in ("iou", "iou_labels")]
-        if paper:
-            cells.append(str(paper.get(name.rpartition("/")[2], "")))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def error_table(results: dict[str, Any]) -> str:
-    """Error of each row, mean and standard deviation over the seeds, as Markdown.
-
-    >>> rows = [{"name": "a", "seed": seed, "top1": 0.9 - 0.01 * seed, "seconds": 9.0} for seed in (0, 1)]
-    >>> print(error_table({"rows": rows}).splitlines()[-1])
-    | a | 10.50 ± 0.71 | 2 | 9 |
-    """
-    lines = ["| row | error, % | seeds | seconds |", "|---|---|---|---|"]
-    for name in dict.fromkeys(row["name"] for row in results["rows"]):
-        rows = [row for row in results["rows"] if row["name"] == name]
-        seconds = statistics.mean(r["seconds"] for r in rows)
-        lines.append(f"| {name} | {_mean([100 * (1 - r['top1']) for r in rows], 2)} | {len(rows)} | {seconds:.0f} |")
-    return "\n".join(lines)
-
-
-def _mean_iou(iou: Mapping[str, float | None], without: str) -> float:
-    return statistics.mean(value for name, value in iou.items() if value is not None and name != without)
-
-
-def _mean(values: Sequence[float], digits: int = 1) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

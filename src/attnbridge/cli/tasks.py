@@ -19,6 +19,7 @@ from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
 from attnbridge.evaluation.pictures import to_uint8
 from attnbridge.evaluation.report import write_report
 from attnbridge.evaluation.scoring import Scores
+from attnbridge.evaluation.source_attention import save_source_attention
 from attnbridge.methods.base import Method
 
 Config = dict[str, Any]
@@ -95,14 +96,16 @@ class ClassTask:
         """How the numbers were made, in words, to stand beside them."""
         return {
             "score": "share of the test pictures whose class is the most probable one",
-            "split": "test; the model is that of the last epoch, nothing was chosen on the test split",
+            "split": "test, else val; the model is that of the last epoch, nothing was chosen on these pictures",
             "training": f"{len(self.data.records('train'))} pictures, {len(self.data.records('val'))} for validation",
             "resolution": f"{self.data.image_size} pixels, one crop",
         }
 
     def save_examples(self, method: Method, folder: Path) -> None:
-        """Keep eight test pictures with scores and maps, for reports."""
-        _save(folder, method, self.data.samples("test", PICTURES))
+        """Keep eight test pictures with scores and maps, for reports, and what of a source counted in them."""
+        samples = self.data.samples("test", PICTURES)
+        _save(folder, method, samples)
+        save_source_attention(method, samples, folder)
 
 
 Task = MapTask | ClassTask

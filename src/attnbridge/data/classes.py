@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from attnbridge.data.cifar import NAMES, Pictures, load_cifar
 from attnbridge.data.dataset import EpochSampler, PictureDataset
-from attnbridge.data.folders import class_names, in_fixed_order, scan_class_folders
+from attnbridge.data.folders import class_names, class_splits, in_fixed_order, scan_class_folders
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.pictures import Record, check_record
 from attnbridge.data.sample import Batch, Sample
@@ -139,16 +139,13 @@ class ClassData(PictureData):
         return records[:each]
 
     def _has_val(self) -> bool:
-        return self.data not in NAMES and all((Path(self.data) / split).is_dir() for split in ("val", "test"))
+        return self.data not in NAMES and "val" in class_splits(Path(self.data))
 
     def _listed(self, split: str) -> list[Record]:
         if self.data in NAMES:
             labels = self._pictures(split).labels
             return [Record(f"{split}/{i:05d}", Path(str(i)), (int(label),)) for i, label in enumerate(labels)]
-        folder = Path(self.data) / split
-        if split == "test" and not folder.is_dir() and folder.with_name("val").is_dir():
-            folder = folder.with_name("val")
-        records = scan_class_folders(folder, self.classes)
+        records = scan_class_folders(class_splits(Path(self.data))[split], self.classes)
         for record in records:
             check_record(record)
         return records
@@ -160,8 +157,14 @@ class ClassData(PictureData):
 
     def dataset(self, split: str) -> PictureDataset:
         """The samples of a split, augmented if it is ``train``."""
+        return self._dataset(split, self._augmented() if split == "train" else self._plain())
+
+    def plain(self, split: str) -> PictureDataset:
+        """The samples of a split as evaluation sees them."""
+        return self._dataset(split, self._plain())
+
+    def _dataset(self, split: str, transform: v2.Transform) -> PictureDataset:
         records = self.records(split)
-        transform = self._augmented() if split == "train" else self._plain()
         if self.data not in NAMES:
             return PictureDataset(records, len(self.classes), "target", transform)
         images = self._pictures("test" if split == "test" else "train").images

@@ -72,6 +72,19 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
+def class_splits(root: Path) -> dict[str, Path]:
+    """Folders of class folders by what they are for: ``train``, ``test``, and ``val`` where it lies beside a ``test``;
+    without one it is the test.
+
+    >>> {name: path.as_posix() for name, path in class_splits(Path("pets")).items()}
+    {'train': 'pets/train', 'test': 'pets/test'}
+    """
+    found = {name: root / name for name in ("train", "test")}
+    if (root / "val").is_dir():
+        found["val" if found["test"].is_dir() else "test"] = root / "val"
+    return found
+
+
 def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None = None) -> list[Record]:
     """List the pictures of a single-label dataset: ``root/CLASS/PICTURE``.
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from attnbridge.evaluation.pictures import caption, data_uri, overlay, sheet
 from attnbridge.evaluation.report import as_figure, record, words, write_page
+from attnbridge.evaluation.source_attention import PICTURE
 from attnbridge.segmentation.combine import enlarge_maps
 
 Run = dict[str, Any]
@@ -30,9 +31,23 @@ def write_class_report(path: Path, title: str, introduction: str, runs: Sequence
         f'<h2>Where they look</h2><figure><img alt="test pictures and maps" src="{picture}">'
         "<figcaption>The map of each picture's true class, to its own maximum, and the class that is answered."
         "</figcaption></figure>",
+        *(_source_attention(run, folder) for run, folder in zip(runs, folders, strict=True)),
         record(runs),
     ]
     write_page(path, title, parts)
+
+
+def _source_attention(run: Run, folder: Path) -> str:
+    """What a run was held to of its source, if it kept a picture of that."""
+    if not (folder / PICTURE).is_file():
+        return ""
+    name = html.escape(f"{run['name']}, seed {run['seed']}")
+    picture = data_uri(Image.open(folder / PICTURE).convert("RGB"))
+    return (
+        f'<h2>What {name} keeps of its source</h2><figure><img alt="attention to the source" src="{picture}">'
+        f"<figcaption>The weight of positions in each layer, or where the channels that weigh are active."
+        "</figcaption></figure>"
+    )
 
 
 def accuracy_table(runs: Sequence[Run]) -> str:

@@ -11,6 +11,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "attnbn": ("attnbridge.methods.attnbn", "AttnBN"),
     "gain": ("attnbridge.methods.gain", "Gain"),
     "transfer": ("attnbridge.methods.attention_transfer", "AttentionTransfer"),
+    "fine_tuning": ("attnbridge.methods.fine_tuning", "FineTuning"),
 }
 """Name of a method, as configurations write it, to module and class."""
 BRIDGE = ("attnbridge.data.module", "BridgeData")
@@ -18,6 +19,7 @@ DATA: dict[str, tuple[str, str]] = {
     "attnbn": BRIDGE,
     "gain": BRIDGE,
     "transfer": ("attnbridge.data.classes", "ClassData"),
+    "fine_tuning": ("attnbridge.data.classes", "ClassData"),
 }
 """Name of a method to the data module that it learns from."""
 

@@ -68,6 +68,9 @@ class Method(LightningModule):
     only_training: tuple[str, ...] = ()
     """What the names of parameters begin with that a trained method does without."""
 
+    staged: tuple[str, ...] = ()
+    """Options, beside weights of losses, that two stages of a run do not have in common."""
+
     def __init__(
         self,
         classes: Sequence[str],
@@ -117,6 +120,9 @@ class Method(LightningModule):
     def loss_weights(self) -> dict[str, float]:
         """Weight of each loss by name; a loss that is not named has weight 1."""
         return {}
+
+    def begun(self) -> None:
+        """Called when the weights that training begins with, an earlier stage's, have been read."""
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         """The named losses of a batch, unweighted scalars. ``batch`` maps a stream's name to its batch."""
@@ -219,6 +225,11 @@ class Method(LightningModule):
             classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
             maps = grad_cam(features, logits, classes, second_order="off", spatial=self.spatial)
         return {"scores": self.probabilities(logits.detach()), "maps": maps.detach()}
+
+    def attended_source(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of images in [0, 1]: of each layer that is held to a source, the weights, of positions ``(B, h, w)`` or of
+        channels ``(B, C)``, and the source's features ``(B, C, h, w)``. None, but for methods that have them."""
+        return {}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Scores of the classes, ``(B, N)``."""

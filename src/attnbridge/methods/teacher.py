@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attnbridge.attention.backbones import Backbone
 from attnbridge.attention.layers import is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import Observation, glance
-from attnbridge.attention.weights import load_state
+from attnbridge.attention.weights import PACKAGED, load_state
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError
 
@@ -57,14 +57,20 @@ class Teacher:
         if weights == "none":
             return  # as asked for
         classifier: Any = self.network.get_classifier()  # type: ignore[operator]
-        name = next(name for name, module in self.network.named_modules() if module is classifier)
-        known = {} if weights == "imagenet" else load_state(Path(weights))
-        found = known.get(f"{name}.weight")
-        if found is None or found.shape != classifier.weight.shape:
+        count = classifier.weight.shape[0]
+        if weights == "imagenet":
+            cfg: Any = self.network.pretrained_cfg
+            packaged = PACKAGED.get(cfg["architecture"])
+            known = count == cfg["num_classes"] and (packaged is None or packaged.classifier)
+        else:
+            name = next(name for name, module in self.network.named_modules() if module is classifier)
+            found = load_state(Path(weights)).get(f"{name}.weight")
+            known = found is not None and found.shape == classifier.weight.shape
+        if not known:
             raise AttnBridgeError(
-                f"model.teacher_weights {weights}: has no classifier of these {classifier.weight.shape[0]} classes, so "
-                "its answers say nothing; train the teacher on them (`teacher:` in the configuration), or leave out "
-                "distillation_weight and gradient_weight"
+                f"{weights} weights: have no classifier of these {count} classes, so their answers say nothing; train "
+                "on them first (`teacher:` in the configuration), or do without what asks for answers: "
+                "distillation_weight, gradient_weight, forgetting_weight"
             )
 
 

@@ -1,0 +1,199 @@
+"""What fine-tuning keeps of the network that it starts from: features where they matter, weights, spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from attnbridge.errors import AttnBridgeError
+
+Variant = Literal["paper", "code"]
+
+
+class SpatialAttention(nn.Module):
+    r"""Which positions of the source's features matter: the attentive module of AFA's first stage.
+
+    .. math:: a = \mathrm{softmax}\bigl(W_2\, \mathrm{ReLU}(W_1\, \tfrac1C \sum_j F_s^j) + b\bigr)
+
+    with :math:`W_1` from HW to H (Xie et al., Neural Networks 2021; the bias as in their code).
+
+    Args:
+        height: H of the features.
+        width: their W.
+
+    >>> SpatialAttention(3, 2)(torch.rand(4, 8, 3, 2)).sum((1, 2))
+    tensor([1., 1., 1., 1.], grad_fn=<SumBackward1>)
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(height * width, height, bias=False)
+        self.expand = nn.Linear(height, height * width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weights ``(B, h, w)`` of features ``(B, C, h, w)``; those of a picture sum to 1."""
+        scores: Tensor = self.expand(self.squeeze(features.mean(1).flatten(1)).relu())
+        return scores.softmax(1).view(len(features), *features.shape[2:])
+
+
+class ChannelAttention(nn.Module):
+    r"""Which channels of the source's features matter: the attentive module of AFA's second stage.
+
+    .. math:: a_j = \mathrm{softmax}_j\bigl(W_2\, \mathrm{ReLU}(W_1 F_s^j) + b_j\bigr)
+
+    with :math:`W_1` from HW to H, the same for all channels (Xie et al., Neural Networks 2021; the biases as in their
+    code).
+
+    Args:
+        channels: C of the features.
+        height: their H.
+        width: their W.
+
+    >>> ChannelAttention(8, 3, 2)(torch.rand(4, 8, 3, 2)).sum(1)
+    tensor([1.0000, 1.0000, 1.0000, 1.0000], grad_fn=<SumBackward1>)
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(height * width, height, bias=False)
+        self.expand = nn.Linear(height, 1, bias=False)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weights ``(B, C)`` of features ``(B, C, h, w)``; those of a picture sum to 1."""
+        scores: Tensor = self.expand(self.squeeze(features.flatten(2)).relu())[..., 0] + self.bias
+        return scores.softmax(1)
+
+
+def spatial_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+    r"""Distance of features to the source's, position by position as far as it matters.
+
+    .. math:: \text{paper:}\ \sum_p \| a_p (F_t - F_s)_p \|^2, \qquad
+              \text{code:}\ \tfrac12 \sum_p \| HW a_p (F_t - F_s)_p \|^2
+
+    (AFA's first stage, Xie et al., Neural Networks 2021.) The mean over pictures.
+
+    Args:
+        target: ``(B, C, h, w)``.
+        source: the same; gets no gradient.
+        weights: ``(B, h, w)``, from :class:`SpatialAttention`.
+        variant: the ``paper``'s, or what the authors published, in which uniform weights weigh 1.
+
+    Returns:
+        A scalar, 0 at equality.
+
+    Raises:
+        AttnBridgeError: for features of different shapes.
+
+    >>> uniform = torch.full((1, 2, 2), 0.25)
+    >>> spatial_alignment(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), uniform)
+    tensor(6.)
+    """
+    squared = _difference(target, source).square().sum(1)
+    if variant == "code":
+        weights = weights * weights[0].numel()
+    each = (weights.square() * squared).sum((1, 2))
+    return each.mean() / (2 if variant == "code" else 1)
+
+
+def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+    r"""Distance of features to the source's, channel by channel as far as it matters.
+
+    .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
+              \text{code:}\ \tfrac{C}{2} \sum_j a_j \| F_t^j - F_s^j \|^2
+
+    (AFA's second stage, Xie et al., Neural Networks 2021; with weights that are the same for all pictures, DELTA's, Li
+    et al., ICLR 2019.) The mean over pictures.
+
+    Args:
+        target: ``(B, C, h, w)``.
+        source: the same; gets no gradient.
+        weights: ``(B, C)`` from :class:`ChannelAttention`, or ``(C,)``.
+        variant: as in :func:`spatial_alignment`.
+
+    Returns:
+        A scalar, 0 at equality.
+
+    Raises:
+        AttnBridgeError: for features of different shapes.
+
+    >>> channel_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
+    tensor(4.)
+    """
+    squared = _difference(target, source).square().sum((2, 3))
+    each = (weights * squared).sum(1)
+    return each.mean() * (target.shape[1] / 2 if variant == "code" else 1)
+
+
+def entropy(weights: Tensor) -> Tensor:
+    r"""How evenly attention is spread, in [0, 1], the mean over pictures: 1 is uniform, 0 one place alone.
+
+    .. math:: -\frac{1}{\log n} \sum_i a_i \log a_i
+
+    Args:
+        weights: ``(B, ...)``, those of a picture summing to 1.
+
+    >>> entropy(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]]))
+    tensor(0.5000)
+    """
+    flat = weights.flatten(1)
+    each: Tensor = torch.special.entr(flat).sum(1)
+    return each.mean() / torch.tensor(flat.shape[1]).log()
+
+
+def start_penalty(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+    r"""How far weights have moved from where they started: L2-SP.
+
+    .. math:: \tfrac12 \sum_i \| w_i - w_i^0 \|^2
+
+    (Li, Grandvalet, Davoine, ICML 2018, Equation 3.)
+
+    Args:
+        parameters: trained ones by name.
+        start: their values at the start; those that are not in it, such as a new head's, do not count.
+
+    Raises:
+        AttnBridgeError: if they have no name in common.
+
+    >>> start_penalty({"a": torch.ones(3), "new": torch.ones(9)}, {"a": torch.zeros(3)})
+    tensor(1.5000)
+    """
+    moved = [(value - start[name]).square().sum() for name, value in parameters.items() if name in start]
+    if not moved:
+        raise AttnBridgeError("none of the trained weights has a value to start from; look at their names")
+    return torch.stack(moved).sum() / 2
+
+
+def batch_spectral_shrinkage(features: Tensor, count: int = 1) -> Tensor:
+    r"""The smallest singular values of a batch's features, squared: directions that transfer nothing are given up.
+
+    .. math:: \sum_{i=1}^{k} \sigma_{-i}^2
+
+    (BSS, Chen et al., NeurIPS 2019, Equation 5.)
+
+    Args:
+        features: ``(B, D)``, what the head reads.
+        count: :math:`k`, how many of the min(B, D) values.
+
+    Raises:
+        AttnBridgeError: for a count that is below 1 or above their number.
+
+    >>> batch_spectral_shrinkage(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)
+    tensor(5.)
+    """
+    values: Tensor = torch.linalg.svdvals(features.float())
+    if not 1 <= count <= len(values):
+        raise AttnBridgeError(f"count must be from 1 to {len(values)}, the number of singular values, not {count}")
+    return values[-count:].square().sum()
+
+
+def _difference(target: Tensor, source: Tensor) -> Tensor:
+    if target.shape != source.shape or target.ndim != 4:
+        raise AttnBridgeError(
+            f"features of source and target must have one shape (B, C, h, w), not {tuple(source.shape)} and "
+            f"{tuple(target.shape)}; name layers that both networks have"
+        )
+    return target - source.detach()

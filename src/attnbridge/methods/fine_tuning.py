@@ -1,0 +1,287 @@
+"""Fine-tuning that keeps what matters: attentive feature alignment (Xie et al., 2021), and its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.attention.backbones import build_backbone
+from attnbridge.attention.layers import check_layer
+from attnbridge.attention.observe import Observation, glance, head_input, observe
+from attnbridge.attention.stages import find_stages
+from attnbridge.data.sample import Batch
+from attnbridge.data.transforms import sides
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.alignment import (
+    ChannelAttention,
+    SpatialAttention,
+    Variant,
+    batch_spectral_shrinkage,
+    channel_alignment,
+    entropy,
+    spatial_alignment,
+    start_penalty,
+)
+from attnbridge.losses.transfer import activation_transfer, distillation
+from attnbridge.methods.base import Method, Schedule
+from attnbridge.methods.filter_ablation import filter_importance
+from attnbridge.methods.teacher import Teacher, as_maps
+
+Alignment = Literal["none", "spatial", "channel", "delta", "attention"]
+
+
+class FineTuning(Method):
+    r"""A network learns new classes and stays near the one that it starts from, where that matters.
+
+    .. math:: L = L_{CE} + \alpha L_{align} + \tfrac\beta2 \|w_{head}\|^2 + \dots
+
+    Attentive feature alignment is two runs of it: ``alignment: spatial``, then ``alignment: channel``, ``after`` the
+    first, whose result is then the source. Other parts make the baselines: L2 (``weight_decay``), feature extraction
+    (``frozen``), L2-SP, learning without forgetting, soft labels, DELTA, BSS, attention transfer. Pictures have one
+    class each (:class:`~attnbridge.data.classes.ClassData`). The source is in eval mode, gets no gradient, and is in no
+    checkpoint.
+
+    Args:
+        alignment: of features with the source's: by attention over positions (``spatial``) or channels (``channel``)
+            that is learned along, by weights of channels from filter ablation (``delta``), or of activation-based
+            attention maps (``attention``).
+        alignment_weight: :math:`\alpha`.
+        variant: of the first two: the published ``code``'s or the ``paper``'s, see
+            :mod:`attnbridge.losses.alignment`.
+        layers: whose features are aligned; default: the last of each resolution that is trained, the deepest four.
+        head_weight: :math:`\beta`, of the new head's L2 penalty; the authors' 0.01.
+        start_weight: of L2-SP, on all but the head; its authors' 0.01 to 0.1.
+        forgetting_weight: of learning without forgetting: the source's answers, kept by a copy of its head.
+        temperature: of the source's answers.
+        shrinkage_weight: of batch spectral shrinkage, on what the head reads; its authors' 0.001.
+        label_smoothing: share of a label that goes to all classes.
+        batch_norm: ``train`` by default, as the authors have it.
+        options: everything of :class:`~attnbridge.methods.base.Method`.
+    """
+
+    streams = ("target",)
+    activation = "softmax"
+    only_training = ("attention.", "importance.", "old_head.")
+    staged = ("alignment", "lr")
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        alignment: Alignment = "none",
+        alignment_weight: float = 0.0,
+        variant: Variant = "code",
+        layers: Sequence[str] | None = None,
+        head_weight: float = 0.01,
+        start_weight: float = 0.0,
+        forgetting_weight: float = 0.0,
+        temperature: float = 2.0,
+        shrinkage_weight: float = 0.0,
+        label_smoothing: float = 0.0,
+        stride: int | None = None,
+        batch_norm: Literal["frozen", "train"] = "train",
+        optimizer: Literal["adamw", "sgd"] = "sgd",
+        lr: float = 0.01,
+        backbone_lr: float = 1.0,
+        weight_decay: float = 0.0,
+        schedule: Schedule = "step",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            classes,
+            stride=stride,
+            batch_norm=batch_norm,
+            optimizer=optimizer,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            weight_decay=weight_decay,
+            schedule=schedule,
+            **options,
+        )
+        self.alignment: Alignment = alignment if alignment_weight else "none"
+        self.alignment_weight = alignment_weight
+        self.variant: Variant = variant
+        self.head_weight, self.start_weight = head_weight, start_weight
+        self.forgetting_weight, self.temperature = forgetting_weight, temperature
+        self.shrinkage_weight, self.label_smoothing = shrinkage_weight, label_smoothing
+        self.head = next(n for n, m in self.network.named_modules() if m is self._classifier(self.network))
+        self.source: Teacher | None = None
+        if self.alignment != "none" or start_weight or forgetting_weight:
+            self.source = self._pretrained(options)
+        self.aligned = self._aligned(layers) if self.alignment != "none" else []
+        self.attention = nn.ModuleDict()
+        self.importance = nn.ParameterDict()
+        if self.source is not None and self.aligned:
+            self._attend(self.source)
+        self.old_head: nn.Module | None = None
+        if self.source is not None and forgetting_weight:
+            self.source.check_answers(options.get("weights", "imagenet"))
+            self.old_head = deepcopy(self._classifier(self.source.network)).requires_grad_(True)
+
+    @property
+    def layers(self) -> list[str]:
+        return self.aligned
+
+    @staticmethod
+    def _classifier(network: nn.Module) -> nn.Module:
+        classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
+        return classifier
+
+    def _pretrained(self, options: dict[str, Any]) -> Teacher:
+        """The network that this one starts from, with its own classifier if that is known."""
+        name, weights = options.get("backbone", "tf_efficientnet_lite0"), options.get("weights", "imagenet")
+        own = timm.get_pretrained_cfg(name, allow_unregistered=True) if weights == "imagenet" else None
+        count = own.num_classes if own is not None else len(self.classes)
+        size: Any = self.image_size
+        same: dict[str, Any] = {"weights": weights, "stride": options.get("stride"), "image_size": size}
+        source = Teacher(build_backbone(name, count, **same), size)
+        if weights == "none":  # then what it starts from is itself
+            self._start_from_itself(source)
+        return source
+
+    def _start_from_itself(self, source: Teacher) -> None:
+        source.network = deepcopy(self.network).requires_grad_(False).eval()
+
+    def begun(self) -> None:
+        """What the weights are now is what the network starts from: a second stage's source is the first's result."""
+        if self.source is not None:
+            self._start_from_itself(self.source)
+
+    def _aligned(self, layers: Sequence[str] | None) -> list[str]:
+        """The layers to align: those that are named, else the deepest four stages that are trained."""
+        for name in layers or ():
+            check_layer(self.network, name)
+        stages = list(find_stages(self.network, self.image_size).values())
+        trained = [n for n in stages if any(p.requires_grad for p in self.network.get_submodule(n).parameters())]
+        found = list(layers or trained[-4:])
+        if not found:
+            raise AttnBridgeError("no layer that is trained has features to align; freeze less, or name model.layers")
+        return found
+
+    def _attend(self, source: Teacher) -> None:
+        """Attention, or a place for the weights of channels, for each of the aligned layers."""
+        features = source.asked(torch.zeros(1, 3, *sides(self.image_size)), self.aligned).features
+        for number, name in enumerate(self.aligned):
+            _, channels, height, width = features[name].shape
+            if self.alignment == "spatial":
+                self.attention[str(number)] = SpatialAttention(height, width)
+            elif self.alignment == "channel":
+                self.attention[str(number)] = ChannelAttention(channels, height, width)
+            elif self.alignment == "delta":
+                self.importance[str(number)] = nn.Parameter(torch.zeros(channels), requires_grad=False)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "target/alignment": self.alignment_weight,
+            "target/head": self.head_weight,
+            "target/start": self.start_weight,
+            "target/forgetting": self.forgetting_weight,
+            "target/shrinkage": self.shrinkage_weight,
+        }
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        target = batch["target"]
+        with self.entered([target]) as given, head_input(self.network) as read:
+            seen = observe(self.network, given, self.aligned) if self.aligned else Observation(self.network(given), {})
+        classified = F.cross_entropy(seen.logits, target["labels"], label_smoothing=self.label_smoothing)
+        losses = {"target/classification": classified}
+        if self.head_weight:
+            own = self._classifier(self.network).parameters()
+            losses["target/head"] = torch.stack([p.square().sum() for p in own]).sum() / 2
+        if self.shrinkage_weight:
+            losses["target/shrinkage"] = batch_spectral_shrinkage(read[0])
+        if self.source is None:
+            return losses
+        if self.start_weight:
+            losses["target/start"] = start_penalty(self._body(self.network), self._body(self.source.network))
+        if self.aligned or self.old_head is not None:
+            told = self._asked(self.source, given, "features" in target)
+            if self.old_head is not None:
+                answers = self.old_head(read[0])
+                losses["target/forgetting"] = distillation(answers, told.logits, self.temperature)
+            if self.aligned:
+                ours = as_maps(seen.features, self.network, self.image_size)
+                losses["target/alignment"] = self._alignment(ours, told.features)
+        return losses
+
+    def _asked(self, source: Teacher, given: Tensor, kept: bool) -> Observation:
+        """What the source makes of the network's own input: pictures, or what their common beginning made of them."""
+        with self.beginning().skipped(source.network) if kept else nullcontext():
+            told = glance(source.network, given, self.aligned)
+        return Observation(told.logits, as_maps(told.features, source.network, self.image_size))
+
+    def _alignment(self, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
+        """The sum over the aligned layers; logs how evenly attention is spread."""
+        parts = []
+        for number, name in enumerate(self.aligned):
+            target, source = ours[name], theirs[name]
+            if self.alignment == "attention":
+                parts.append(activation_transfer(target, source))
+                continue
+            weights = self.attended(number, source)
+            align = spatial_alignment if self.alignment == "spatial" else channel_alignment
+            parts.append(align(target, source, weights, self.variant))
+            if self.alignment != "delta":
+                once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
+                self.log(f"entropy/{name}", entropy(weights.detach()), **once)
+        return torch.stack(parts).sum()
+
+    def attended(self, number: int, features: Tensor) -> Tensor:
+        """Weights of positions ``(B, h, w)`` or channels, ``(B, C)`` or ``(C,)``, of an aligned layer's source
+        features."""
+        weights: Tensor = (
+            self.importance[str(number)] if self.alignment == "delta" else self.attention[str(number)](features)
+        )
+        return weights
+
+    @torch.no_grad()
+    def attended_source(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        if self.source is None or self.alignment in ("none", "attention"):
+            return {}
+        features = self.source.to(self.device).asked(images, self.aligned).features
+        found = {}
+        for number, name in enumerate(self.aligned):
+            weights = self.attended(number, features[name])
+            found[name] = (weights.expand(len(images), -1) if weights.ndim == 1 else weights, features[name])
+        return found
+
+    def _body(self, network: nn.Module) -> dict[str, Tensor]:
+        """All trained weights but the head's, by name."""
+        head = f"{self.head}."
+        trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        return {n: p for n, p in network.named_parameters() if n in trained and not n.startswith(head)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network's, and what is learned along with the head."""
+        head, rest = super().parameter_groups()
+        along = [*self.attention.parameters(), *(self.old_head.parameters() if self.old_head is not None else ())]
+        return [{**head, "params": [*head["params"], *along]}, rest]
+
+    def on_fit_start(self) -> None:
+        if self.source is None:
+            return
+        self.source.to(self.device)
+        if self.alignment == "delta" and not any(bool(values.any()) for values in self.importance.values()):
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            found = filter_importance(self.source, self.aligned, data)
+            for number, name in enumerate(self.aligned):
+                self.importance[str(number)].data.copy_(found[name])
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+        """Probabilities of the classes, ``(B, N)``."""
+        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
+
+    test_step = validation_step
+
+    @staticmethod
+    def to_use(options: dict[str, Any]) -> dict[str, Any]:
+        """Without the source and all that asks for it."""
+        kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
+        return {**kept, "weights": "none"}

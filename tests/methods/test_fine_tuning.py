@@ -1,0 +1,230 @@
+"""Fine-tuning near a source: each part trains what it should, the source never changes, a second stage starts anew."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from attnbridge.data.classes import ClassData
+from attnbridge.data.sample import Batch, as_floats
+from attnbridge.errors import AttnBridgeError
+from attnbridge.methods.filter_ablation import filter_importance
+from attnbridge.methods.fine_tuning import FineTuning
+from tests.methods.test_attention_transfer import first_batch, pictures  # noqa: F401 (a fixture)
+from tests.runs import make_trainer
+
+SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 32}
+ALIGNED = ["layer1", "layer2"]
+PARTS: dict[str, dict[str, Any]] = {
+    "alignment": {"alignment": "spatial", "alignment_weight": 0.1, "layers": ALIGNED},
+    "head": {"head_weight": 0.01},
+    "start": {"start_weight": 0.1},
+    "forgetting": {"forgetting_weight": 0.5},
+    "shrinkage": {"shrinkage_weight": 0.001},
+}
+
+
+def make(folder: Path, **options: Any) -> tuple[FineTuning, ClassData]:
+    torch.manual_seed(0)
+    data = ClassData(str(folder), batch_size=8, val_share=0.2)
+    return FineTuning(data.classes, **{**SMALL, "head_weight": 0.0, **options}), data
+
+
+def moved(method: FineTuning) -> None:
+    """Away from the source, as after some training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in method.network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> None:  # noqa: F811
+    method, data = make(pictures, **PARTS[part])
+    source = copy.deepcopy(method.source.network.state_dict()) if method.source else {}
+    along = copy.deepcopy({k: v for k, v in method.state_dict().items() if k.startswith(method.only_training)})
+    assert bool(along) == (part in ("alignment", "forgetting"))
+    trainer = make_trainer(max_steps=3)
+    trainer.fit(method, data)
+    logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("loss", "weighted"))}
+    assert {k for k in logged if k.startswith("loss/")} == {"loss/target/classification", f"loss/target/{part}"}
+    weight = method.loss_weights[f"target/{part}"]
+    assert logged[f"weighted/target/{part}"] == pytest.approx(weight * logged[f"loss/target/{part}"], rel=1e-5)
+    assert logged[f"loss/target/{part}"] > 0
+    for name, value in source.items():
+        assert torch.equal(value, method.source.network.state_dict()[name])
+    changed = method.state_dict()
+    assert all(not torch.equal(value, changed[name]) for name, value in along.items())
+
+
+@pytest.mark.parametrize("kind", ["spatial", "channel", "delta", "attention"])
+def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictures: Path) -> None:  # noqa: F811
+    options: dict[str, Any] = {"alignment": kind, "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
+    method, data = make(pictures, **options)
+    method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    for weights in method.importance.values():
+        weights.data.fill_(1 / len(weights))
+    batch = first_batch(data)
+    assert method.losses(batch)["target/alignment"].item() == pytest.approx(0, abs=1e-10)
+    moved(method)
+    loss = method.losses(batch)["target/alignment"]
+    loss.backward()
+    assert loss > 0
+    early = method.network.get_submodule("conv1.0").weight.grad
+    assert early is not None
+    assert early.abs().max() > 0
+    learned = [p.grad for p in method.attention.parameters()]
+    assert bool(learned) == (kind in ("spatial", "channel"))
+    assert all(grad is not None and grad.abs().max() > 0 for grad in learned)
+
+
+def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:  # noqa: F811
+    options = {"alignment": "channel", "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
+    method, data = make(pictures, **options)
+    method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    moved(method)
+    found: dict[str, list[Tensor]] = {"ours": [], "theirs": []}
+    for side, network in (("ours", method.network), ("theirs", method.source.network)):
+        for name in ALIGNED:
+            keep = lambda _m, _i, out, side=side: found[side].append(out.detach().clone())  # noqa: E731
+            network.get_submodule(name).register_forward_hook(keep)
+    loss = method.losses(first_batch(data))["target/alignment"]
+    wanted = torch.zeros(())
+    for number, (ours, theirs) in enumerate(zip(found["ours"], found["theirs"], strict=True)):
+        weights = method.attention[str(number)](theirs)
+        each = [
+            w * (a - b).square().sum() for p in range(8) for w, a, b in zip(weights[p], ours[p], theirs[p], strict=True)
+        ]
+        wanted = wanted + torch.stack(each).sum() / 8 * ours.shape[1] / 2
+    torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:  # noqa: F811
+    method, data = make(pictures, start_weight=1.0, batch_norm="frozen")
+    batch = first_batch(data)
+    assert method.losses(batch)["target/start"] == 0
+    with torch.no_grad():
+        method.network.fc.weight += 1.0
+    assert method.losses(batch)["target/start"] == 0
+    with torch.no_grad():
+        method.network.conv1[0].weight += 0.5
+    assert method.losses(batch)["target/start"].item() == pytest.approx(
+        method.network.conv1[0].weight.numel() * 0.125, rel=1e-4
+    )
+
+
+def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    from attnbridge.cli.run import _start_from
+
+    first, data = make(pictures, **PARTS["alignment"])
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
+    second, _ = make(pictures, alignment="channel", alignment_weight=0.1, layers=ALIGNED)
+    fresh = copy.deepcopy(second.attention.state_dict())
+    _start_from(second, tmp_path / "last.ckpt")
+    learnt = first.network.state_dict()
+    for network in (second.network, second.source.network):
+        assert all(torch.equal(learnt[name], value) for name, value in network.state_dict().items())
+    assert not second.source.network.training
+    assert not any(p.requires_grad for p in second.source.network.parameters())
+    assert all(torch.equal(fresh[name], value) for name, value in second.attention.state_dict().items())
+    make_trainer(max_steps=2).fit(second, data)
+    assert all(torch.equal(learnt[name], value) for name, value in second.source.network.state_dict().items())
+    assert any(not torch.equal(learnt[name], value) for name, value in second.network.state_dict().items())
+
+
+def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:  # noqa: F811
+    options = {
+        "alignment": "spatial",
+        "alignment_weight": 1.0,
+        "frozen": ["conv1", "bn1", "layer1"],
+        "start_weight": 1.0,
+    }
+    method, _ = make(pictures, **options, batch_norm="frozen")
+    assert method.aligned == ["layer2", "layer3"]
+    data = ClassData(method_folder := str(pictures), batch_size=8, val_share=0.2, views=2)
+    assert method_folder
+    make_trainer(max_steps=1).fit(method, data)
+    method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    moved(method)
+    kept: Any = data.train_dataloader().iterables["target"].dataset
+    rows = range(8)
+    samples = [as_floats(kept[row, 0]) for row in rows]
+    labels = torch.stack([sample["labels"] for sample in samples])
+    features: Batch = {"features": torch.stack([s["features"] for s in samples]), "labels": labels}  # type: ignore[typeddict-item]
+    seen: Batch = {"image": torch.stack([kept.pictures[row, row]["image"] for row in rows]), "labels": labels}  # type: ignore[typeddict-item]
+    one, other = (method.losses({"target": batch}) for batch in (features, seen))
+    for name, loss in one.items():
+        assert loss.item() == pytest.approx(other[name].item(), rel=2e-2)
+    assert one["target/alignment"] > 0
+
+
+def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:  # noqa: F811
+    method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=ALIGNED)
+    found = filter_importance(method.source, ALIGNED, data)
+    network = method.source.network
+    from attnbridge.methods import filter_ablation as own
+
+    images, labels = own._training(data)
+    with torch.no_grad():
+        pooled = network.forward_head(network.forward_features(method.source.normalised(images)), pre_logits=True)
+    weight, bias = own._linear_head(pooled, labels, 2)
+    assert ((pooled @ weight.T + bias).argmax(1) == labels).float().mean() > 0.9
+    chosen = own._spread(labels)
+
+    def loss(layer: str, channel: int | None) -> Tensor:
+        def zero(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
+            out = out.clone()
+            if channel is not None:
+                out[:, channel] = 0
+            return out
+
+        hook = network.get_submodule(layer).register_forward_hook(zero)
+        with torch.no_grad():
+            features = network.forward_features(method.source.normalised(images[chosen]))
+            read = network.forward_head(features, pre_logits=True)
+        hook.remove()
+        return F.cross_entropy(read @ weight.T + bias, labels[chosen])
+
+    for layer in ALIGNED:
+        gains = torch.stack([loss(layer, j) - loss(layer, None) for j in range(len(found[layer]))])
+        torch.testing.assert_close(found[layer], gains.softmax(0), rtol=1e-3, atol=1e-6)
+        assert found[layer].sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    options = {"alignment": "delta", "alignment_weight": 0.1, "layers": ALIGNED}
+    method, data = make(pictures, **options)
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    make_trainer(max_steps=1, enable_checkpointing=True, callbacks=[saver]).fit(method, data)
+    weights = {name: value.clone() for name, value in method.importance.items()}
+    assert all(value.sum().item() == pytest.approx(1, abs=1e-5) for value in weights.values())
+    again, _ = make(pictures, **options)
+    make_trainer(max_steps=2).fit(again, data, ckpt_path=str(tmp_path / "last.ckpt"))
+    assert all(torch.equal(value, again.importance[name]) for name, value in weights.items())
+
+
+def test_soft_labels_are_smoothed(pictures: Path) -> None:  # noqa: F811
+    method, data = make(pictures, label_smoothing=0.1, batch_norm="frozen")
+    batch = first_batch(data)
+    method.eval()
+    logits = method.network(method.normalised(batch["target"]["image"]))
+    soft = 0.9 * batch["target"]["labels"] + 0.1 / 2
+    wanted = -(soft * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(method.losses(batch)["target/classification"], wanted)
+
+
+def test_what_cannot_be_is_named(pictures: Path) -> None:  # noqa: F811
+    with pytest.raises(AttnBridgeError, match="unknown layer 'layer9'"):
+        make(pictures, alignment="spatial", alignment_weight=1.0, layers=["layer9"])
+    frozen = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]
+    with pytest.raises(AttnBridgeError, match="no layer that is trained has features to align"):
+        make(pictures, alignment="spatial", alignment_weight=1.0, frozen=frozen)
