@@ -24,8 +24,9 @@ class SpatialAttention(nn.Module):
         height: H of the features.
         width: their W.
 
-    >>> SpatialAttention(3, 2)(torch.rand(4, 8, 3, 2)).sum((1, 2))
-    tensor([1., 1., 1., 1.], grad_fn=<SumBackward1>)
+    >>> weights = SpatialAttention(3, 2)(torch.rand(4, 8, 3, 2))
+    >>> weights.shape, torch.allclose(weights.sum((1, 2)), torch.ones(4))
+    (torch.Size([4, 3, 2]), True)
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -52,8 +53,9 @@ class ChannelAttention(nn.Module):
         height: their H.
         width: their W.
 
-    >>> ChannelAttention(8, 3, 2)(torch.rand(4, 8, 3, 2)).sum(1)
-    tensor([1.0000, 1.0000, 1.0000, 1.0000], grad_fn=<SumBackward1>)
+    >>> weights = ChannelAttention(8, 3, 2)(torch.rand(4, 8, 3, 2))
+    >>> weights.shape, torch.allclose(weights.sum(1), torch.ones(4))
+    (torch.Size([4, 8]), True)
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:
