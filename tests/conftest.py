@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from attnbridge.data.scenes import SceneSpec, compose
 from attnbridge.data.shapes import prepare_shapes
@@ -34,3 +36,28 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def two_colours(root: Path, counts: dict[str, int], side: int) -> Path:
+    """Class folders of two classes that differ in their colour, so many pictures of each in each split."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        for number, name in enumerate(("blue", "red")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 90, (side, side, 3), np.uint8)
+                image[..., 2 - 2 * number] += 120
+                Image.fromarray(image).save(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of pictures, to train and to test on."""
+    return two_colours(tmp_path_factory.mktemp("pictures"), {"train": 10, "test": 4}, 32)
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a folder `val` in the place of `test`."""
+    return two_colours(tmp_path_factory.mktemp("classes"), {"train": 12, "val": 4}, 40)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,21 +22,6 @@ SHORT = [
 FROZEN = ["--model.frozen", "[conv1, bn1]"]
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-
-@pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that differ in their colour; `val` is there and no `test`."""
-    root = tmp_path_factory.mktemp("classes")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4)):
-        for number, name in enumerate(("blue", "red")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                image = rng.integers(0, 90, (40, 40, 3), np.uint8)
-                image[..., 2 - 2 * number] += 120
-                Image.fromarray(image).save(root / split / name / f"{i}.png")
-    return root
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:

@@ -6,12 +6,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from PIL import Image
 from torch import Tensor, nn
 
 from attnbridge.attention.stages import find_stages, pair_stages
@@ -34,21 +32,6 @@ PARTS = {
     "gradient": {**THIN, "gradient_weight": 1.0},
     "symmetry": {"backbone": "nin_thin", "symmetry_weight": 1.0},
 }
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that differ in their colour."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 10), ("test", 4)):
-        for number, name in enumerate(("blue", "red")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                image = rng.integers(0, 90, (32, 32, 3), np.uint8)
-                image[..., 2 - 2 * number] += 120
-                Image.fromarray(image).save(root / split / name / f"{i}.png")
-    return root
 
 
 def make(pictures: Path, **options: Any) -> tuple[AttentionTransfer, ClassData]:

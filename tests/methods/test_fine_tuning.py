@@ -17,7 +17,7 @@ from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.fine_tuning import FineTuning
-from tests.methods.test_attention_transfer import first_batch, pictures  # noqa: F401 (a fixture)
+from tests.methods.test_attention_transfer import first_batch
 from tests.runs import make_trainer
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 32}
@@ -47,7 +47,7 @@ def moved(method: FineTuning) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> None:  # noqa: F811
+def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> None:
     method, data = make(pictures, **PARTS[part])
     source = copy.deepcopy(method.source.network.state_dict()) if method.source else {}
     along = copy.deepcopy({k: v for k, v in method.state_dict().items() if k.startswith(method.only_training)})
@@ -66,7 +66,7 @@ def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["spatial", "channel", "delta", "attention"])
-def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictures: Path) -> None:  # noqa: F811
+def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictures: Path) -> None:
     options: dict[str, Any] = {"alignment": kind, "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
     method, data = make(pictures, **options)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
@@ -86,7 +86,7 @@ def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictu
     assert all(grad is not None and grad.abs().max() > 0 for grad in learned)
 
 
-def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:  # noqa: F811
+def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
     options = {"alignment": "channel", "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
     method, data = make(pictures, **options)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
@@ -107,7 +107,7 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:  # no
     torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:  # noqa: F811
+def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:
     method, data = make(pictures, start_weight=1.0, batch_norm="frozen")
     batch = first_batch(data)
     assert method.losses(batch)["target/start"] == 0
@@ -121,7 +121,7 @@ def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:  # noqa
     )
 
 
-def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:
     from attnbridge.cli.run import _start_from
 
     first, data = make(pictures, **PARTS["alignment"])
@@ -141,7 +141,7 @@ def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_pat
     assert any(not torch.equal(learnt[name], value) for name, value in second.network.state_dict().items())
 
 
-def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:  # noqa: F811
+def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:
     options = {
         "alignment": "spatial",
         "alignment_weight": 1.0,
@@ -167,7 +167,7 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
     assert one["target/alignment"] > 0
 
 
-def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:  # noqa: F811
+def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:
     method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=ALIGNED)
     found = filter_importance(method.source, ALIGNED, data)
     network = method.source.network
@@ -200,7 +200,7 @@ def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:  # noqa: 
         assert found[layer].sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: Path, tmp_path: Path) -> None:
     options = {"alignment": "delta", "alignment_weight": 0.1, "layers": ALIGNED}
     method, data = make(pictures, **options)
     saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
@@ -212,7 +212,7 @@ def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: 
     assert all(torch.equal(value, again.importance[name]) for name, value in weights.items())
 
 
-def test_soft_labels_are_smoothed(pictures: Path) -> None:  # noqa: F811
+def test_soft_labels_are_smoothed(pictures: Path) -> None:
     method, data = make(pictures, label_smoothing=0.1, batch_norm="frozen")
     batch = first_batch(data)
     method.eval()
@@ -222,7 +222,7 @@ def test_soft_labels_are_smoothed(pictures: Path) -> None:  # noqa: F811
     torch.testing.assert_close(method.losses(batch)["target/classification"], wanted)
 
 
-def test_what_cannot_be_is_named(pictures: Path) -> None:  # noqa: F811
+def test_what_cannot_be_is_named(pictures: Path) -> None:
     with pytest.raises(AttnBridgeError, match="unknown layer 'layer9'"):
         make(pictures, alignment="spatial", alignment_weight=1.0, layers=["layer9"])
     frozen = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]

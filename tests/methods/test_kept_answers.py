@@ -12,7 +12,7 @@ from attnbridge.data.classes import ClassData
 from attnbridge.data.sample import as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods.attention_transfer import AttentionTransfer
-from tests.methods.test_attention_transfer import PARTS, TAUGHT, THIN, pictures  # noqa: F401 (a fixture)
+from tests.methods.test_attention_transfer import PARTS, TAUGHT, THIN
 from tests.runs import make_trainer
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -33,7 +33,7 @@ def fitted(folder: Path, **options: Any) -> tuple[AttentionTransfer, ClassData]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) -> None:  # noqa: F811
+def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) -> None:
     method, data = fitted(pictures, **KINDS[kind])
     kept: Any = data.train_dataloader().iterables["target"].dataset
     rows, view = range(8), 1
@@ -50,7 +50,7 @@ def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) 
         assert loss.item() > 0
 
 
-def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     told = AttentionTransfer._told
 
@@ -65,7 +65,7 @@ def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: py
     assert sum(asked) == 2 * len(data.records("train"))
 
 
-def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path) -> None:  # noqa: F811
+def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path) -> None:
     cases: list[dict[str, Any]] = [PARTS["transfer"], {**PARTS["transfer"], "teacher": "wrn_16_1"}, KINDS["sum"]]
     folders = set()
     for options in cases:
@@ -73,14 +73,14 @@ def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path)
     assert len(folders) == len(cases)
 
 
-def test_gradients_want_the_pictures(pictures: Path) -> None:  # noqa: F811
+def test_gradients_want_the_pictures(pictures: Path) -> None:
     fitted(pictures, **THIN, gradient_weight=1.0)  # nothing is frozen: the pictures are kept
     frozen = {**THIN, "gradient_weight": 1.0, "frozen": ["block0.0"]}
     with pytest.raises(AttnBridgeError, match=r"leave data\.views or model\.frozen out"):
         fitted(pictures, **frozen)
 
 
-def test_views_without_a_teacher_are_kept_pictures(pictures: Path) -> None:  # noqa: F811
+def test_views_without_a_teacher_are_kept_pictures(pictures: Path) -> None:
     data = fitted(pictures, **{**TAUGHT, "teacher": None})[1]
     batch, _, _ = next(iter(data.train_dataloader()))
     assert batch["target"]["image"].dtype == torch.uint8

@@ -30,7 +30,7 @@ DESCRIPTION = "See where a vision network looks, teach it where to look, and car
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
 Verbs = Any  # argparse's collection of sub-parsers, a private class
 VERBS = (
-    "demo", "explain", "fit", "test", "predict", "submit", "saliency", "data", "benchmark",
+    "demo", "explain", "fit", "search", "test", "predict", "submit", "saliency", "data", "benchmark",
     "list", "show", "init-config",
 )  # fmt: skip
 
@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> int:
         raise unknown("command", words[0], VERBS, "see `attnbridge --help`")
     parser = make_parser()
     options, rest = parser.parse_known_args(words)
-    if rest and options.verb not in ("fit", "benchmark"):
+    if rest and options.verb not in ("fit", "search", "benchmark"):
         where = f"of {options.verb}" if options.verb else "before a command"
         raise unknown(f"argument {where}:", rest[0], _flags(parser, options.verb, getattr(options, "action", None)))
     if options.verb is None:
@@ -100,6 +100,12 @@ def _add_training(verbs: Verbs) -> None:
     fit.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     fit.epilog = OVERRIDES
 
+    find = verbs.add_parser("search", help="choose options by the accuracy on validation pictures, with Optuna")
+    find.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
+    find.add_argument("--out", type=Path, help="folder of the trials; default: runs/search_NAME")
+    find.add_argument("--trials", type=int, default=8, help="how many runs in all; default: 8")
+    find.epilog = OVERRIDES
+
     test = verbs.add_parser("test", help="score a run again, on its own or other data")
     test.add_argument("run", type=Path, help="folder of a run")
     test.add_argument("--target", type=Path, help="other target data, with val/ and test/")
@@ -119,6 +125,7 @@ def _add_training(verbs: Verbs) -> None:
     bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
     bench.add_argument("--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/")
+    bench.add_argument("--trials", type=int, default=0, help="choose the options that a row's `search` names first")
     bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 
 
@@ -221,7 +228,7 @@ def _init_config(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     """The verbs that compute: check what can be checked first, then import torch."""
-    if options.verb == "fit":
+    if options.verb in ("fit", "search"):
         config = load_config(options.config, rest)
         if config.get("after") in config_names():
             check_data({**load_config(config["after"]), "data": config.get("data")})
@@ -252,6 +259,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
     if options.verb == "fit":
         return verbs.fit(config, options.config, options.out, options.resume)
+    if options.verb == "search":
+        return verbs.choose(config, options.config, options.out, options.trials)
     if options.verb == "benchmark":
         return verbs.benchmark(options, rest)
     commands = {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict, "submit": verbs.submit}

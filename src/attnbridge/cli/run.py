@@ -249,10 +249,9 @@ def _with_teacher(config: Config, folder: Path, resume: bool) -> Config:
 
 
 def _shared(config: Config) -> Config:
-    """What both stages' models have in common: all but the weights of the losses, and what the method names."""
+    """What both stages' models have in common, see :meth:`~attnbridge.methods.base.Method.staged`."""
     staged = load_method(config["method"]).staged
-    model = config.get("model") or {}
-    return {name: value for name, value in model.items() if not name.endswith("_weight") and name not in staged}
+    return {name: value for name, value in (config.get("model") or {}).items() if not staged(name)}
 
 
 def _start_from(method: Method, checkpoint: Path) -> None:

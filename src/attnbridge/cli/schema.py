@@ -17,7 +17,7 @@ from typing import Any
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import DATA, METHODS
 
-TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation")
+TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation", "search")
 LINKED = ("classes", "image_size")  # of the model: taken from the data
 EVALUATION = {"threshold": "float", "score_threshold": "float"}
 
@@ -54,10 +54,24 @@ def check_config(config: dict[str, Any], where: str) -> None:
             if name not in known:
                 raise unknown(f"option {section}.", name, known)
             _check_value(f"{section}.{name}", value, known[name].annotation)
+    _check_search(config.get("search") or {}, {section: set(known) for section, known in sections.items()})
     for name, value in (config.get("evaluation") or {}).items():
         if name not in EVALUATION:
             raise unknown("option evaluation.", name, EVALUATION)
         _check_value(f"evaluation.{name}", value, EVALUATION[name])
+
+
+def _check_search(sections: Any, known: dict[str, set[str]]) -> None:
+    """Raise unless ``search`` names options of the sections, and two numbers above 0 of each, the lower first."""
+    for section, own in sections.items() if isinstance(sections, dict) else [("", sections)]:
+        for name, bounds in own.items() if isinstance(own, dict) else [("", own)]:
+            if name not in known.get(section, ()):
+                raise unknown("option in search:", f"{section}.{name}", [f"{s}.{n}" for s in known for n in known[s]])
+            numbers = isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int | float) for b in bounds)
+            if not numbers or not 0 < bounds[0] < bounds[1]:
+                raise AttnBridgeError(
+                    f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {bounds}"
+                )
 
 
 def method_options(name: str) -> dict[str, Option]:

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.run import train
+from attnbridge.cli.search import search, search_space
 from attnbridge.cli.table_text import accuracy_table, error_table, markdown_table, print_demo
 from attnbridge.cli.tasks import page_for
 from attnbridge.data.photos import apt_available, prepare_photos
@@ -77,7 +78,9 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
         data = class_data(options.name, options.data)
     else:
         data = scene_data(out, options.pictures, SPECS.get(options.name, SceneSpec()))
-    results = run_table(options.name, out, options.seeds, data, rows=options.rows, overrides=overrides)
+    results = run_table(
+        options.name, out, options.seeds, data, rows=options.rows, overrides=overrides, trials=options.trials
+    )
     paper = PAPER if options.name in ("table1", "table2") else None
     without = "shoes" if options.name.startswith("clothing") else None
     more = ("accuracy", "energy") if options.name in ("biased", "clothing_masks") else ()
@@ -95,17 +98,19 @@ def run_table(
     data: TableData,
     rows: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
+    trials: int = 0,
 ) -> dict[str, Any]:
     """Train every row with every seed, writing ``results.json`` and ``report.html`` after each.
 
     A row that is done in ``out`` is not trained again; an unfinished one goes on from its checkpoint. The
-    data are the same for every row; the seed changes the training alone.
+    data are the same for every row; the seed changes the training alone. With ``trials`` the options that a row's
+    ``search`` names are chosen first, by so many runs of the first seed and their validation pictures.
     """
     contents, folders = [], []
     for seed in seeds:
         for row in rows or TABLES[name]:
             folder = out / f"{row.replace('/', '_')}-{seed}"
-            contents.append(_one_row(row, seed, folder, data, out, overrides, seeds[0]))
+            contents.append(_one_row(row, seed, folder, data, out, overrides, seeds[0], trials))
             folders.append(folder)
             results = _collect(contents, data)
             write_json(out / "results.json", results)
@@ -118,7 +123,14 @@ def run_table(
 
 
 def _one_row(
-    row: str, seed: int, folder: Path, data: TableData, out: Path, overrides: Sequence[str], first_seed: int
+    row: str,
+    seed: int,
+    folder: Path,
+    data: TableData,
+    out: Path,
+    overrides: Sequence[str],
+    first_seed: int,
+    trials: int,
 ) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         console.print(f"{row}, seed {seed}: done already, in {folder}")
@@ -134,7 +146,9 @@ def _one_row(
     teacher = out / f"{(config.get('teacher') or '').replace('/', '_')}-{first_seed}"  # one teacher for all seeds
     if (teacher / "run.json").is_file():
         config["teacher"] = str(teacher)
-    return train(config, folder, resume=folder.exists())
+    if trials and search_space(config):
+        config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
+    return train({**config, "seed": seed}, folder, resume=folder.exists())
 
 
 def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:

@@ -12,6 +12,7 @@ import lightning as L
 
 from attnbridge.cli.preflight import check_data, report_skipped
 from attnbridge.cli.run import load_run, shape_of, train
+from attnbridge.cli.search import search
 from attnbridge.cli.tables import benchmark, demo
 from attnbridge.cli.tasks import page_for, task_of
 from attnbridge.errors import AttnBridgeError
@@ -19,7 +20,7 @@ from attnbridge.evaluation.predict import as_classifier, predict_pictures
 from attnbridge.evaluation.submission import write_submission
 from attnbridge.methods import BRIDGE, DATA, load_data
 
-__all__ = ["benchmark", "demo", "fit", "predict", "submit", "test"]
+__all__ = ["benchmark", "choose", "demo", "fit", "predict", "submit", "test"]
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
@@ -31,6 +32,17 @@ def fit(config: dict[str, Any], name: str, out: Path | None, resume: bool) -> in
     page_for(content)(folder / "report.html", f"attnbridge: {name}", _introduction(content), [content], [folder])
     _print_scores(content["scores"])
     print(f"{folder / 'report.html'}")
+    return 0
+
+
+def choose(config: dict[str, Any], name: str, out: Path | None, trials: int) -> int:
+    """Search for the values of a configuration's options."""
+    name = Path(name).stem
+    folder = out or Path("runs") / f"search_{name}"
+    if trials < 1:
+        raise AttnBridgeError(f"--trials must be at least 1, not {trials}")
+    search({"name": name, **config}, folder, trials)
+    print(f"{folder / 'best.yaml'}")
     return 0
 
 

@@ -68,9 +68,6 @@ class Method(LightningModule):
     only_training: tuple[str, ...] = ()
     """What the names of parameters begin with that a trained method does without."""
 
-    staged: tuple[str, ...] = ()
-    """Options, beside weights of losses, that two stages of a run do not have in common."""
-
     def __init__(
         self,
         classes: Sequence[str],
@@ -234,6 +231,11 @@ class Method(LightningModule):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Scores of the classes, ``(B, N)``."""
         return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+
+    @staticmethod
+    def staged(option: str) -> bool:
+        """Whether two stages of a run do not have this option in common: the weights of the losses."""
+        return option.endswith("_weight")
 
     @staticmethod
     def to_use(options: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,6 @@ class FineTuning(Method):
     streams = ("target",)
     activation = "softmax"
     only_training = ("attention.", "importance.", "old_head.")
-    staged = ("alignment", "lr")
 
     def __init__(
         self,
@@ -279,6 +278,11 @@ class FineTuning(Method):
         return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
 
     test_step = validation_step
+
+    @staticmethod
+    def staged(option: str) -> bool:
+        """Which alignment, and the rate that the first stage has decayed to."""
+        return option in ("alignment", "lr")
 
     @staticmethod
     def to_use(options: dict[str, Any]) -> dict[str, Any]:
