@@ -20,6 +20,10 @@ class AttnBridgeError(Exception):
         super().__init__(message)
 
 
+class DivergedError(AttnBridgeError):
+    """Training ended in a loss that is no number."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttnBridgeError:
     """Build the error for a name that does not exist, with the nearest ones that do.
 

@@ -100,7 +100,7 @@ def test_every_row_is_a_configuration() -> None:
     [
         (["benchmark", "finetune"], "--data: expected a folder with train/CLASS/*.jpg"),
         (["fit", "finetune/afa", "--model.alignment", "spatal"], "did you mean 'spatial'"),
-        (["fit", "finetune/lwf", "--model.backbone", "vgg16", "--data.data"], "have no classifier of these"),
+        (["fit", "finetune/lwf", "--model.backbone", "vgg16", "--data.data"], "have no classifier of"),
     ],
     ids=lambda v: v[-1] if isinstance(v, list) else "",
 )

@@ -86,6 +86,17 @@ def test_a_table_takes_what_was_found(
     assert (first.get("lr", 0.01), last["lr"]) == (0.01, 0.001)
 
 
+def test_a_trial_that_diverges_counts_as_nothing(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--search.model.start_weight", "[0.001, 1.0e+38]", "--trials", "4"]
+    assert main(command(classes, tmp_path, *words)) == 0
+    assert "counts as 0: the loss" in capsys.readouterr().out
+    record = json.loads((tmp_path / "search.json").read_text())
+    assert min(trial["val_top1"] for trial in record["trials"]) == 0
+    assert record["best"]["val_top1"] > 0
+
+
 def test_every_row_of_the_table_is_searched() -> None:
     for row in TABLES["finetune"]:
         assert load_config(row)["search"]
@@ -98,6 +109,7 @@ def test_every_row_of_the_table_is_searched() -> None:
         (["--search.model.start_weight", "[2, 1]"], "must be [LOW, HIGH], 0 < LOW < HIGH, not [2, 1]"),
         (["--search.model.start_weight", "[0, 1]"], "0 < LOW < HIGH"),
         (["--search", "null"], "nothing is searched: name options and bounds"),
+        (["--trainer.devices", "2"], "a search runs in one process: trainer.devices must be 1, not 2"),
         (["--trials", "0"], "--trials must be at least 1, not 0"),
         (["--data.val_share", "0"], "there are no validation pictures to choose by; set data.val_share above 0"),
     ],

@@ -15,6 +15,7 @@ from attnbridge.losses.alignment import (
     SpatialAttention,
     batch_spectral_shrinkage,
     channel_alignment,
+    delta_alignment,
     entropy,
     spatial_alignment,
     start_penalty,
@@ -89,16 +90,16 @@ def test_alignment_is_zero_at_equality_and_free_of_the_batch(kind: str) -> None:
 def test_the_source_gets_no_gradient() -> None:
     target, source = features()
     source.requires_grad_()
-    channel_alignment(target, source, torch.full((4,), 0.25, dtype=torch.float64)).backward()
+    channel_alignment(target, source, torch.full((3, 4), 0.25, dtype=torch.float64)).backward()
     assert source.grad is None
 
 
-def test_weights_of_channels_that_all_pictures_share() -> None:
+def test_delta_has_one_weight_a_channel_and_in_the_code_the_mean_over_positions() -> None:
     target, source = features()
     shared = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    torch.testing.assert_close(
-        channel_alignment(target, source, shared), channel_alignment(target, source, shared.expand(3, 4))
-    )
+    for variant, divided in (("paper", 1), ("code", 6)):
+        wanted = naive("channel", variant, target, source, shared.expand(3, 4)) / divided
+        torch.testing.assert_close(delta_alignment(target, source, shared, variant), wanted)  # type: ignore[arg-type]
 
 
 def test_entropy_of_known_distributions() -> None:

@@ -180,7 +180,7 @@ def test_pairs_are_found_by_resolution_across_families() -> None:
         ({**PARTS["transfer"], "pairs": ["group0", "group1"]}, r"model.pairs must be pairs of layers"),
         (
             {"teacher": "tf_efficientnet_lite0", "distillation_weight": 0.9},
-            r"imagenet weights: have no classifier of these 2 classes",
+            r"imagenet weights: have no classifier of 2 classes",
         ),
     ],
 )

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 
+from attnbridge.cli.run import _start_from
 from attnbridge.data.classes import ClassData
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
+from attnbridge.methods import filter_ablation
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.fine_tuning import FineTuning
 from tests.methods.test_attention_transfer import first_batch
@@ -37,12 +40,12 @@ def make(folder: Path, **options: Any) -> tuple[FineTuning, ClassData]:
     return FineTuning(data.classes, **{**SMALL, "head_weight": 0.0, **options}), data
 
 
-def moved(method: FineTuning) -> None:
-    """Away from the source, as after some training."""
+def moved(network: nn.Module, whole: bool = False) -> None:
+    """Away from where it began, as after some training; with what is frozen, if ``whole``."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in method.network.parameters():
-            if parameter.requires_grad:
+        for parameter in network.parameters():
+            if whole or parameter.requires_grad:
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
@@ -74,7 +77,7 @@ def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictu
         weights.data.fill_(1 / len(weights))
     batch = first_batch(data)
     assert method.losses(batch)["target/alignment"].item() == pytest.approx(0, abs=1e-10)
-    moved(method)
+    moved(method.network)
     loss = method.losses(batch)["target/alignment"]
     loss.backward()
     assert loss > 0
@@ -90,7 +93,7 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
     options = {"alignment": "channel", "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
     method, data = make(pictures, **options)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    moved(method)
+    moved(method.network)
     found: dict[str, list[Tensor]] = {"ours": [], "theirs": []}
     for side, network in (("ours", method.network), ("theirs", method.source.network)):
         for name in ALIGNED:
@@ -122,8 +125,6 @@ def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:
 
 
 def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:
-    from attnbridge.cli.run import _start_from
-
     first, data = make(pictures, **PARTS["alignment"])
     saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
     make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
@@ -141,6 +142,35 @@ def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_pat
     assert any(not torch.equal(learnt[name], value) for name, value in second.network.state_dict().items())
 
 
+def test_a_source_from_a_file_has_the_stride_of_the_network(pictures: Path, tmp_path: Path) -> None:
+    network = timm.create_model("resnet10t", num_classes=7)
+    torch.save(network.state_dict(), tmp_path / "seven.pth")
+    options = {"alignment": "channel", "alignment_weight": 1.0, "batch_norm": "frozen", "stride": 16}
+    method, data = make(pictures, **options, weights=str(tmp_path / "seven.pth"), forgetting_weight=1.0)
+    method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    assert method.old_head.out_features == 7  # the file's own classifier
+    losses = method.losses(first_batch(data))
+    assert losses["target/alignment"].item() == pytest.approx(0, abs=1e-8)
+    assert losses["target/forgetting"].item() == pytest.approx(0, abs=1e-6)
+    method.begun()
+    assert method.old_head.out_features == 2
+    assert method.losses(first_batch(data))["target/forgetting"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_source_follows_the_networks_precision(pictures: Path) -> None:
+    method, data = make(pictures, **PARTS["alignment"], start_weight=1.0)
+    make_trainer(max_steps=1, precision="bf16-true").fit(method, data)
+    assert method.source.network.conv1[0].weight.dtype == torch.bfloat16
+
+
+def test_another_first_stage_is_refused(pictures: Path, tmp_path: Path) -> None:
+    first, data = make(pictures, head_weight=0.01, backbone="resnet18")
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    make_trainer(max_steps=1, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
+    with pytest.raises(AttnBridgeError, match="has another network or other classes"):
+        _start_from(make(pictures)[0], tmp_path / "last.ckpt")
+
+
 def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:
     options = {
         "alignment": "spatial",
@@ -154,7 +184,7 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
     assert method_folder
     make_trainer(max_steps=1).fit(method, data)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    moved(method)
+    moved(method.network)
     kept: Any = data.train_dataloader().iterables["target"].dataset
     rows = range(8)
     samples = [as_floats(kept[row, 0]) for row in rows]
@@ -167,18 +197,19 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
     assert one["target/alignment"] > 0
 
 
-def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:
-    method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=ALIGNED)
-    found = filter_importance(method.source, ALIGNED, data)
+@pytest.mark.parametrize("layers", [ALIGNED, ["layer1.0.conv2", "layer2"]], ids=["stages", "inside a block"])
+def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path) -> None:
+    method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=layers)
     network = method.source.network
-    from attnbridge.methods import filter_ablation as own
-
-    images, labels = own._training(data)
+    moved(network, whole=True)
+    found = filter_importance(method.source, layers, data, "paper")
+    dataset = data.plain("train")
+    images = method.source.normalised(torch.stack([dataset[i]["image"] for i in range(len(dataset))]))
+    labels = torch.stack([dataset[i]["labels"] for i in range(len(dataset))]).argmax(1)
     with torch.no_grad():
-        pooled = network.forward_head(network.forward_features(method.source.normalised(images)), pre_logits=True)
-    weight, bias = own._linear_head(pooled, labels, 2)
+        pooled = network.forward_head(network.forward_features(images), pre_logits=True)
+    weight, bias = filter_ablation._linear_head(pooled, labels, 2)
     assert ((pooled @ weight.T + bias).argmax(1) == labels).float().mean() > 0.9
-    chosen = own._spread(labels)
 
     def loss(layer: str, channel: int | None) -> Tensor:
         def zero(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
@@ -189,15 +220,16 @@ def test_ablation_equals_a_loop_over_channels(pictures: Path) -> None:
 
         hook = network.get_submodule(layer).register_forward_hook(zero)
         with torch.no_grad():
-            features = network.forward_features(method.source.normalised(images[chosen]))
-            read = network.forward_head(features, pre_logits=True)
+            read = network.forward_head(network.forward_features(images), pre_logits=True)
         hook.remove()
-        return F.cross_entropy(read @ weight.T + bias, labels[chosen])
+        return F.cross_entropy(read @ weight.T + bias, labels)
 
-    for layer in ALIGNED:
+    softened = filter_importance(method.source, layers, data, "code")
+    for layer in layers:
         gains = torch.stack([loss(layer, j) - loss(layer, None) for j in range(len(found[layer]))])
         torch.testing.assert_close(found[layer], gains.softmax(0), rtol=1e-3, atol=1e-6)
-        assert found[layer].sum().item() == pytest.approx(1, abs=1e-5)
+        standardised = (gains - gains.mean()) / gains.std()
+        torch.testing.assert_close(softened[layer], (standardised / 5).softmax(0), rtol=1e-2, atol=1e-5)
 
 
 def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: Path, tmp_path: Path) -> None:
@@ -223,6 +255,10 @@ def test_soft_labels_are_smoothed(pictures: Path) -> None:
 
 
 def test_what_cannot_be_is_named(pictures: Path) -> None:
+    with pytest.raises(AttnBridgeError, match="an alignment needs a weight, and a weight an alignment"):
+        make(pictures, alignment="spatial")
+    with pytest.raises(AttnBridgeError, match="an alignment needs a weight, and a weight an alignment"):
+        make(pictures, alignment_weight=0.1)
     with pytest.raises(AttnBridgeError, match="unknown layer 'layer9'"):
         make(pictures, alignment="spatial", alignment_weight=1.0, layers=["layer9"])
     frozen = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]

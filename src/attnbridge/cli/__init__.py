@@ -30,7 +30,7 @@ DESCRIPTION = "See where a vision network looks, teach it where to look, and car
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
 Verbs = Any  # argparse's collection of sub-parsers, a private class
 VERBS = (
-    "demo", "explain", "fit", "search", "test", "predict", "submit", "saliency", "data", "benchmark",
+    "demo", "explain", "fit", "search", "test", "predict", "verify", "submit", "saliency", "data", "benchmark",
     "list", "show", "init-config",
 )  # fmt: skip
 
@@ -147,6 +147,14 @@ def _add_looking(verbs: Verbs) -> None:
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--threshold", type=float, default=0.5, help="probability from which on a class is shown")
 
+    verify = verbs.add_parser("verify", help="do two pictures show one person: accuracy by folds and ROC, as for LFW")
+    verify.add_argument("pictures", type=Path, help="a folder with one folder of pictures for each person")
+    verify.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
+    verify.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+    verify.add_argument("--pairs", type=Path, help="LFW's pairs.txt, or a list like it; default: drawn, ten folds")
+    verify.add_argument("--each", type=int, default=300, help="same pairs of a fold, at most, where they are drawn")
+    verify.add_argument("--out", type=Path, default=Path("runs/verification"), help="folder to write")
+
     submit = verbs.add_parser("submit", help="segmentations of a list of VOC's kit, packed for VOC's test server")
     submit.add_argument("run", type=Path, help="folder of a run")
     submit.add_argument("kit", type=Path, help="VOC2012, the development kit with the test pictures")
@@ -239,6 +247,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.look import explain
 
         return explain(options)
+    elif options.verb == "verify":
+        _check_verify(options)
+        from attnbridge.cli.faces import faces
+
+        return faces(options)
     elif options.verb == "saliency":
         check_model(options.model)
         from attnbridge.cli.saliency import saliency
@@ -275,12 +288,28 @@ def _check_explain(options: argparse.Namespace) -> None:
             raise AttnBridgeError(f"--{name} must be 1 or more, not {getattr(options, name)}")
     options.pictures = find_pictures(options.pictures, options.out)
     make_folder(options.out)
-    if run_folder(options.model) is not None:
-        if options.weights != "imagenet":
+    _check_model(options.model, options.weights, options.layer)
+
+
+def _check_verify(options: argparse.Namespace) -> None:
+    if not options.pictures.is_dir():
+        raise AttnBridgeError(f"{options.pictures}: no such folder; expected one folder of pictures for each person")
+    if options.each < 1:
+        raise AttnBridgeError(f"--each must be 1 or more, not {options.each}")
+    if options.pairs is not None and not options.pairs.is_file():
+        raise AttnBridgeError(f"{options.pairs}: no such file; leave --pairs out to have pairs drawn")
+    make_folder(options.out)
+    _check_model(options.model, options.weights, None)
+
+
+def _check_model(name: str, weights: str, layer: str | None) -> None:
+    """A run's folder, or a timm model, its weights and its layer, by name."""
+    if run_folder(name) is not None:
+        if weights != "imagenet":
             raise AttnBridgeError("--weights belongs to a timm model; a run has its own")
     else:
-        if options.weights != "imagenet" and not Path(options.weights).is_file():
-            raise AttnBridgeError(f"{options.weights}: no such weight file; give a state dict, or `imagenet`")
+        if weights != "imagenet" and not Path(weights).is_file():
+            raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, or `imagenet`")
         from attnbridge.attention.classifiers import check_classifier
 
-        check_classifier(options.model, options.layer)
+        check_classifier(name, layer)

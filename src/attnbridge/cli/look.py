@@ -14,7 +14,7 @@ from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 def explain(options: argparse.Namespace) -> int:
     """Where a network looks on a user's pictures; status 1 if some could not be read."""
-    model = _load(options)
+    model = load_named(options.model, options.weights)
     wanted = find_classes(options.classes or [], model.classes)
 
     def choose(scores: Tensor) -> Tensor:
@@ -30,10 +30,15 @@ def explain(options: argparse.Namespace) -> int:
     return status
 
 
-def _load(options: argparse.Namespace) -> Classifier:
-    folder = run_folder(options.model)
+def load_named(name: str, weights: str) -> Classifier:
+    """The network of a run's folder, or a timm model by name.
+
+    Raises:
+        AttnBridgeError: for neither of them, or weights that cannot be had.
+    """
+    folder = run_folder(name)
     if folder is None:
-        return load_classifier(options.model, options.weights)
+        return load_classifier(name, weights)
     from attnbridge.cli.run import load_run, shape_of
     from attnbridge.evaluation.predict import as_classifier
 

@@ -217,6 +217,8 @@ def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
             "trainer": config.get("trainer") or {},
         }
         earlier["model"] = {**(earlier.get("model") or {}), **_shared(config)}
+        for section, own in (config.get("first") or {}).items():
+            earlier[section] = {**(earlier.get(section) or {}), **own}
         train(earlier, first, resume=resume or first.exists())
     return first / "checkpoints" / "last.ckpt"
 
@@ -255,6 +257,15 @@ def _shared(config: Config) -> Config:
 
 
 def _start_from(method: Method, checkpoint: Path) -> None:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    method.load_state_dict({k: v for k, v in state.items() if not k.startswith(method.only_training)}, strict=False)
+    found = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = {k: v for k, v in found["state_dict"].items() if not k.startswith(method.only_training)}
+    own = {k: v for k, v in method.state_dict().items() if not k.startswith(method.only_training)}
+    if tuple(found["classes"]) != method.classes or {k: v.shape for k, v in state.items()} != {
+        k: v.shape for k, v in own.items()
+    }:
+        raise AttnBridgeError(
+            f"{checkpoint.parents[1]}: the run that this one comes after has another network or other classes "
+            f"({', '.join(found['classes'][:5])}, ...); give both the same model.backbone and data"
+        )
+    method.load_state_dict(state, strict=False)
     method.begun()

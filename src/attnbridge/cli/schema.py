@@ -17,7 +17,7 @@ from typing import Any
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import DATA, METHODS
 
-TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation", "search")
+TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation", "search", "first")
 LINKED = ("classes", "image_size")  # of the model: taken from the data
 EVALUATION = {"threshold": "float", "score_threshold": "float"}
 
@@ -54,24 +54,27 @@ def check_config(config: dict[str, Any], where: str) -> None:
             if name not in known:
                 raise unknown(f"option {section}.", name, known)
             _check_value(f"{section}.{name}", value, known[name].annotation)
-    _check_search(config.get("search") or {}, {section: set(known) for section, known in sections.items()})
+    for section, name, value in _named(config.get("first") or {}, sections, "first"):
+        _check_value(f"first.{section}.{name}", value, sections[section][name].annotation)
+    for section, name, value in _named(config.get("search") or {}, sections, "search"):
+        numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+        if not numbers or not 0 < value[0] < value[1]:
+            raise AttnBridgeError(
+                f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {value}"
+            )
     for name, value in (config.get("evaluation") or {}).items():
         if name not in EVALUATION:
             raise unknown("option evaluation.", name, EVALUATION)
         _check_value(f"evaluation.{name}", value, EVALUATION[name])
 
 
-def _check_search(sections: Any, known: dict[str, set[str]]) -> None:
-    """Raise unless ``search`` names options of the sections, and two numbers above 0 of each, the lower first."""
-    for section, own in sections.items() if isinstance(sections, dict) else [("", sections)]:
-        for name, bounds in own.items() if isinstance(own, dict) else [("", own)]:
-            if name not in known.get(section, ()):
-                raise unknown("option in search:", f"{section}.{name}", [f"{s}.{n}" for s in known for n in known[s]])
-            numbers = isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int | float) for b in bounds)
-            if not numbers or not 0 < bounds[0] < bounds[1]:
-                raise AttnBridgeError(
-                    f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {bounds}"
-                )
+def _named(values: Any, known: dict[str, dict[str, Option]], where: str) -> Iterator[tuple[str, str, Any]]:
+    """Section, option and value of options by section, ``{model: {OPTION: VALUE}}``, all of which must be known."""
+    for section, own in values.items() if isinstance(values, dict) else [("", values)]:
+        for name, value in own.items() if isinstance(own, dict) else [("", own)]:
+            if name not in known.get(section, {}):
+                raise unknown(f"option in {where}:", f"{section}.{name}", [f"{s}.{n}" for s in known for n in known[s]])
+            yield section, name, value
 
 
 def method_options(name: str) -> dict[str, Option]:
@@ -117,16 +120,17 @@ def _inherited(path: Path, class_name: str) -> dict[str, Option]:
         for alias in entry.names
         if alias.name in bases
     }
+    here = {n.name for n in tree.body if isinstance(n, ast.ClassDef)} & bases
     found: dict[str, Option] = {}
-    for base, module in modules.items():
-        found |= _inherited(_source(module or ""), base)
+    for base, source in [(b, _source(m or "")) for b, m in modules.items()] + [(b, path) for b in here]:
+        found |= _inherited(source, base)
     own = signature(path, class_name)
     return found | {n: replace(o, doc=o.doc or found[n].doc) if n in found else o for n, o in own.items()}
 
 
 @cache
 def signature(path: Path, class_name: str) -> dict[str, Option]:
-    """The arguments of a class's ``__init__``, from its source.
+    """The arguments of a class's ``__init__``, from its source; none if it has no own.
 
     >>> options = signature(_source("attnbridge.data.module"), "BridgeData")
     >>> options["batch_size"].annotation, options["batch_size"].default
@@ -141,8 +145,8 @@ def signature(path: Path, class_name: str) -> dict[str, Option]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             docs = _argument_docs(ast.get_docstring(node) or "")
-            init = next(n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-            return {o.name: o for o in _options(init.args, aliases, docs)}
+            inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+            return {o.name: o for init in inits for o in _options(init.args, aliases, docs)}
     raise LookupError(f"{path}: has no class {class_name}")
 
 

@@ -11,8 +11,9 @@ import yaml
 from matplotlib.figure import Figure
 
 from attnbridge.cli.run import train
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
+from attnbridge.methods import BRIDGE, DATA
 
 Config = dict[str, Any]
 RECORD = "search.json"
@@ -38,9 +39,15 @@ def search(config: Config, out: Path, trials: int) -> Config:
         The configuration with the best values, without its ``search``.
 
     Raises:
-        AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, or there are no
-            validation pictures.
+        AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, there are no
+            validation pictures, or several processes are asked for.
     """
+    if DATA[config["method"]] == BRIDGE:
+        raise AttnBridgeError(f"{config['method']} has no accuracy to search by; methods of class folders have")
+    devices = (config.get("trainer") or {}).get("devices", 1)
+    if devices != 1:
+        raise AttnBridgeError(f"a search runs in one process: trainer.devices must be 1, not {devices}")
+    config = {**config, "trainer": {**(config.get("trainer") or {}), "devices": 1}}
     space = search_space(config)
     if not space:
         raise AttnBridgeError(
@@ -51,7 +58,12 @@ def search(config: Config, out: Path, trials: int) -> Config:
         begun = [t for t in study.trials if not t.state.is_finished()]
         trial = begun[0] if begun else _proposed(study, space)
         print(f"trial {len(done) + 1} of {trials}: {_words(trial.params)}")
-        study.tell(trial.number, _accuracy(config, trial.params, out / f"trial-{trial.number}"))
+        try:
+            value = _accuracy(config, trial.params, out / f"trial-{trial.number}")
+        except DivergedError as error:
+            print(f"counts as 0: {error}")
+            value = 0.0
+        study.tell(trial.number, value)
     found = [{"number": t.number, "options": t.params, "val_top1": t.value} for t in done[:trials]]
     best = max(found, key=lambda trial: trial["val_top1"])
     write_json(out / RECORD, {"trials": found, "best": best})

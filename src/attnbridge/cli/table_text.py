@@ -90,7 +90,9 @@ def accuracy_table(results: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
         ranks = [1 + sum(o["top1"] > r["top1"] for o in results["rows"] if o["seed"] == r["seed"]) for r in rows]
-        scores = [_mean([100 * r[field] for r in rows], 2) for field in ("top1", "val_top1")]
+        scores = [_mean([100 * r["top1"] for r in rows], 2)]
+        known = [100 * r["val_top1"] for r in rows if r["val_top1"] is not None]
+        scores.append(_mean(known, 2) if known else "")
         seconds = statistics.mean(r["seconds"] for r in rows)
         lines.append(f"| {name} | {' | '.join(scores)} | {statistics.mean(ranks):.1f} | {len(rows)} | {seconds:.0f} |")
     return "\n".join(lines)

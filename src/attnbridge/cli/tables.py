@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from attnbridge.cli.config import PAPER, TABLES, load_config
+from attnbridge.cli.preflight import check_data
 from attnbridge.cli.run import train
 from attnbridge.cli.search import search, search_space
 from attnbridge.cli.table_text import accuracy_table, error_table, markdown_table, print_demo
@@ -140,15 +141,17 @@ def _one_row(
     config = load_config(row, overrides)
     config["data"] |= data.paths
     config |= {"name": row, "seed": seed}
+    check_data(config)
+    if trials and search_space(config):
+        config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
+        config["seed"] = seed
     first = out / f"{(config.get('after') or '').replace('/', '_')}-{seed}"
     if (first / "run.json").is_file():
         config["after"] = str(first)
     teacher = out / f"{(config.get('teacher') or '').replace('/', '_')}-{first_seed}"  # one teacher for all seeds
     if (teacher / "run.json").is_file():
         config["teacher"] = str(teacher)
-    if trials and search_space(config):
-        config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
-    return train({**config, "seed": seed}, folder, resume=folder.exists())
+    return train(config, folder, resume=folder.exists())
 
 
 def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
-
-Variant = Literal["paper", "code"]
+from attnbridge.losses.transfer import Variant
 
 
 class SpatialAttention(nn.Module):
@@ -107,13 +105,12 @@ def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
     .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
               \text{code:}\ \tfrac{C}{2} \sum_j a_j \| F_t^j - F_s^j \|^2
 
-    (AFA's second stage, Xie et al., Neural Networks 2021; with weights that are the same for all pictures, DELTA's, Li
-    et al., ICLR 2019.) The mean over pictures.
+    (AFA's second stage, Xie et al., Neural Networks 2021.) The mean over pictures.
 
     Args:
         target: ``(B, C, h, w)``.
         source: the same; gets no gradient.
-        weights: ``(B, C)`` from :class:`ChannelAttention`, or ``(C,)``.
+        weights: ``(B, C)``, from :class:`ChannelAttention`.
         variant: as in :func:`spatial_alignment`.
 
     Returns:
@@ -122,12 +119,34 @@ def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
     Raises:
         AttnBridgeError: for features of different shapes.
 
-    >>> channel_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
+    >>> channel_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([[0.5, 0.5]]))
     tensor(4.)
     """
     squared = _difference(target, source).square().sum((2, 3))
     each = (weights * squared).sum(1)
     return each.mean() * (target.shape[1] / 2 if variant == "code" else 1)
+
+
+def delta_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+    r"""Distance of features to the source's, channel by channel as far as its filters are worth.
+
+    .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
+              \text{code:}\ \tfrac{C}{2 HW} \sum_j a_j \| F_t^j - F_s^j \|^2
+
+    (DELTA, Li et al., ICLR 2019, Equation 5; the code is that of AFA's authors, who sum over the batch.) The mean over
+    pictures.
+
+    Args:
+        target: ``(B, C, h, w)``.
+        source: the same; gets no gradient.
+        weights: ``(C,)``, from :func:`~attnbridge.methods.filter_ablation.filter_importance`.
+        variant: as in :func:`spatial_alignment`.
+
+    >>> delta_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
+    tensor(1.)
+    """
+    aligned = channel_alignment(target, source, weights[None], variant)
+    return aligned / (target[0, 0].numel() if variant == "code" else 1)
 
 
 def entropy(weights: Tensor) -> Tensor:

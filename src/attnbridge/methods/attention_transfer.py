@@ -27,14 +27,14 @@ from attnbridge.losses.transfer import (
     input_gradient,
     symmetry,
 )
-from attnbridge.methods.base import Method, Schedule
+from attnbridge.methods.base import ClassMethod, Schedule
 from attnbridge.methods.teacher import Teacher, as_maps
 
 TOLD = "told."
 """What the names of a teacher's answers begin with in a batch of kept views."""
 
 
-class AttentionTransfer(Method):
+class AttentionTransfer(ClassMethod):
     r"""A student learns its classes, and from a teacher where to look, what to answer, or what to compute.
 
     .. math:: L = (1 - \alpha) L_{CE} + \alpha T^2 KL + \beta \sum_j L_{AT}(F_S^j, F_T^j) + \dots
@@ -66,8 +66,6 @@ class AttentionTransfer(Method):
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    streams = ("target",)
-    activation = "softmax"
     only_training = ("regressors.",)
 
     def __init__(
@@ -273,12 +271,6 @@ class AttentionTransfer(Method):
     def on_fit_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-
-    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
-        """Probabilities of the classes, ``(B, N)``."""
-        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
-
-    test_step = validation_step
 
     @staticmethod
     def to_use(options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.observe import observe
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, DivergedError
 
 OptimizerName = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "step", "constant"]
@@ -209,7 +209,7 @@ class Method(LightningModule):
         self.log("loss", total.detach(), prog_bar=True, **once)
         if not torch.isfinite(total.detach()):
             bad = [name for name, loss in losses.items() if not torch.isfinite(loss.detach())]
-            raise AttnBridgeError(f"the loss {', '.join(bad) or 'total'} is not finite; lower the learning rate")
+            raise DivergedError(f"the loss {', '.join(bad) or 'total'} is not finite; lower the learning rate")
         return total
 
     def training_step(self, batch: dict[str, Batch], _index: int) -> Tensor:
@@ -295,3 +295,17 @@ class Method(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["random_state"])
+
+
+class ClassMethod(Method):
+    """What the methods share that learn from pictures of one class each, from
+    :class:`~attnbridge.data.classes.ClassData`."""
+
+    streams = ("target",)
+    activation = "softmax"
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+        """Probabilities of the classes, ``(B, N)``."""
+        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
+
+    test_step = validation_step

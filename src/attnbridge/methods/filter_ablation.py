@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbridge.attention.beginning import find_beginning
-from attnbridge.attention.observe import head_input
+from attnbridge.attention.layers import is_channels_last
+from attnbridge.attention.observe import glance, head_input
 from attnbridge.data.classes import ClassData
+from attnbridge.data.sample import as_floats
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.transfer import Variant
 from attnbridge.methods.teacher import Teacher
 
 PICTURES = 64
@@ -21,48 +28,48 @@ AT_ONCE = 512
 """Pictures, each without another filter, that go through the network at once."""
 
 
-def filter_importance(source: Teacher, layers: Sequence[str], data: ClassData) -> dict[str, Tensor]:
-    r"""Softmax over a layer's channels of what the loss of the new classes gains when the channel is zero.
+def filter_importance(
+    source: Teacher, layers: Sequence[str], data: ClassData, variant: Variant = "code"
+) -> dict[str, Tensor]:
+    r"""How much of each filter's worth to new classes belongs to a channel of a layer.
 
-    .. math:: a_j = \mathrm{softmax}_j\bigl(L(F \setminus j) - L(F)\bigr)
+    .. math:: a_j = \mathrm{softmax}_j(g_j), \qquad g_j = L(F \setminus j) - L(F)
 
-    (DELTA, Li et al., ICLR 2019, Section 3.2.) The loss is that of a linear head on the source's features, trained on
-    all training pictures by L-BFGS; it is measured on 64 of them, as many of each class as can be.
+    with L the loss where channel j is zero (DELTA, Li et al., ICLR 2019, Section 3.2); ``code``, as AFA's authors have
+    it, softens standardised gains, :math:`(g_j - \bar g) / 5 \sigma_g`. The loss is that of a linear head on the
+    source's features, trained on all training pictures by L-BFGS; it is measured on 64 of them, of each class as many
+    as can be.
 
     Args:
         source: the pretrained network.
         layers: names, ``(C,)`` each in the answer.
         data: whose training pictures and classes count.
+        variant: of the softmax.
 
     Returns:
         Weights of each layer's channels, ``(C,)``, summing to 1.
     """
-    device = next(source.network.parameters()).device
-    pictures, labels = _training(data)
-    labels = labels.to(device)
-    read = torch.cat([_read(source, part.to(device)) for part in torch.split(pictures, data.batch_size)])
-    head = _linear_head(read, labels, len(data.classes))
-    chosen = _spread(labels)
-    images = source.normalised(pictures[chosen.cpu()].to(device))
-    return {name: _ablated(source, name, images, labels[chosen], head) for name in layers}
-
-
-def _training(data: ClassData) -> tuple[Tensor, Tensor]:
-    """Training pictures as evaluation sees them, ``(n, 3, H, W)``, and their classes."""
+    device = source.mean.device
     dataset = data.plain("train")
-    samples = [dataset[i] for i in track(range(len(dataset)), "reading pictures", transient=True, console=_console())]
-    return torch.stack([s["image"] for s in samples]), torch.stack([s["labels"] for s in samples]).argmax(1)
+    loader = track(data.eval_loader(dataset), "reading pictures", transient=True, console=Console(stderr=True))
+    read, labels = [], []
+    for batch in loader:
+        read.append(_read(source, source.normalised(as_floats(batch)["image"].to(device))))
+        labels.append(batch["labels"].argmax(1).to(device))
+    head = _linear_head(torch.cat(read), torch.cat(labels), len(data.classes))
+    chosen = _spread(torch.cat(labels).tolist())
+    images = source.normalised(torch.stack([dataset[place]["image"] for place in chosen]).to(device))
+    gains = {name: _gains(source, name, images, torch.cat(labels)[chosen], head) for name in layers}
+    if variant == "code":
+        gains = {name: (each - each.mean()) / each.std().clamp_min(1e-12) / 5 for name, each in gains.items()}
+    return {name: each.softmax(0) for name, each in gains.items()}
 
 
-def _console() -> Console:
-    return Console(stderr=True)
-
-
-def _read(source: Teacher, images: Tensor) -> Tensor:
-    """What the source's classifier reads of images in [0, 1], ``(B, D)``."""
-    with head_input(source.network) as read:
-        source.asked(images)
-    return read[0]
+def _read(source: Teacher, given: Tensor) -> Tensor:
+    """What the source's classifier reads of normalised pictures, or of what its beginning made of them, ``(B, D)``."""
+    with torch.no_grad(), head_input(source.network) as read:
+        source.network(given)
+    return read[0].float()
 
 
 def _linear_head(read: Tensor, labels: Tensor, count: int, decay: float = 1e-3) -> tuple[Tensor, Tensor]:
@@ -85,38 +92,65 @@ def _linear_head(read: Tensor, labels: Tensor, count: int, decay: float = 1e-3) 
     return own, (bias - own @ mean).detach()
 
 
-def _spread(labels: Tensor) -> Tensor:
+def _spread(labels: Sequence[int]) -> list[int]:
     """Places of pictures, the first of each class, then the second, and so on."""
-    seen: dict[int, int] = {}
+    seen: Counter[int] = Counter()
     order = []
-    for place, label in enumerate(labels.tolist()):
-        seen[label] = seen.get(label, 0) + 1
+    for place, label in enumerate(labels):
+        seen[label] += 1
         order.append((seen[label], label, place))
-    return torch.tensor([place for *_, place in sorted(order)[:PICTURES]], device=labels.device)
+    return [place for *_, place in sorted(order)[:PICTURES]]
 
 
-def _ablated(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
-    """The layer's weights: several channels at once, each taken from a copy of the pictures' features."""
+def _gains(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
+    """What the loss gains from each channel's absence: several at once, each in a copy of the pictures.
+
+    What comes before the layer is run once, where the network can be cut there.
+    """
     network = source.network
-    beginning = find_beginning(network, [layer], images[:1])
-    features = beginning.run(network, images)
-    channels = features.shape[1]
-    step = max(1, AT_ONCE // len(images))
+    features = glance(network, images[:1], [layer]).features[layer]
+    last = features.ndim == 3 or is_channels_last(features, *images.shape[-2:])
+    axis = features.ndim - 1 if last else 1
+    try:
+        beginning = find_beginning(network, [layer], images[:1])
+    except AttnBridgeError:  # a shortcut passes by the layer
+        given, cut = images, ExitStack()
+    else:
+        given, cut = beginning.run(network, images), ExitStack()
+        cut.enter_context(beginning.skipped(network))
     gains = []
-    with torch.no_grad(), beginning.skipped(network):
-        whole = _loss(source, features, labels, head)
-        for begin in track(range(0, channels, step), f"ablating {layer}", transient=True, console=_console()):
-            without = torch.arange(begin, min(begin + step, channels), device=features.device)
-            copies = features.repeat(len(without), 1, 1, 1).view(len(without), *features.shape)
-            copies[torch.arange(len(without)), :, without] = 0
-            gains.append(_loss(source, copies.flatten(0, 1), labels, head) - whole)
-    return torch.cat(gains).softmax(0)
+    step = max(1, AT_ONCE // len(images))
+    begins = track(
+        range(0, features.shape[axis], step), f"ablating {layer}", transient=True, console=Console(stderr=True)
+    )
+    with cut:
+        whole = _loss(source, given, labels, head)
+        for begin in begins:
+            channels = range(begin, min(begin + step, features.shape[axis]))
+            with _without(network.get_submodule(layer), channels, axis, len(images)):
+                gains.append(_loss(source, torch.cat([given] * len(channels)), labels, head) - whole)
+    return torch.cat(gains)
 
 
-def _loss(source: Teacher, features: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
-    """Cross-entropy of each copy of the pictures, ``(K,)``, from the features on."""
-    with head_input(source.network) as read:
-        source.network(features.contiguous(memory_format=torch.channels_last))
-    logits = read[0] @ head[0].T + head[1]
-    each = F.cross_entropy(logits, labels.repeat(len(features) // len(labels)), reduction="none")
+@contextmanager
+def _without(module: nn.Module, channels: Sequence[int], axis: int, count: int) -> Iterator[None]:
+    """Inside, the k-th ``count`` pictures of a batch lack the k-th of the channels."""
+
+    def zero(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        for k, channel in enumerate(channels):
+            output[k * count : (k + 1) * count].select(axis, channel).zero_()
+        return output
+
+    hook = module.register_forward_hook(zero)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _loss(source: Teacher, given: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
+    """Cross-entropy of each copy of the pictures, ``(K,)``."""
+    logits = _read(source, given) @ head[0].T + head[1]
+    each = F.cross_entropy(logits, labels.repeat(len(given) // len(labels)), reduction="none")
     return each.view(-1, len(labels)).mean(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
@@ -16,28 +17,31 @@ from attnbridge.attention.backbones import build_backbone
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.observe import Observation, glance, head_input, observe
 from attnbridge.attention.stages import find_stages
+from attnbridge.attention.weights import load_state
 from attnbridge.data.sample import Batch
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.alignment import (
     ChannelAttention,
     SpatialAttention,
-    Variant,
     batch_spectral_shrinkage,
     channel_alignment,
+    delta_alignment,
     entropy,
     spatial_alignment,
     start_penalty,
 )
-from attnbridge.losses.transfer import activation_transfer, distillation
-from attnbridge.methods.base import Method, Schedule
+from attnbridge.losses.angular import angular_margin
+from attnbridge.losses.transfer import Variant, activation_transfer, distillation
+from attnbridge.methods.base import ClassMethod, Schedule
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.teacher import Teacher, as_maps
 
 Alignment = Literal["none", "spatial", "channel", "delta", "attention"]
+ALIGN = {"spatial": spatial_alignment, "channel": channel_alignment, "delta": delta_alignment}
 
 
-class FineTuning(Method):
+class FineTuning(ClassMethod):
     r"""A network learns new classes and stays near the one that it starts from, where that matters.
 
     .. math:: L = L_{CE} + \alpha L_{align} + \tfrac\beta2 \|w_{head}\|^2 + \dots
@@ -53,7 +57,7 @@ class FineTuning(Method):
             that is learned along, by weights of channels from filter ablation (``delta``), or of activation-based
             attention maps (``attention``).
         alignment_weight: :math:`\alpha`.
-        variant: of the first two: the published ``code``'s or the ``paper``'s, see
+        variant: of the first three: the published ``code``'s or the ``paper``'s, see
             :mod:`attnbridge.losses.alignment`.
         layers: whose features are aligned; default: the last of each resolution that is trained, the deepest four.
         head_weight: :math:`\beta`, of the new head's L2 penalty; the authors' 0.01.
@@ -62,12 +66,13 @@ class FineTuning(Method):
         temperature: of the source's answers.
         shrinkage_weight: of batch spectral shrinkage, on what the head reads; its authors' 0.001.
         label_smoothing: share of a label that goes to all classes.
+        margin: angle in degrees by which ArcFace (Deng et al., CVPR 2019) makes the right class harder, 28.6 there; 0
+            is plain softmax.
+        scale: of ArcFace's cosines.
         batch_norm: ``train`` by default, as the authors have it.
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    streams = ("target",)
-    activation = "softmax"
     only_training = ("attention.", "importance.", "old_head.")
 
     def __init__(
@@ -83,6 +88,8 @@ class FineTuning(Method):
         temperature: float = 2.0,
         shrinkage_weight: float = 0.0,
         label_smoothing: float = 0.0,
+        margin: float = 0.0,
+        scale: float = 64.0,
         stride: int | None = None,
         batch_norm: Literal["frozen", "train"] = "train",
         optimizer: Literal["adamw", "sgd"] = "sgd",
@@ -103,16 +110,22 @@ class FineTuning(Method):
             schedule=schedule,
             **options,
         )
-        self.alignment: Alignment = alignment if alignment_weight else "none"
+        if (alignment == "none") != (alignment_weight == 0):
+            raise AttnBridgeError(
+                f"alignment is {alignment} and alignment_weight {alignment_weight}; an alignment needs a weight, and a "
+                "weight an alignment"
+            )
+        self.alignment: Alignment = alignment
         self.alignment_weight = alignment_weight
         self.variant: Variant = variant
         self.head_weight, self.start_weight = head_weight, start_weight
         self.forgetting_weight, self.temperature = forgetting_weight, temperature
         self.shrinkage_weight, self.label_smoothing = shrinkage_weight, label_smoothing
+        self.angular = [angular_margin(self._classifier(self.network), margin, scale)] if margin else []
         self.head = next(n for n, m in self.network.named_modules() if m is self._classifier(self.network))
         self.source: Teacher | None = None
         if self.alignment != "none" or start_weight or forgetting_weight:
-            self.source = self._pretrained(options)
+            self.source = self._pretrained(stride, options)
         self.aligned = self._aligned(layers) if self.alignment != "none" else []
         self.attention = nn.ModuleDict()
         self.importance = nn.ParameterDict()
@@ -121,7 +134,7 @@ class FineTuning(Method):
         self.old_head: nn.Module | None = None
         if self.source is not None and forgetting_weight:
             self.source.check_answers(options.get("weights", "imagenet"))
-            self.old_head = deepcopy(self._classifier(self.source.network)).requires_grad_(True)
+            self._keep_head(self.source)
 
     @property
     def layers(self) -> list[str]:
@@ -132,14 +145,17 @@ class FineTuning(Method):
         classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
         return classifier
 
-    def _pretrained(self, options: dict[str, Any]) -> Teacher:
+    def _pretrained(self, stride: int | None, options: dict[str, Any]) -> Teacher:
         """The network that this one starts from, with its own classifier if that is known."""
         name, weights = options.get("backbone", "tf_efficientnet_lite0"), options.get("weights", "imagenet")
-        own = timm.get_pretrained_cfg(name, allow_unregistered=True) if weights == "imagenet" else None
-        count = own.num_classes if own is not None else len(self.classes)
+        count = len(self.classes)
+        if weights == "imagenet":
+            own = timm.get_pretrained_cfg(name, allow_unregistered=True)
+            count = (own.num_classes if own is not None else 0) or count
+        elif weights != "none":
+            count = len(load_state(Path(weights)).get(f"{self.head}.weight", range(count)))
         size: Any = self.image_size
-        same: dict[str, Any] = {"weights": weights, "stride": options.get("stride"), "image_size": size}
-        source = Teacher(build_backbone(name, count, **same), size)
+        source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
         if weights == "none":  # then what it starts from is itself
             self._start_from_itself(source)
         return source
@@ -151,6 +167,12 @@ class FineTuning(Method):
         """What the weights are now is what the network starts from: a second stage's source is the first's result."""
         if self.source is not None:
             self._start_from_itself(self.source)
+            if self.old_head is not None:
+                self._keep_head(self.source)
+
+    def _keep_head(self, source: Teacher) -> None:
+        """A copy of the source's head, which learns to answer as it does."""
+        self.old_head = deepcopy(self._classifier(source.network)).requires_grad_(True)
 
     def _aligned(self, layers: Sequence[str] | None) -> list[str]:
         """The layers to align: those that are named, else the deepest four stages that are trained."""
@@ -189,7 +211,10 @@ class FineTuning(Method):
         target = batch["target"]
         with self.entered([target]) as given, head_input(self.network) as read:
             seen = observe(self.network, given, self.aligned) if self.aligned else Observation(self.network(given), {})
-        classified = F.cross_entropy(seen.logits, target["labels"], label_smoothing=self.label_smoothing)
+        if self.angular:
+            classified = self.angular[0](read[0], target["labels"])
+        else:
+            classified = F.cross_entropy(seen.logits, target["labels"], label_smoothing=self.label_smoothing)
         losses = {"target/classification": classified}
         if self.head_weight:
             own = self._classifier(self.network).parameters()
@@ -225,8 +250,7 @@ class FineTuning(Method):
                 parts.append(activation_transfer(target, source))
                 continue
             weights = self.attended(number, source)
-            align = spatial_alignment if self.alignment == "spatial" else channel_alignment
-            parts.append(align(target, source, weights, self.variant))
+            parts.append(ALIGN[self.alignment](target, source, weights, self.variant))
             if self.alignment != "delta":
                 once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
                 self.log(f"entropy/{name}", entropy(weights.detach()), **once)
@@ -244,7 +268,7 @@ class FineTuning(Method):
     def attended_source(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         if self.source is None or self.alignment in ("none", "attention"):
             return {}
-        features = self.source.to(self.device).asked(images, self.aligned).features
+        features = self.source.to(self.device, self.mean.dtype).asked(images, self.aligned).features
         found = {}
         for number, name in enumerate(self.aligned):
             weights = self.attended(number, features[name])
@@ -266,18 +290,22 @@ class FineTuning(Method):
     def on_fit_start(self) -> None:
         if self.source is None:
             return
-        self.source.to(self.device)
+        self.source.to(self.device, self.mean.dtype)
         if self.alignment == "delta" and not any(bool(values.any()) for values in self.importance.values()):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            found = filter_importance(self.source, self.aligned, data)
+            found = filter_importance(self.source, self.aligned, data, self.variant)
+            found = self.trainer.strategy.broadcast(found)
             for number, name in enumerate(self.aligned):
                 self.importance[str(number)].data.copy_(found[name])
 
-    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
-        """Probabilities of the classes, ``(B, N)``."""
-        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
-
-    test_step = validation_step
+    def on_train_epoch_end(self) -> None:
+        """ArcFace looks at directions alone: at unit length, and without bias, the classifier answers as it does."""
+        if self.angular:
+            classifier: Any = self._classifier(self.network)
+            with torch.no_grad():
+                classifier.weight.copy_(F.normalize(classifier.weight))
+                if classifier.bias is not None:
+                    classifier.bias.zero_()
 
     @staticmethod
     def staged(option: str) -> bool:
@@ -287,5 +315,5 @@ class FineTuning(Method):
     @staticmethod
     def to_use(options: dict[str, Any]) -> dict[str, Any]:
         """Without the source and all that asks for it."""
-        kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
+        kept = {name: value for name, value in options.items() if not name.endswith("_weight") and name != "alignment"}
         return {**kept, "weights": "none"}

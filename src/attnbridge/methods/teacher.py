@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +33,15 @@ class Teacher:
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (built.mean, built.std))
         self.image_size = image_size
 
-    def to(self, device: torch.device) -> Teacher:
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Teacher:
         """Move it, like a module."""
-        self.network.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.network.to(device, dtype)
+        self.mean, self.std = self.mean.to(device, dtype), self.std.to(device, dtype)
         return self
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the network wants them."""
+        images = images.to(self.mean.dtype)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def asked(self, images: Tensor, layers: Sequence[str] = ()) -> Observation:
@@ -50,7 +52,8 @@ class Teacher:
     def made_of(self) -> tuple[str, dict[str, Tensor]]:
         """All that its answers depend on: its structure in words, and its weights and normalisation by name."""
         state = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
-        return f"{self.image_size} {self.network!r}", {f"teacher.{name}": value for name, value in state.items()}
+        words = f"timm {timm.__version__} {self.image_size} {self.network!r}"
+        return words, {f"teacher.{name}": value for name, value in state.items()}
 
     def check_answers(self, weights: str) -> None:
         """Raise AttnBridgeError if the classifier was not read from ``weights``, so that its answers would be noise."""
@@ -68,8 +71,8 @@ class Teacher:
             known = found is not None and found.shape == classifier.weight.shape
         if not known:
             raise AttnBridgeError(
-                f"{weights} weights: have no classifier of these {count} classes, so their answers say nothing; train "
-                "on them first (`teacher:` in the configuration), or do without what asks for answers: "
+                f"{weights} weights: have no classifier of {count} classes, so their answers say nothing; take others "
+                "(a teacher is trained by `teacher:` in the configuration), or do without what asks for answers: "
                 "distillation_weight, gradient_weight, forgetting_weight"
             )
 

@@ -1,0 +1,43 @@
+"""ArcFace's margin, from PyTorch Metric Learning, on a classifier of the network's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnbridge.errors import AttnBridgeError
+
+
+def angular_margin(classifier: nn.Module, margin: float, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    r"""A loss of features ``(B, D)`` and multi-hot labels ``(B, N)``, one class each.
+
+    .. math:: -\log \frac{e^{s \cos(\theta_y + m)}}{e^{s \cos(\theta_y + m)} + \sum_{j \ne y} e^{s \cos \theta_j}}
+
+    with :math:`\theta_j` the angle between the features and the classifier's weight of class j (Deng et al., CVPR 2019,
+    Equation 3).
+
+    Args:
+        classifier: a linear layer; its weight is trained, its bias does not count.
+        margin: :math:`m`, degrees.
+        scale: :math:`s`.
+
+    Raises:
+        AttnBridgeError: if PyTorch Metric Learning is not installed, or the classifier is not linear.
+    """
+    if not isinstance(classifier, nn.Linear):
+        raise AttnBridgeError(f"ArcFace needs a linear classifier, but this network has a {type(classifier).__name__}")
+    try:
+        from pytorch_metric_learning.losses import ArcFaceLoss
+    except ImportError:
+        raise AttnBridgeError("ArcFace needs PyTorch Metric Learning; install attnbridge[faces]") from None
+    loss: Any = ArcFaceLoss(classifier.out_features, classifier.in_features, margin=margin, scale=scale)
+    del loss.W  # its own weight: the classifier's takes its place
+
+    def angular(features: Tensor, labels: Tensor) -> Tensor:
+        loss.W = classifier.weight.t()
+        value: Tensor = loss(features, labels.argmax(1))
+        return value
+
+    return angular
