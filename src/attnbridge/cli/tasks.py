@@ -81,7 +81,12 @@ class ClassTask:
         self.scores = ClassScores(len(data.classes))
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """Scores, and the attention of the same pictures after each epoch, if any is kept for validation."""
+        """Scores, and the attention of the same pictures after each epoch, if any is kept for validation.
+
+        Which pictures those are is written to ``validation.txt``.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "validation.txt").write_text("".join(f"{record.id}\n" for record in self.data.records("val")))
         samples = self.data.samples("val", PICTURES)
         return [self.scores, *([AttentionGallery(folder, samples, method.classes)] if samples else [])]
 
