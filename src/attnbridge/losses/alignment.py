@@ -133,7 +133,7 @@ def delta_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Va
     .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
               \text{code:}\ \tfrac{C}{2 HW} \sum_j a_j \| F_t^j - F_s^j \|^2
 
-    (DELTA, Li et al., ICLR 2019, Equation 5; the code is that of AFA's authors, who sum over the batch.) The mean over
+    (DELTA, Li et al., ICLR 2019; the code is that of AFA's authors, who sum over the batch.) The mean over
     pictures.
 
     Args:
@@ -170,7 +170,7 @@ def start_penalty(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor])
 
     .. math:: \tfrac12 \sum_i \| w_i - w_i^0 \|^2
 
-    (Li, Grandvalet, Davoine, ICML 2018, Equation 3.)
+    (Li, Grandvalet, Davoine, ICML 2018.)
 
     Args:
         parameters: trained ones by name.
@@ -193,7 +193,7 @@ def batch_spectral_shrinkage(features: Tensor, count: int = 1) -> Tensor:
 
     .. math:: \sum_{i=1}^{k} \sigma_{-i}^2
 
-    (BSS, Chen et al., NeurIPS 2019, Equation 5.)
+    (BSS, Chen et al., NeurIPS 2019.)
 
     Args:
         features: ``(B, D)``, what the head reads.

@@ -35,7 +35,7 @@ def filter_importance(
 
     .. math:: a_j = \mathrm{softmax}_j(g_j), \qquad g_j = L(F \setminus j) - L(F)
 
-    with L the loss where channel j is zero (DELTA, Li et al., ICLR 2019, Section 3.2); ``code``, as AFA's authors have
+    with L the loss where channel j is zero (DELTA, Li et al., ICLR 2019); ``code``, as AFA's authors have
     it, softens standardised gains, :math:`(g_j - \bar g) / 5 \sigma_g`. The loss is that of a linear head on the
     source's features, trained on all training pictures by L-BFGS; it is measured on 64 of them, of each class as many
     as can be.

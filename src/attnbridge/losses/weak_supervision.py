@@ -1,0 +1,97 @@
+"""What a segmentation network learns from image labels and a few pixels: SEC and DSRG."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+
+LEAST = 1e-4
+"""The least probability whose logarithm is taken, as in SEC's code."""
+
+
+def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tensor:
+    r"""How unlikely the network finds the seeds.
+
+    .. math:: -\frac{1}{\sum_{c > 0} |S_c|} \sum_{c > 0} \sum_{u \in S_c} \log p_{u,c}
+              - \frac{1}{|S_0|} \sum_{u \in S_0} \log p_{u,0}
+
+    (Balanced: DSRG, Huang et al., CVPR 2018; else one mean over all seeds: SEC, Kolesnikov and Lampert, ECCV 2016.) The
+    mean over pictures; a picture without seeds of a kind counts 0 for it.
+
+    Args:
+        probabilities: ``(B, L, h, w)``, label 0 the background, those of a pixel summing to 1.
+        seeds: bool ``(B, L, h, w)``.
+        balanced: background and foreground are normalised apart.
+
+    >>> seeding(torch.tensor([[[[0.5]], [[0.5]]]]), torch.tensor([[[[False]], [[True]]]]))
+    tensor(0.6931)
+    """
+    _check(probabilities, seeds)
+    logs = torch.where(seeds, probabilities.clamp_min(LEAST).log(), 0).sum((2, 3))  # (B, L)
+    counts = seeds.sum((2, 3))
+    if not balanced:
+        return -(logs.sum(1) / counts.sum(1).clamp_min(1)).mean()
+    background = logs[:, 0] / counts[:, 0].clamp_min(1)
+    foreground = logs[:, 1:].sum(1) / counts[:, 1:].sum(1).clamp_min(1)
+    return -(background + foreground).mean()
+
+
+def expansion(
+    probabilities: Tensor, labels: Tensor, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0
+) -> Tensor:
+    r"""Whether the classes of a picture are found in enough of it, the others nowhere: SEC's expansion loss.
+
+    .. math:: -\frac{1}{|T|} \sum_{c \in T} \log G_c(d_+)
+              - \frac{1}{|C \setminus T|} \sum_{c \notin T} \log(1 - G_c(d_-)) - \log G_0(d_0), \qquad G_c(d) = \frac{\sum_j d^{j-1} p_{(j),c}}{\sum_j d^{j-1}}
+
+    with :math:`p_{(1),c} \ge p_{(2),c} \ge \dots` (global weighted rank pooling; Kolesnikov and Lampert, ECCV
+    2016). The mean over pictures.
+
+    Args:
+        probabilities: ``(B, L, h, w)``, label 0 the background.
+        labels: ``(B, L - 1)``, which classes are in a picture.
+        foreground: :math:`d_+`; 1 is mean pooling, 0 max pooling.
+        background: :math:`d_0`.
+        absent: :math:`d_-`.
+    """
+    ranked = probabilities.flatten(2).sort(2, descending=True).values  # (B, L, P)
+    place = torch.arange(ranked.shape[2], device=ranked.device, dtype=ranked.dtype)
+
+    def pooled(decay: float) -> Tensor:
+        weights = torch.as_tensor(decay, device=ranked.device, dtype=ranked.dtype) ** place  # 0 ** 0 is 1
+        return (ranked @ weights / weights.sum()).clamp(LEAST, 1 - LEAST)
+
+    here = labels > 0
+    there = torch.where(here, pooled(foreground)[:, 1:].log(), 0).sum(1) / here.sum(1).clamp_min(1)
+    nowhere = torch.where(here, 0, (1 - pooled(absent)[:, 1:]).log()).sum(1) / (~here).sum(1).clamp_min(1)
+    return -(there + nowhere + pooled(background)[:, 0].log()).mean()
+
+
+def boundary(probabilities: Tensor, refined: Tensor) -> Tensor:
+    r"""How far the network's answer is from what a CRF makes of it: SEC's and DSRG's constrain-to-boundary loss.
+
+    .. math:: \frac1n \sum_u \sum_c Q_{u,c} \log \frac{Q_{u,c}}{p_{u,c}}
+
+    (Kolesnikov and Lampert, ECCV 2016.) The mean over pixels and pictures.
+
+    Args:
+        probabilities: ``(B, L, h, w)``.
+        refined: :math:`Q`, the same shape; gets no gradient.
+
+    >>> same = torch.full((1, 2, 3, 3), 0.5)
+    >>> boundary(same, same)
+    tensor(0.)
+    """
+    _check(probabilities, refined)
+    wanted = refined.detach().clamp_min(LEAST)
+    each = wanted * (wanted.log() - probabilities.clamp_min(LEAST).log())
+    return each.sum(1).mean()
+
+
+def _check(probabilities: Tensor, other: Tensor) -> None:
+    if probabilities.shape != other.shape or probabilities.ndim != 4:
+        raise AttnBridgeError(
+            f"expected two tensors of one shape (B, L, h, w), not {tuple(probabilities.shape)} and {tuple(other.shape)}"
+        )

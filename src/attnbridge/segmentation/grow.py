@@ -1,0 +1,62 @@
+"""Seeded region growing: what is connected with a seed, and that the network is sure of, becomes a seed (DSRG)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+
+EIGHT = np.ones((3, 3), dtype=bool)
+
+
+def grow_seeds(
+    probabilities: Tensor, seeds: Tensor, labels: Tensor, background: float = 0.99, foreground: float = 0.85
+) -> Tensor:
+    """Seeds and all that grows from them.
+
+    A pixel that is no seed joins a label's region where the label is the most probable of those in the picture, its
+    probability exceeds the label's threshold, and it is 8-connected with a seed of the label over pixels of which the
+    same is true, or seeds of it (Huang et al., Deep seeded region growing, CVPR 2018; from the original seeds each
+    time). Components are found by SciPy.
+
+    Args:
+        probabilities: ``(B, L, h, w)``, label 0 the background; no gradient is recorded.
+        seeds: bool ``(B, L, h, w)``.
+        labels: ``(B, L - 1)``, which classes are in a picture; seeds of others are left out.
+        background: threshold of label 0.
+        foreground: of the others.
+
+    Returns:
+        Bool ``(B, L, h, w)``, on the device of ``seeds``.
+
+    Raises:
+        AttnBridgeError: for shapes that do not fit each other.
+
+    >>> probabilities = torch.tensor([[[[0.1, 0.1, 0.6, 0.1]], [[0.9, 0.9, 0.4, 0.9]]]])
+    >>> seeds = torch.tensor([[[[False, False, False, False]], [[True, False, False, False]]]])
+    >>> grow_seeds(probabilities, seeds, torch.ones(1, 1))[0, 1, 0]
+    tensor([ True,  True, False, False])
+    """
+    if probabilities.shape != seeds.shape or labels.shape != (len(seeds), seeds.shape[1] - 1):
+        raise AttnBridgeError(
+            f"probabilities {tuple(probabilities.shape)} and seeds {tuple(seeds.shape)} must have one shape "
+            f"(B, L, h, w), and labels {tuple(labels.shape)} the shape (B, L - 1)"
+        )
+    present = torch.nn.functional.pad(labels > 0, (1, 0), value=True)
+    shown = probabilities.detach() * present[:, :, None, None]
+    best = shown.argmax(1, keepdim=True)
+    thresholds = torch.full((seeds.shape[1], 1, 1), foreground, device=seeds.device)
+    thresholds[0] = background
+    sure = torch.zeros_like(seeds).scatter_(1, best, True) & (shown > thresholds)
+    own = seeds & present[:, :, None, None]
+    open_to = (sure & ~seeds.any(1, keepdim=True)) | own  # a seed of one label is not taken by another
+    grown = own.cpu().numpy().copy()
+    candidates = open_to.cpu().numpy()
+    for picture, label in torch.nonzero(own.flatten(2).any(2)).tolist():
+        parts, _ = ndimage.label(candidates[picture, label], structure=EIGHT)
+        reached = np.unique(parts[grown[picture, label]])
+        grown[picture, label] = np.isin(parts, reached[reached > 0])
+    return torch.from_numpy(grown).to(seeds.device)

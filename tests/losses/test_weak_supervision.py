@@ -1,0 +1,95 @@
+"""SEC's and DSRG's losses against loops over pixels, in value and gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.weak_supervision import boundary, expansion, seeding
+
+
+def case() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    kind = torch.randint(0, 4, (2, 3, 5), generator=generator)
+    seeds = torch.nn.functional.one_hot(kind, 4).permute(0, 3, 1, 2).bool()
+    seeds &= (torch.rand(2, 3, 5, generator=generator) < 0.5)[:, None]
+    seeds[1, 0] = False  # a picture without seeds of the background
+    return logits, seeds, torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+def naive_seeding(p: Tensor, seeds: Tensor, balanced: bool) -> Tensor:
+    total = p.new_zeros(())
+    for b in range(len(p)):
+        terms: dict[bool, list[Tensor]] = {True: [], False: []}
+        for c, y, x in torch.nonzero(seeds[b]).tolist():
+            terms[balanced and c == 0].append(p[b, c, y, x].log())
+        for found in terms.values():
+            if found:
+                total = total - torch.stack(found).mean()
+    return total / len(p)
+
+
+def naive_expansion(p: Tensor, labels: Tensor) -> Tensor:
+    total = p.new_zeros(())
+
+    def pool(values: Tensor, decay: float) -> Tensor:
+        ranked = sorted(values.flatten(), key=lambda v: float(v.detach()), reverse=True)
+        weights = [1.0 if j == 0 else decay**j for j in range(len(ranked))]
+        return sum((w * v for w, v in zip(weights, ranked, strict=True)), p.new_zeros(())) / sum(weights)
+
+    for b in range(len(p)):
+        here = [pool(p[b, c + 1], 0.996).log() for c in range(3) if labels[b, c]]
+        absent = [(1 - pool(p[b, c + 1], 0.0)).log() for c in range(3) if not labels[b, c]]
+        total = total - torch.stack(here).mean() - torch.stack(absent).mean() - pool(p[b, 0], 0.999).log()
+    return total / len(p)
+
+
+def naive_boundary(p: Tensor, refined: Tensor) -> Tensor:
+    total = p.new_zeros(())
+    for b in range(2):
+        for y in range(3):
+            for x in range(5):
+                for c in range(4):
+                    q = refined[b, c, y, x]
+                    total = total + q * (q / p[b, c, y, x]).log() / 30
+    return total
+
+
+@pytest.mark.parametrize("kind", ["balanced", "plain", "expansion", "boundary"])
+def test_a_loss_equals_a_loop_in_value_and_gradient(kind: str) -> None:
+    logits, seeds, labels = case()
+    refined = torch.randn(2, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).softmax(1)
+    pairs: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+        "balanced": (lambda p: seeding(p, seeds), lambda p: naive_seeding(p, seeds, True)),
+        "plain": (lambda p: seeding(p, seeds, balanced=False), lambda p: naive_seeding(p, seeds, False)),
+        "expansion": (lambda p: expansion(p, labels), lambda p: naive_expansion(p, labels)),
+        "boundary": (lambda p: boundary(p, refined), lambda p: naive_boundary(p, refined)),
+    }
+    ours, theirs = (loss(logits.softmax(1)) for loss in pairs[kind])
+    torch.testing.assert_close(ours, theirs)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(grads[0], grads[1])
+    assert grads[0].abs().max() > 0
+
+
+def test_the_least_probability_bounds_the_losses() -> None:
+    certain = torch.tensor([[[[1.0]], [[0.0]]]])
+    wrong = torch.tensor([[[[False]], [[True]]]])
+    assert seeding(certain, wrong).item() == pytest.approx(-math.log(1e-4))
+    assert torch.isfinite(boundary(certain, wrong.float()))
+    assert torch.isfinite(expansion(certain, torch.ones(1, 1)))
+
+
+def test_no_seeds_cost_nothing() -> None:
+    assert seeding(torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).bool()) == 0
+
+
+def test_shapes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(AttnBridgeError, match="expected two tensors of one shape"):
+        boundary(torch.rand(1, 2, 3, 3), torch.rand(1, 2, 4, 4))

@@ -1,0 +1,64 @@
+"""Region growing against a plain flood from each seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.segmentation.grow import grow_seeds
+
+
+def flooded(probabilities: Tensor, seeds: Tensor, labels: Tensor) -> Tensor:
+    """Pixel by pixel, one picture at a time."""
+    batch, count, height, width = seeds.shape
+    out = torch.zeros_like(seeds)
+    for b in range(batch):
+        present = [0, *(c + 1 for c in range(count - 1) if labels[b, c])]
+        for label in present:
+            stack = [tuple(place) for place in torch.nonzero(seeds[b, label]).tolist()]
+            while stack:
+                y, x = stack.pop()
+                if out[b, label, y, x]:
+                    continue
+                out[b, label, y, x] = True
+                for v in range(max(0, y - 1), min(height, y + 2)):
+                    for u in range(max(0, x - 1), min(width, x + 2)):
+                        best = max(present, key=lambda c: (float(probabilities[b, c, v, u]), -c))
+                        threshold = 0.99 if label == 0 else 0.85
+                        free = not any(seeds[b, c, v, u] for c in range(count))
+                        if free and best == label and probabilities[b, label, v, u] > threshold:
+                            stack.append((v, u))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_growing_equals_a_flood(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, 4, 12, 10, generator=generator)
+    smooth = torch.nn.functional.avg_pool2d(logits, 3, 1, 1) * 14
+    probabilities = smooth.softmax(1)
+    place = torch.rand(3, 12, 10, generator=generator)
+    kind = torch.randint(0, 4, (3, 12, 10), generator=generator)
+    seeds = torch.nn.functional.one_hot(kind, 4).permute(0, 3, 1, 2).bool() & (place < 0.08)[:, None]
+    labels = torch.rand(3, 3, generator=generator) > 0.3
+    found = grow_seeds(probabilities, seeds, labels)
+    assert torch.equal(found, flooded(probabilities, seeds, labels))
+    assert found.sum() > (seeds[:, 1:] & labels[:, :, None, None]).sum() + seeds[:, 0].sum()
+    assert not found[:, 1:][~labels].any()
+
+
+def test_growth_stops_at_another_labels_seed() -> None:
+    probabilities = torch.zeros(1, 3, 1, 5)
+    probabilities[:, 1] = 1.0
+    seeds = torch.zeros(1, 3, 1, 5, dtype=torch.bool)
+    seeds[0, 1, 0, 0] = seeds[0, 2, 0, 2] = True
+    grown = grow_seeds(probabilities, seeds, torch.ones(1, 2))
+    assert grown[0, 1, 0].tolist() == [True, True, False, False, False]
+    assert grown[0, 2, 0].tolist() == [False, False, True, False, False]
+
+
+def test_shapes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(AttnBridgeError, match=r"labels \(1, 3\) the shape \(B, L - 1\)"):
+        grow_seeds(torch.rand(1, 3, 2, 2), torch.ones(1, 3, 2, 2).bool(), torch.ones(1, 3))
