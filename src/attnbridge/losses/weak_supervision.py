@@ -44,7 +44,9 @@ def expansion(
     r"""Whether the classes of a picture are found in enough of it, the others nowhere: SEC's expansion loss.
 
     .. math:: -\frac{1}{|T|} \sum_{c \in T} \log G_c(d_+)
-              - \frac{1}{|C \setminus T|} \sum_{c \notin T} \log(1 - G_c(d_-)) - \log G_0(d_0), \qquad G_c(d) = \frac{\sum_j d^{j-1} p_{(j),c}}{\sum_j d^{j-1}}
+              - \frac{1}{|C \setminus T|} \sum_{c \notin T} \log(1 - G_c(d_-)) - \log G_0(d_0),
+
+    .. math:: G_c(d) = \frac{\sum_j d^{j-1} p_{(j),c}}{\sum_j d^{j-1}}
 
     with :math:`p_{(1),c} \ge p_{(2),c} \ge \dots` (global weighted rank pooling; Kolesnikov and Lampert, ECCV
     2016). The mean over pictures.
