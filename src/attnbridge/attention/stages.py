@@ -67,3 +67,16 @@ def pair_stages(student: nn.Module, teacher: nn.Module, image_size: Size) -> lis
             "pairs of layers"
         )
     return pairs
+
+
+def trained_stages(network: nn.Module, image_size: Size, count: int = 4) -> list[str]:
+    """The deepest ``count`` stages that are trained, from the finest on.
+
+    Raises:
+        AttnBridgeError: if there are none.
+    """
+    names = find_stages(network, image_size).values()
+    trained = [n for n in names if any(p.requires_grad for p in network.get_submodule(n).parameters())]
+    if not trained:
+        raise AttnBridgeError("no layer that is trained has features to align; freeze less, or name model.layers")
+    return trained[-count:]

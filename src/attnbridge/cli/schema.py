@@ -120,10 +120,9 @@ def _inherited(path: Path, class_name: str) -> dict[str, Option]:
         for alias in entry.names
         if alias.name in bases
     }
-    here = {n.name for n in tree.body if isinstance(n, ast.ClassDef)} & bases
     found: dict[str, Option] = {}
-    for base, source in [(b, _source(m or "")) for b, m in modules.items()] + [(b, path) for b in here]:
-        found |= _inherited(source, base)
+    for base, module in modules.items():
+        found |= _inherited(_source(module or ""), base)
     own = signature(path, class_name)
     return found | {n: replace(o, doc=o.doc or found[n].doc) if n in found else o for n, o in own.items()}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
@@ -41,3 +43,13 @@ def angular_margin(classifier: nn.Module, margin: float, scale: float) -> Callab
         return value
 
     return angular
+
+
+@torch.no_grad()
+def to_unit_length(classifier: nn.Module) -> None:
+    """Bring a linear classifier's weights to unit length and its bias to 0: ArcFace's loss stays the same, and the
+    plain logits then have the order of the cosines."""
+    linear: Any = classifier
+    linear.weight.copy_(F.normalize(linear.weight))
+    if linear.bias is not None:
+        linear.bias.zero_()

@@ -295,17 +295,3 @@ class Method(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["random_state"])
-
-
-class ClassMethod(Method):
-    """What the methods share that learn from pictures of one class each, from
-    :class:`~attnbridge.data.classes.ClassData`."""
-
-    streams = ("target",)
-    activation = "softmax"
-
-    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
-        """Probabilities of the classes, ``(B, N)``."""
-        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
-
-    test_step = validation_step

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnbridge.attention.backbones import build_backbone
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.observe import Observation, glance, head_input, observe
-from attnbridge.attention.stages import find_stages
+from attnbridge.attention.stages import trained_stages
 from attnbridge.attention.weights import load_state
 from attnbridge.data.sample import Batch
 from attnbridge.data.transforms import sides
@@ -31,9 +31,10 @@ from attnbridge.losses.alignment import (
     spatial_alignment,
     start_penalty,
 )
-from attnbridge.losses.angular import angular_margin
+from attnbridge.losses.angular import angular_margin, to_unit_length
 from attnbridge.losses.transfer import Variant, activation_transfer, distillation
-from attnbridge.methods.base import ClassMethod, Schedule
+from attnbridge.methods.base import Schedule
+from attnbridge.methods.class_method import ClassMethod
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.teacher import Teacher, as_maps
 
@@ -111,10 +112,8 @@ class FineTuning(ClassMethod):
             **options,
         )
         if (alignment == "none") != (alignment_weight == 0):
-            raise AttnBridgeError(
-                f"alignment is {alignment} and alignment_weight {alignment_weight}; an alignment needs a weight, and a "
-                "weight an alignment"
-            )
+            words = f"alignment is {alignment} and alignment_weight {alignment_weight}"
+            raise AttnBridgeError(f"{words}; an alignment needs a weight, and a weight an alignment")
         self.alignment: Alignment = alignment
         self.alignment_weight = alignment_weight
         self.variant: Variant = variant
@@ -126,7 +125,9 @@ class FineTuning(ClassMethod):
         self.source: Teacher | None = None
         if self.alignment != "none" or start_weight or forgetting_weight:
             self.source = self._pretrained(stride, options)
-        self.aligned = self._aligned(layers) if self.alignment != "none" else []
+        for name in layers or ():
+            check_layer(self.network, name)
+        self.aligned = [] if self.alignment == "none" else list(layers or trained_stages(self.network, self.image_size))
         self.attention = nn.ModuleDict()
         self.importance = nn.ParameterDict()
         if self.source is not None and self.aligned:
@@ -156,7 +157,7 @@ class FineTuning(ClassMethod):
             count = len(load_state(Path(weights)).get(f"{self.head}.weight", range(count)))
         size: Any = self.image_size
         source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
-        if weights == "none":  # then what it starts from is itself
+        if weights == "none":
             self._start_from_itself(source)
         return source
 
@@ -174,17 +175,6 @@ class FineTuning(ClassMethod):
         """A copy of the source's head, which learns to answer as it does."""
         self.old_head = deepcopy(self._classifier(source.network)).requires_grad_(True)
 
-    def _aligned(self, layers: Sequence[str] | None) -> list[str]:
-        """The layers to align: those that are named, else the deepest four stages that are trained."""
-        for name in layers or ():
-            check_layer(self.network, name)
-        stages = list(find_stages(self.network, self.image_size).values())
-        trained = [n for n in stages if any(p.requires_grad for p in self.network.get_submodule(n).parameters())]
-        found = list(layers or trained[-4:])
-        if not found:
-            raise AttnBridgeError("no layer that is trained has features to align; freeze less, or name model.layers")
-        return found
-
     def _attend(self, source: Teacher) -> None:
         """Attention, or a place for the weights of channels, for each of the aligned layers."""
         features = source.asked(torch.zeros(1, 3, *sides(self.image_size)), self.aligned).features
@@ -199,13 +189,8 @@ class FineTuning(ClassMethod):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        return {
-            "target/alignment": self.alignment_weight,
-            "target/head": self.head_weight,
-            "target/start": self.start_weight,
-            "target/forgetting": self.forgetting_weight,
-            "target/shrinkage": self.shrinkage_weight,
-        }
+        parts = ("alignment", "head", "start", "forgetting", "shrinkage")
+        return {f"target/{part}": getattr(self, f"{part}_weight") for part in parts}
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
@@ -301,11 +286,7 @@ class FineTuning(ClassMethod):
     def on_train_epoch_end(self) -> None:
         """ArcFace looks at directions alone: at unit length, and without bias, the classifier answers as it does."""
         if self.angular:
-            classifier: Any = self._classifier(self.network)
-            with torch.no_grad():
-                classifier.weight.copy_(F.normalize(classifier.weight))
-                if classifier.bias is not None:
-                    classifier.bias.zero_()
+            to_unit_length(self._classifier(self.network))
 
     @staticmethod
     def staged(option: str) -> bool:
