@@ -70,22 +70,21 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) ->
             "enlarge the probabilities"
         )
     unary = probabilities.float().clamp_min(1e-20).log().flatten(2).transpose(1, 2)  # (B, P, L)
-    kernels = [_Kernel(points, weight) for points, weight in _features(images, crf) if weight]
+    kernels = [_kernel(points, weight) for points, weight in _features(images, crf) if weight]
     q = unary.softmax(2)
     for _ in range(crf.iterations):
-        q = (unary + sum(kernel(q) for kernel in kernels)).softmax(2)
+        energy = unary
+        for kernel in kernels:
+            energy = kernel(q, to=energy)
+        q = energy.softmax(2)
     return q.transpose(1, 2).reshape(probabilities.shape)
 
 
-class _Kernel:
-    """A kernel, its weight, and its symmetric normalisation."""
-
-    def __init__(self, points: Tensor, weight: float) -> None:
-        self.filter, self.weight = Permutohedral(points), weight
-        self.norm = (self.filter(torch.ones_like(points[..., :1])) + 1e-20).rsqrt()
-
-    def __call__(self, q: Tensor) -> Tensor:
-        return self.weight * self.norm * self.filter(self.norm * q)
+def _kernel(points: Tensor, weight: float) -> Permutohedral:
+    """A kernel with its weight and its symmetric normalisation."""
+    plain = Permutohedral(points)
+    norm = (plain(torch.ones_like(points[..., :1])) + 1e-20).rsqrt()
+    return plain.scaled(norm, weight * norm)
 
 
 def _features(images: Tensor, crf: CRF) -> list[tuple[Tensor, float]]:

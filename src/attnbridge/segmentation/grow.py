@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
 
-EIGHT = np.ones((3, 3), dtype=bool)
+EIGHT = np.zeros((3, 3, 3), dtype=bool)
+EIGHT[1] = True  # neighbours in a plane, none in the next
 
 
 def grow_seeds(
@@ -53,10 +54,7 @@ def grow_seeds(
     sure = torch.zeros_like(seeds).scatter_(1, best, True) & (shown > thresholds)
     own = seeds & present[:, :, None, None]
     open_to = (sure & ~seeds.any(1, keepdim=True)) | own  # a seed of one label is not taken by another
-    grown = own.cpu().numpy().copy()
-    candidates = open_to.cpu().numpy()
-    for picture, label in torch.nonzero(own.flatten(2).any(2)).tolist():
-        parts, _ = ndimage.label(candidates[picture, label], structure=EIGHT)
-        reached = np.unique(parts[grown[picture, label]])
-        grown[picture, label] = np.isin(parts, reached[reached > 0])
-    return torch.from_numpy(grown).to(seeds.device)
+    parts, count = ndimage.label(open_to.flatten(0, 1).cpu().numpy(), structure=EIGHT)
+    reached = np.zeros(count + 1, dtype=bool)
+    reached[parts[own.flatten(0, 1).cpu().numpy()]] = True
+    return torch.from_numpy(reached[parts]).view(seeds.shape).to(seeds.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from copy import copy
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +54,28 @@ class Permutohedral:
         ends = torch.cat([ends, ends[-1:]])
         self._splat = _csr(ends, order // (dims + 1), weights.flatten()[order], (rows, len(places)))
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """Filter ``(B, P, C)``; the same shape."""
+    def __call__(self, values: Tensor, to: Tensor | None = None) -> Tensor:
+        """Filter ``(B, P, C)``, and add the result to ``to``, of the same shape, if there is one."""
         kept = self._splat @ values.reshape(-1, values.shape[-1]).float()
         for up, down in self.blurs:
             near = kept[up]
             near += kept[down]
             kept[:-1] += near.mul_(0.5)
-        return (self._slice @ kept).view(values.shape)
+        if to is None:
+            return (self._slice @ kept).view(values.shape)
+        return torch.addmm(to.reshape(-1, to.shape[-1]), self._slice, kept).view(values.shape)
+
+    def scaled(self, before: Tensor, after: Tensor) -> Permutohedral:
+        """The filter whose values are multiplied by ``before``, and whose result by ``after``, each ``(B, P, 1)``."""
+        other = copy(self)
+        splat, taken = self._splat, self._slice
+        before, after = before.flatten(), after.flatten()
+        each = after.repeat_interleave(taken.crow_indices().diff())
+        other._splat = _csr(
+            splat.crow_indices(), splat.col_indices(), splat.values() * before[splat.col_indices()], splat.shape
+        )
+        other._slice = _csr(taken.crow_indices(), taken.col_indices(), taken.values() * each, taken.shape)
+        return other
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +128,7 @@ def _find(lattice: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(lattice[found] == wanted, found, len(lattice))
 
 
-def _csr(begins: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+def _csr(begins: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(begins, columns, values, size, check_invariants=False)

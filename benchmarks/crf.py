@@ -1,0 +1,125 @@
+"""Dense CRF and region growing beside the references: ``python -m benchmarks.crf``.
+
+pydensecrf takes a picture at a time in one thread, ours a batch with all of PyTorch's threads; both take turns. The
+reference of region growing is a flood from each seed, pixel by pixel, as DSRG's code has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnbridge.evaluation.record import hardware
+from attnbridge.segmentation.crf import mean_field
+from attnbridge.segmentation.grow import grow_seeds
+
+
+def make_case(pictures: int, side: int, labels: int) -> tuple[Tensor, Tensor]:
+    """Smooth pictures ``(B, 3, H, W)`` in 8 bits and probabilities ``(B, L, H, W)``."""
+    generator = torch.Generator().manual_seed(0)
+
+    def smooth(channels: int, cells: int) -> Tensor:
+        coarse = torch.rand(pictures, channels, cells, cells, generator=generator)
+        return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
+
+    images = (smooth(3, 24) * 220 + 30 * torch.rand(pictures, 3, side, side, generator=generator)).clamp(0, 255)
+    return images.byte(), (smooth(labels, 41) * 6).softmax(1)
+
+
+def theirs(images: Tensor, probabilities: Tensor) -> Callable[[], Tensor] | None:
+    """pydensecrf, where it is installed."""
+    try:
+        import pydensecrf.densecrf as densecrf
+    except ImportError:
+        return None
+
+    def run() -> Tensor:
+        found = []
+        for image, unary in zip(images, probabilities, strict=True):
+            labels, height, width = unary.shape
+            crf = densecrf.DenseCRF2D(width, height, labels)
+            crf.setUnaryEnergy(np.ascontiguousarray(-unary.log().flatten(1).numpy()))
+            crf.addPairwiseGaussian(sxy=3, compat=3)
+            picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
+            found.append(torch.from_numpy(np.array(crf.inference(10))).view(unary.shape))
+        return torch.stack(found)
+
+    return run
+
+
+def flood(probabilities: Tensor, seeds: Tensor) -> Tensor:
+    """Region growing by a stack of pixels."""
+    best, top = probabilities.argmax(1).numpy(), probabilities.amax(1).numpy()
+    first, grown = seeds.numpy(), seeds.numpy().copy()
+    taken = first.any(1)
+    for b, label, y, x in np.argwhere(first):
+        stack = [(y, x)]
+        while stack:
+            y, x = stack.pop()
+            for v in range(max(0, y - 1), min(best.shape[1], y + 2)):
+                for u in range(max(0, x - 1), min(best.shape[2], x + 2)):
+                    sure = best[b, v, u] == label and top[b, v, u] > (0.99 if label == 0 else 0.85)
+                    if sure and not taken[b, v, u] and not grown[b, label, v, u]:
+                        grown[b, label, v, u] = True
+                        stack.append((v, u))
+    return torch.from_numpy(grown)
+
+
+def timed(steps: dict[str, Callable[[], Tensor]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each, in turns, the first of which is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(turns + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def show(seconds: dict[str, list[float]], pictures: int) -> None:
+    """A row each: median seconds a picture, and the ratio to the first."""
+    first = statistics.median(next(iter(seconds.values())))
+    for name, found in seconds.items():
+        middle = statistics.median(found)
+        print(f"| {name} | {1000 * middle / pictures:.1f} | {middle / first:.2f} |")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--side", type=int, default=321)
+    parser.add_argument("--labels", type=int, default=21)
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    images, probabilities = make_case(arguments.pictures, arguments.side, arguments.labels)
+    reference = theirs(images, probabilities)
+    steps: dict[str, Callable[[], Tensor]] = {"pydensecrf": reference} if reference else {}
+    steps["attnbridge, a batch"] = lambda: mean_field(images, probabilities)
+    print(f"{hardware()}; {images.shape[0]} pictures of {arguments.side} pixels, {arguments.labels} labels\n")
+    print("| dense CRF | ms a picture | ratio |\n|---|---|---|")
+    show(timed(steps, arguments.turns), arguments.pictures)
+    if reference:
+        same = (reference().argmax(1) == mean_field(images, probabilities).argmax(1)).float().mean()
+        print(f"\n{100 * float(same):.3f}% of the labels are the same")
+    small = torch.nn.functional.interpolate(probabilities, (41, 41), mode="bilinear").pow(12)
+    small = small / small.sum(1, keepdim=True)
+    sure = torch.rand(len(small), 41, 41, generator=torch.Generator().manual_seed(1)) < 0.05
+    seeds = torch.nn.functional.one_hot(small.argmax(1), arguments.labels).permute(0, 3, 1, 2).bool() & sure[:, None]
+    everything = torch.ones(len(small), arguments.labels - 1)
+    growing = {"flood": lambda: flood(small, seeds), "attnbridge": lambda: grow_seeds(small, seeds, everything)}
+    assert torch.equal(growing["flood"](), growing["attnbridge"]())
+    print("\n| region growing, 41 x 41 | ms a picture | ratio |\n|---|---|---|")
+    show(timed(growing, arguments.turns), arguments.pictures)
+
+
+if __name__ == "__main__":
+    main()
