@@ -69,7 +69,7 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) ->
             f"pictures {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
-    unary = probabilities.float().clamp_min(1e-20).log().flatten(2).transpose(1, 2)  # (B, P, L)
+    unary = probabilities.float().clamp_min(1e-20).log().flatten(2).transpose(1, 2).contiguous()  # (B, P, L)
     kernels = [_kernel(points, weight) for points, weight in _features(images, crf) if weight]
     q = unary.softmax(2)
     for _ in range(crf.iterations):
