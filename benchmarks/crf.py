@@ -1,7 +1,7 @@
 """Dense CRF and region growing beside the references: ``python -m benchmarks.crf``.
 
 pydensecrf takes a picture at a time in one thread, ours a batch with all of PyTorch's threads; both take turns. The
-reference of region growing is a flood from each seed, pixel by pixel, as DSRG's code has it.
+reference of region growing is a plain flood from each seed, pixel by pixel.
 """
 
 from __future__ import annotations

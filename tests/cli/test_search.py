@@ -16,7 +16,7 @@ from attnbridge.methods.fine_tuning import FineTuning
 from tests.cli.test_finetune import FROZEN, SHORT
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-BOUNDS = ["--search.model.start_weight", "[0.001, 10]"]
+BOUNDS = ["--search.model.start_weight", "[1e-3, 10]"]
 
 
 def command(classes: Path, out: Path, *more: str) -> list[str]:
@@ -107,6 +107,7 @@ def test_every_row_of_the_table_is_searched() -> None:
     [
         (["--search.model.start_wait", "[1, 2]"], "did you mean 'model.start_weight'"),
         (["--search.model.start_weight", "[2, 1]"], "must be [LOW, HIGH], 0 < LOW < HIGH, not [2, 1]"),
+        (["--search.data.batch_size", "[8, 64]"], "search: data.batch_size takes no real numbers"),
         (["--search.model.start_weight", "[0, 1]"], "0 < LOW < HIGH"),
         (["--search", "null"], "nothing is searched: name options and bounds"),
         (["--trainer.devices", "2"], "a search runs in one process: trainer.devices must be 1, not 2"),

@@ -56,7 +56,7 @@ def naive_boundary(p: Tensor, refined: Tensor) -> Tensor:
         for y in range(3):
             for x in range(5):
                 for c in range(4):
-                    q = refined[b, c, y, x]
+                    q = (refined[b, c, y, x] + 1e-4) / (1 + 4e-4)
                     total = total + q * (q / p[b, c, y, x]).log() / 30
     return total
 
@@ -71,19 +71,32 @@ def test_a_loss_equals_a_loop_in_value_and_gradient(kind: str) -> None:
         "expansion": (lambda p: expansion(p, labels), lambda p: naive_expansion(p, labels)),
         "boundary": (lambda p: boundary(p, refined), lambda p: naive_boundary(p, refined)),
     }
-    ours, theirs = (loss(logits.softmax(1)) for loss in pairs[kind])
+    ours = pairs[kind][0](logits.softmax(1))
+    least = logits.softmax(1) + 1e-4
+    theirs = pairs[kind][1](least / least.sum(1, keepdim=True))
     torch.testing.assert_close(ours, theirs)
     grads = [torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(grads[0], grads[1])
     assert grads[0].abs().max() > 0
 
 
-def test_the_least_probability_bounds_the_losses() -> None:
-    certain = torch.tensor([[[[1.0]], [[0.0]]]])
+def test_what_is_thought_impossible_can_be_learned() -> None:
     wrong = torch.tensor([[[[False]], [[True]]]])
-    assert seeding(certain, wrong).item() == pytest.approx(-math.log(1e-4))
-    assert torch.isfinite(boundary(certain, wrong.float()))
-    assert torch.isfinite(expansion(certain, torch.ones(1, 1)))
+    for loss in (
+        lambda p: seeding(p, wrong),
+        lambda p: boundary(p, wrong.float()),
+        lambda p: expansion(p, torch.ones(1, 1)),
+    ):
+        logits = torch.tensor([[[[12.0]], [[0.0]]]], requires_grad=True)
+        loss(logits.softmax(1)).backward()
+        assert logits.grad[0, 1].item() < -0.01  # type: ignore[index]
+    assert seeding(torch.tensor([[[[1.0]], [[0.0]]]]), wrong).item() == pytest.approx(-math.log(1e-4), rel=1e-3)
+
+
+def test_half_precision_stays_finite() -> None:
+    p = torch.tensor([[[[0.001]], [[0.999]]]], dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(expansion(p, torch.zeros(1, 1)))
 
 
 def test_no_seeds_cost_nothing() -> None:

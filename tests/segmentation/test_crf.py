@@ -78,6 +78,15 @@ def test_mean_field_is_near_that_over_all_pairs() -> None:
     assert (q.argmax(1) != probabilities[0].flatten(1).argmax(0)).float().mean() > 0.2  # it had work to do
 
 
+def test_autocast_and_gradients_are_left_out() -> None:
+    image, probabilities = noisy(6, 8, 3)
+    wanted = mean_field(image, probabilities)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mean_field(image, probabilities.requires_grad_())
+    assert torch.equal(found, wanted)
+    assert not found.requires_grad
+
+
 def test_without_pairs_nothing_changes() -> None:
     image, probabilities = noisy(6, 8, 3)
     same = mean_field(image, probabilities, CRF(bilateral_weight=0.0, gaussian_weight=0.0))

@@ -19,8 +19,7 @@ def faces(options: argparse.Namespace) -> int:
     listed = options.pairs
     if listed is None:
         listed = out / "pairs.txt"
-        if not listed.is_file():
-            draw_pairs(pictures, listed, options.each)
+        draw_pairs(pictures, listed, options.each)
     pairs = read_pairs(listed, pictures)
     model = load_named(options.model, options.weights)
     similarity = similarities(model, pairs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -57,6 +58,10 @@ def check_config(config: dict[str, Any], where: str) -> None:
     for section, name, value in _named(config.get("first") or {}, sections, "first"):
         _check_value(f"first.{section}.{name}", value, sections[section][name].annotation)
     for section, name, value in _named(config.get("search") or {}, sections, "search"):
+        if "float" not in sections[section][name].annotation:
+            raise AttnBridgeError(f"search: {section}.{name} takes no real numbers; search a weight or a rate")
+        with suppress(TypeError, ValueError):  # YAML takes 1e-3 for text
+            value[:] = [float(v) if isinstance(v, str) else v for v in value]
         numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
         if not numbers or not 0 < value[0] < value[1]:
             raise AttnBridgeError(

@@ -55,7 +55,7 @@ def search(config: Config, out: Path, trials: int) -> Config:
         )
     study = _study(config, out)
     while len(done := [t for t in study.trials if t.state.is_finished()]) < trials:
-        begun = [t for t in study.trials if not t.state.is_finished()]
+        begun = [t for t in study.trials if not t.state.is_finished() and t.params]
         trial = begun[0] if begun else _proposed(study, space)
         print(f"trial {len(done) + 1} of {trials}: {_words(trial.params)}")
         try:
@@ -115,10 +115,11 @@ def _proposed(study: Any, space: dict[str, tuple[float, float]]) -> Any:
     from optuna.distributions import FloatDistribution
     from optuna.samplers import TPESampler
 
-    number = len(study.trials)
+    number = sum(1 for trial in study.trials if trial.params)
     study.sampler = TPESampler(seed=number, n_startup_trials=len(SPREAD))
     if len(space) == 1 and number < len(SPREAD):
-        study.enqueue_trial({name: low * (high / low) ** SPREAD[number] for name, (low, high) in space.items()})
+        wanted = {name: low * (high / low) ** SPREAD[number] for name, (low, high) in space.items()}
+        study.enqueue_trial(wanted, skip_if_exists=True)
     return study.ask({name: FloatDistribution(low, high, log=True) for name, (low, high) in space.items()})
 
 

@@ -139,7 +139,7 @@ def _one_row(
         return content
     console.print(f"[bold]{row}[/], seed {seed}")
     config = load_config(row, overrides)
-    config["data"] |= data.paths
+    config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
     check_data(config)
     if trials and search_space(config):

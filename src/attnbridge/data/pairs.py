@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from attnbridge.data.cache import replacing
-from attnbridge.data.folders import class_names
-from attnbridge.data.pictures import IMAGE_SUFFIXES
+from attnbridge.data.folders import class_names, list_images
 from attnbridge.errors import AttnBridgeError
 
 FOLDS = 10
@@ -40,10 +39,12 @@ def read_pairs(path: Path, pictures: Path) -> list[Pair]:
     """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; leave --pairs out to have pairs drawn from the folders")
-    lines = path.read_text().splitlines()
     try:
+        lines = path.read_text().splitlines()
         folds, each = (int(word) for word in lines[0].split())
-    except (IndexError, ValueError):
+        if min(folds, each) < 1:
+            raise ValueError
+    except (IndexError, ValueError):  # that of Unicode too
         raise AttnBridgeError(
             f"{path}: the first line must be the number of folds and of same pairs in a fold, `10 300`"
         ) from None
@@ -79,7 +80,7 @@ def _picture(path: Path, number: int, pictures: Path, name: str, place: int, she
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return list_images(folder) if folder.is_dir() else []
 
 
 def draw_pairs(pictures: Path, out: Path, each: int = 300, seed: int = 0) -> None:

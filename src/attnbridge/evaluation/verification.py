@@ -123,7 +123,7 @@ def verify(similarity: Tensor, same: Tensor, folds: Tensor) -> Verification:
 def best_threshold(similarity: Tensor, same: Tensor) -> float:
     """The similarity from which on pairs count as the same person, with the fewest errors; between two pairs.
 
-    >>> best_threshold(torch.tensor([0.9, 0.1, 0.7]), torch.tensor([True, False, True]))
+    >>> round(best_threshold(torch.tensor([0.9, 0.1, 0.7]), torch.tensor([True, False, True])), 3)
     0.4
     """
     ordered, order = similarity.double().sort()
@@ -131,10 +131,11 @@ def best_threshold(similarity: Tensor, same: Tensor) -> float:
     # rejecting the first k: right are the different ones among them and the same ones after them
     rejected = torch.nn.functional.pad((1 - 2 * flags).cumsum(0), (1, 0))
     right = rejected + flags.sum()
-    k = int(right.argmax())
+    tied = torch.nn.functional.pad(ordered[1:] == ordered[:-1], (1, 1), value=False)  # no threshold parts equals
+    k = int(right.masked_fill(tied, -1).argmax())
     low = ordered[k - 1] if k > 0 else ordered[0] - 2
     high = ordered[k] if k < len(ordered) else ordered[-1] + 2
-    return round(float((low + high) / 2), 6)
+    return float((low + high) / 2)
 
 
 def roc_figure(similarity: Tensor, same: Tensor, scores: Verification) -> Figure:

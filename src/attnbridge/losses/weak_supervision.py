@@ -8,7 +8,8 @@ from torch import Tensor
 from attnbridge.errors import AttnBridgeError
 
 LEAST = 1e-4
-"""The least probability whose logarithm is taken, as in SEC's code."""
+"""What is added to every probability before it is brought back to a sum of 1, as in SEC's code, so that what is thought
+impossible can be learned."""
 
 
 def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tensor:
@@ -29,7 +30,7 @@ def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tens
     tensor(0.6931)
     """
     _check(probabilities, seeds)
-    logs = torch.where(seeds, probabilities.clamp_min(LEAST).log(), 0).sum((2, 3))  # (B, L)
+    logs = torch.where(seeds, _floored(probabilities).log(), 0).sum((2, 3))  # (B, L)
     counts = seeds.sum((2, 3))
     if not balanced:
         return -(logs.sum(1) / counts.sum(1).clamp_min(1)).mean()
@@ -58,12 +59,12 @@ def expansion(
         background: :math:`d_0`.
         absent: :math:`d_-`.
     """
-    ranked = probabilities.flatten(2).sort(2, descending=True).values  # (B, L, P)
+    ranked = _floored(probabilities).flatten(2).sort(2, descending=True).values  # (B, L, P)
     place = torch.arange(ranked.shape[2], device=ranked.device, dtype=ranked.dtype)
 
     def pooled(decay: float) -> Tensor:
         weights = torch.as_tensor(decay, device=ranked.device, dtype=ranked.dtype) ** place  # 0 ** 0 is 1
-        return (ranked @ weights / weights.sum()).clamp(LEAST, 1 - LEAST)
+        return (ranked * weights).sum(2) / weights.sum()
 
     here = labels > 0
     there = torch.where(here, pooled(foreground)[:, 1:].log(), 0).sum(1) / here.sum(1).clamp_min(1)
@@ -87,9 +88,15 @@ def boundary(probabilities: Tensor, refined: Tensor) -> Tensor:
     tensor(0.)
     """
     _check(probabilities, refined)
-    wanted = refined.detach().clamp_min(LEAST)
-    each = wanted * (wanted.log() - probabilities.clamp_min(LEAST).log())
+    wanted = _floored(refined.detach())
+    each = wanted * (wanted.log() - _floored(probabilities).log())
     return each.sum(1).mean()
+
+
+def _floored(probabilities: Tensor) -> Tensor:
+    """Probabilities that none of the labels lacks, in single precision at least."""
+    least = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32)) + LEAST
+    return least / least.sum(1, keepdim=True)
 
 
 def _check(probabilities: Tensor, other: Tensor) -> None:

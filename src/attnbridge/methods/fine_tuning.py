@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,13 +115,18 @@ class FineTuning(ClassMethod):
         if (alignment == "none") != (alignment_weight == 0):
             words = f"alignment is {alignment} and alignment_weight {alignment_weight}"
             raise AttnBridgeError(f"{words}; an alignment needs a weight, and a weight an alignment")
+        if margin and label_smoothing:
+            raise AttnBridgeError("label_smoothing belongs to plain softmax; leave it out beside ArcFace's margin")
         self.alignment: Alignment = alignment
         self.alignment_weight = alignment_weight
         self.variant: Variant = variant
         self.head_weight, self.start_weight = head_weight, start_weight
         self.forgetting_weight, self.temperature = forgetting_weight, temperature
-        self.shrinkage_weight, self.label_smoothing = shrinkage_weight, label_smoothing
-        self.angular = [angular_margin(self._classifier(self.network), margin, scale)] if margin else []
+        self.shrinkage_weight = shrinkage_weight
+        self.margin = margin
+        self.classified: Any = partial(F.cross_entropy, label_smoothing=label_smoothing)
+        if margin:
+            self.classified = angular_margin(self._classifier(self.network), margin, scale)
         self.head = next(n for n, m in self.network.named_modules() if m is self._classifier(self.network))
         self.source: Teacher | None = None
         if self.alignment != "none" or start_weight or forgetting_weight:
@@ -158,16 +164,13 @@ class FineTuning(ClassMethod):
         size: Any = self.image_size
         source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
         if weights == "none":
-            self._start_from_itself(source)
+            source.network = deepcopy(self.network).requires_grad_(False).eval()
         return source
-
-    def _start_from_itself(self, source: Teacher) -> None:
-        source.network = deepcopy(self.network).requires_grad_(False).eval()
 
     def begun(self) -> None:
         """What the weights are now is what the network starts from: a second stage's source is the first's result."""
         if self.source is not None:
-            self._start_from_itself(self.source)
+            self.source.network = deepcopy(self.network).requires_grad_(False).eval()
             if self.old_head is not None:
                 self._keep_head(self.source)
 
@@ -196,10 +199,7 @@ class FineTuning(ClassMethod):
         target = batch["target"]
         with self.entered([target]) as given, head_input(self.network) as read:
             seen = observe(self.network, given, self.aligned) if self.aligned else Observation(self.network(given), {})
-        if self.angular:
-            classified = self.angular[0](read[0], target["labels"])
-        else:
-            classified = F.cross_entropy(seen.logits, target["labels"], label_smoothing=self.label_smoothing)
+        classified = self.classified(read[0] if self.margin else seen.logits, target["labels"])
         losses = {"target/classification": classified}
         if self.head_weight:
             own = self._classifier(self.network).parameters()
@@ -213,8 +213,7 @@ class FineTuning(ClassMethod):
         if self.aligned or self.old_head is not None:
             told = self._asked(self.source, given, "features" in target)
             if self.old_head is not None:
-                answers = self.old_head(read[0])
-                losses["target/forgetting"] = distillation(answers, told.logits, self.temperature)
+                losses["target/forgetting"] = distillation(self.old_head(read[0]), told.logits, self.temperature)
             if self.aligned:
                 ours = as_maps(seen.features, self.network, self.image_size)
                 losses["target/alignment"] = self._alignment(ours, told.features)
@@ -242,11 +241,9 @@ class FineTuning(ClassMethod):
         return torch.stack(parts).sum()
 
     def attended(self, number: int, features: Tensor) -> Tensor:
-        """Weights of positions ``(B, h, w)`` or channels, ``(B, C)`` or ``(C,)``, of an aligned layer's source
-        features."""
-        weights: Tensor = (
-            self.importance[str(number)] if self.alignment == "delta" else self.attention[str(number)](features)
-        )
+        """Weights of positions ``(B, h, w)`` or channels, ``(B, C)`` or ``(C,)``, of a layer's source features."""
+        key = str(number)
+        weights: Tensor = self.importance[key] if self.alignment == "delta" else self.attention[key](features)
         return weights
 
     @torch.no_grad()
@@ -257,7 +254,8 @@ class FineTuning(ClassMethod):
         found = {}
         for number, name in enumerate(self.aligned):
             weights = self.attended(number, features[name])
-            found[name] = (weights.expand(len(images), -1) if weights.ndim == 1 else weights, features[name])
+            weights = weights.expand(len(images), -1) if weights.ndim == 1 else weights
+            found[name] = (weights.float(), features[name].float())
         return found
 
     def _body(self, network: nn.Module) -> dict[str, Tensor]:
@@ -279,14 +277,15 @@ class FineTuning(ClassMethod):
         if self.alignment == "delta" and not any(bool(values.any()) for values in self.importance.values()):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             found = filter_importance(self.source, self.aligned, data, self.variant)
-            found = self.trainer.strategy.broadcast(found)
-            for number, name in enumerate(self.aligned):
-                self.importance[str(number)].data.copy_(found[name])
+            for number, values in enumerate(self.trainer.strategy.broadcast(found).values()):
+                self.importance[str(number)].data.copy_(values)
 
     def on_train_epoch_end(self) -> None:
         """ArcFace looks at directions alone: at unit length, and without bias, the classifier answers as it does."""
-        if self.angular:
+        if self.margin:
             to_unit_length(self._classifier(self.network))
+
+    on_validation_start = on_train_epoch_end
 
     @staticmethod
     def staged(option: str) -> bool:
@@ -296,5 +295,6 @@ class FineTuning(ClassMethod):
     @staticmethod
     def to_use(options: dict[str, Any]) -> dict[str, Any]:
         """Without the source and all that asks for it."""
-        kept = {name: value for name, value in options.items() if not name.endswith("_weight") and name != "alignment"}
+        own = ("alignment", "margin")
+        kept = {n: value for n, value in options.items() if not n.endswith("_weight") and n not in own}
         return {**kept, "weights": "none"}

@@ -35,12 +35,14 @@ class CRF(NamedTuple):
     gaussian_xy: float = 3.0
 
 
+@torch.no_grad()
 def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) -> Tensor:
     r"""Mean-field inference in a dense CRF whose unary energies are :math:`-\log` of probabilities.
 
     .. math:: Q_i(l) \propto P_i(l) \exp\Bigl(\sum_k w_k\, \hat K_k Q(l)_i\Bigr)
 
-    with Potts compatibility and each kernel normalised symmetrically, as pydensecrf does by default.
+    with Potts compatibility and each kernel normalised symmetrically, as pydensecrf does by default. In single
+    precision, whatever autocast says, and without a gradient.
 
     Args:
         images: uint8 ``(B, 3, H, W)``.
@@ -69,6 +71,11 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) ->
             f"pictures {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
+    with torch.autocast(images.device.type, enabled=False):
+        return _inferred(images, probabilities, crf)
+
+
+def _inferred(images: Tensor, probabilities: Tensor, crf: CRF) -> Tensor:
     unary = probabilities.float().clamp_min(1e-20).log().flatten(2).transpose(1, 2).contiguous()  # (B, P, L)
     kernels = [_kernel(points, weight) for points, weight in _features(images, crf) if weight]
     q = unary.softmax(2)

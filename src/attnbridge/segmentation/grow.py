@@ -20,8 +20,9 @@ def grow_seeds(
 
     A pixel that is no seed joins a label's region where the label is the most probable of those in the picture, its
     probability exceeds the label's threshold, and it is 8-connected with a seed of the label over pixels of which the
-    same is true, or seeds of it (Huang et al., Deep seeded region growing, CVPR 2018; from the original seeds each
-    time). Components are found by SciPy.
+    same is true, or seeds of it; a seed of another label is never taken (Huang et al., Deep seeded region growing, CVPR
+    2018; from the original seeds each time; the published code lets the network's answer overrule seeds). SciPy finds
+    the components.
 
     Args:
         probabilities: ``(B, L, h, w)``, label 0 the background; no gradient is recorded.
