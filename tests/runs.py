@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pytest
 
 from attnbridge.data.module import BridgeData
 from attnbridge.methods.attnbn import AttnBN
@@ -35,3 +36,12 @@ def make_trainer(**options: Any) -> L.Trainer:
         "limit_val_batches": 0,
     }
     return L.Trainer(**{**quiet, **options})
+
+
+def check_part(trainer: L.Trainer, method: Any, part: str) -> None:
+    """That classification and one more loss were logged, and that one with its weight."""
+    logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("loss", "weighted"))}
+    assert {k for k in logged if k.startswith("loss/")} == {"loss/target/classification", f"loss/target/{part}"}
+    weight = method.loss_weights[f"target/{part}"]
+    assert logged[f"weighted/target/{part}"] == pytest.approx(weight * logged[f"loss/target/{part}"], rel=1e-5)
+    assert logged[f"loss/target/{part}"] > 0

@@ -78,12 +78,12 @@ def error_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def accuracy_table(results: dict[str, Any]) -> str:
+def rank_table(results: dict[str, Any]) -> str:
     """Accuracy of each row and its mean rank among the rows of its seed, 1 the best, as Markdown.
 
     >>> rows = [{"name": n, "seed": s, "top1": 0.9 - 0.01 * s - (n == "b") / 10, "val_top1": 0.8, "seconds": 9.0}
     ...         for s in (0, 1) for n in ("a", "b")]
-    >>> print(accuracy_table({"rows": rows}).splitlines()[-1])
+    >>> print(rank_table({"rows": rows}).splitlines()[-1])
     | b | 79.50 ± 0.71 | 80.00 ± 0.00 | 2.0 | 2 | 9 |
     """
     lines = ["| row | accuracy, % | validation, % | rank | seeds | seconds |", "|---|---|---|---|---|---|"]

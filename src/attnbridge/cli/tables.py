@@ -17,7 +17,7 @@ from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.preflight import check_data
 from attnbridge.cli.run import train
 from attnbridge.cli.search import search, search_space
-from attnbridge.cli.table_text import accuracy_table, error_table, markdown_table, print_demo
+from attnbridge.cli.table_text import error_table, markdown_table, print_demo, rank_table
 from attnbridge.cli.tasks import page_for
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.saliency import check_model
@@ -86,7 +86,7 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     without = "shoes" if options.name.startswith("clothing") else None
     more = ("accuracy", "energy") if options.name in ("biased", "clothing_masks") else ()
     if options.name == "finetune":
-        print(accuracy_table(results))
+        print(rank_table(results))
     else:
         print(error_table(results) if options.name in CLASSES else markdown_table(results, paper, without, more))
     return 0
