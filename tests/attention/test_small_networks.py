@@ -16,7 +16,15 @@ from attnbridge.errors import AttnBridgeError
 
 @pytest.mark.parametrize(
     ("name", "millions"),  # as the paper's Table 1 has them; its counts are rounded
-    [("wrn_16_1", 0.2), ("wrn_16_2", 0.7), ("wrn_40_1", 0.6), ("wrn_40_2", 2.2), ("nin_thin", 0.2), ("nin_wide", 1.0)],
+    [
+        ("wrn_16_1", 0.2),
+        ("wrn_16_2", 0.7),
+        ("wrn_40_1", 0.6),
+        ("wrn_40_2", 2.2),
+        ("nin_tiny", 0.06),
+        ("nin_thin", 0.2),
+        ("nin_wide", 1.0),
+    ],
 )
 def test_the_sizes_are_the_papers(name: str, millions: float) -> None:
     network = timm.create_model(name, num_classes=10)

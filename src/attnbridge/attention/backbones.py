@@ -56,6 +56,7 @@ def build_backbone(
     stride: int | None = 16,
     layer: str | None = None,
     image_size: Size = 224,
+    dilated: bool = False,
 ) -> Backbone:
     """Build a timm classifier whose features can be observed.
 
@@ -69,6 +70,8 @@ def build_backbone(
             the network as it is (transformers).
         layer: name of the layer to look at; default: the last spatial features.
         image_size: side of the pictures in pixels, or height and width, to size transformers and find the layer.
+        dilated: keep the field of view where strides are dropped, as DeepLab does; class maps do without, which
+            is faster. ``vgg16`` then can have a stride of 8.
 
     Raises:
         AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had.
@@ -77,7 +80,7 @@ def build_backbone(
     >>> backbone.layer, backbone.channels
     ('layer4', 512)
     """
-    network = _create(name, num_classes, weights, stride, image_size)
+    network = _create(name, num_classes, weights, stride, image_size, dilated)
     cfg: Any = network.pretrained_cfg
     mean, std = cfg["mean"], cfg["std"]
     if weights == "imagenet" and name in PACKAGED:
@@ -106,7 +109,9 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224) -> l
     return [module for module, _ in network.named_modules() if module]
 
 
-def _create(name: str, num_classes: int, weights: str, stride: int | None, image_size: Size) -> nn.Module:
+def _create(
+    name: str, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool = False
+) -> nn.Module:
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models(), "see `timm.list_models()`")
     if stride not in (8, 16, 32, None):
@@ -114,7 +119,7 @@ def _create(name: str, num_classes: int, weights: str, stride: int | None, image
     from_hub = weights == "imagenet" and name not in PACKAGED
     options: dict[str, Any] = {"num_classes": num_classes, "pretrained": from_hub}
     if name.startswith("vgg"):
-        return _create_vgg(name, num_classes, stride, from_hub)
+        return _create_vgg(name, num_classes, stride, from_hub, dilated)
     if name.startswith(("vit_", "deit", "swin")):
         options["img_size"] = image_size
     elif stride is not None and stride != 32:
@@ -132,18 +137,27 @@ def _create(name: str, num_classes: int, weights: str, stride: int | None, image
             f"give a local state dict with `weights: FILE.pth`, start from `weights: none`, or take a "
             f"backbone that needs no hub: {', '.join(PACKAGED)}"
         ) from None
-    _drop_dilation(network)
+    if not dilated:
+        _drop_dilation(network)
     return network
 
 
-def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool) -> nn.Module:
-    """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3."""
-    if stride not in (16, None):
+def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool, dilated: bool) -> nn.Module:
+    """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3. Dilated it is
+    DeepLab's: the last two poolings keep the resolution and conv5 looks as far apart."""
+    strides = (8, None) if dilated else (16, None)
+    if stride not in strides:
         raise AttnBridgeError(
-            f"backbone {name!r} can have a stride of 16, or null for the last pooling kept, not {stride}"
+            f"backbone {name!r} can have a stride of {strides[0]}, or null for the last pooling kept, not {stride}"
         )
     network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=from_hub)
     features = list(network.get_submodule("features").children())
+    if stride == 8:
+        fourth, fifth = [i for i, module in enumerate(features) if isinstance(module, nn.MaxPool2d)][3:]
+        for module in features[fourth + 1 : fifth]:
+            if isinstance(module, nn.Conv2d):
+                module.dilation = module.padding = (2, 2)
+        features[fourth], features[fifth] = nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1)
     network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
     network.pre_logits = nn.Identity()
     network.head = ClassifierHead(512, num_classes)

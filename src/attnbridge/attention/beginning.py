@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, eval_mode
-from attnbridge.attention.observe import glance
+from attnbridge.attention.observe import glance, reach
 from attnbridge.errors import AttnBridgeError
-
-
-class _Reached(Exception):  # noqa: N818 (no error)
-    """Ends a forward pass where its features are known."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +29,8 @@ class Beginning:
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
         """What the beginning makes of ``images``, as the network wants them; no gradient is recorded."""
-        found: list[Tensor] = []
-
-        def reached(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            found.append(output)
-            raise _Reached
-
-        handle = network.get_submodule(self.last).register_forward_hook(reached)
-        try:
-            with torch.no_grad():
-                network(images)
-        except _Reached:
-            return found[0]
-        finally:
-            handle.remove()
-        raise AttnBridgeError(f"{self.last!r} did not run in the forward pass")
+        with torch.no_grad():
+            return reach(network, images, self.last)
 
     @contextmanager
     def skipped(self, network: nn.Module) -> Iterator[None]:

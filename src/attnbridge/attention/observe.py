@@ -109,6 +109,42 @@ def _keep(name: str, features: dict[str, Tensor]) -> Any:
     return hook
 
 
+class _Reached(Exception):  # noqa: N818 (no error)
+    """Ends a forward pass where its features are known."""
+
+
+def reach(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """Run ``network`` up to ``layer`` and no further; autograd as the caller has it.
+
+    Returns:
+        What the layer gives.
+
+    Raises:
+        AttnBridgeError: for an unknown layer, one that did not run, or that gives no tensor.
+
+    >>> reach(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(99, 1)), torch.rand(2, 3, 8, 8), "1").shape
+    torch.Size([2, 4, 6, 6])
+    """
+    check_layer(network, layer)
+    found: list[Any] = []
+
+    def reached(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append(output)
+        raise _Reached
+
+    handle = network.get_submodule(layer).register_forward_hook(reached)
+    try:
+        network(images)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    if not found or not isinstance(found[0], Tensor):
+        what = f"gives {_describe(found[0])}, not a tensor" if found else "did not run in the forward pass"
+        raise AttnBridgeError(f"layer {layer!r} {what}; name another one")
+    return found[0]
+
+
 @contextmanager
 def head_input(network: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, what the classifier of a timm network reads in each forward pass, ``(B, D)``, is added to the list.

@@ -99,7 +99,8 @@ class NetworkInNetwork(_Small):
     transfer is tried on, since the gradient of one picture must not depend on the others.
 
     Args:
-        width: multiplies the 192, 160 and 96 channels; 1 is the wide one of a million weights, a half the thin one.
+        width: multiplies the 192, 160 and 96 channels; 1 is the wide one of a million weights, a half the thin one, a
+            quarter the tiny one, for short schedules on two cores and without dropout.
         num_classes: number of logits.
         dropout: after the first two of its three blocks.
 
@@ -153,3 +154,4 @@ for _depth, _width in WIDE_RESNETS:
     _named(f"wrn_{_depth}_{_width}", lambda d=_depth, k=_width, **options: WideResNet(d, k, **options))
 _named("nin_wide", NetworkInNetwork)
 _named("nin_thin", lambda **options: NetworkInNetwork(0.5, **options))
+_named("nin_tiny", lambda **options: NetworkInNetwork(0.25, dropout=0, **options))

@@ -120,6 +120,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.faces import faces
 
         return faces(options)
+    elif options.verb == "cues":
+        warnings.filterwarnings("ignore", module="lightning")
+        from attnbridge.cli.cues import cues
+
+        return cues(options)
     elif options.verb == "saliency":
         check_model(options.model)
         from attnbridge.cli.saliency import saliency
@@ -127,7 +132,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return saliency(options)
     elif options.verb == "data":
         return data(options)
-    elif options.verb == "predict":
+    elif options.verb in ("predict", "segment"):
         find_pictures([options.pictures])
     elif options.verb == "submit":
         list_names(options.kit, options.names)
@@ -144,7 +149,13 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return verbs.choose(config, options.config, options.out, options.trials)
     if options.verb == "benchmark":
         return verbs.benchmark(options, rest)
-    commands = {"demo": verbs.demo, "test": verbs.test, "predict": verbs.predict, "submit": verbs.submit}
+    commands = {
+        "demo": verbs.demo,
+        "test": verbs.test,
+        "predict": verbs.predict,
+        "segment": verbs.segment,
+        "submit": verbs.submit,
+    }
     return commands[options.verb](options)
 
 

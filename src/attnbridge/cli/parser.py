@@ -15,8 +15,8 @@ OVERRIDES = "Options of the configuration are written --section.option VALUE, as
 Verbs = Any  # argparse's collection of sub-parsers, a private class
 
 VERBS = (
-    "demo", "explain", "fit", "search", "test", "predict", "verify", "submit", "saliency", "data", "benchmark",
-    "list", "show", "init-config",
+    "demo", "explain", "fit", "search", "test", "predict", "verify", "segment", "submit", "cues", "saliency",
+    "data", "benchmark", "list", "show", "init-config",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"attnbridge {version('attnbridge')}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
-    for add in (_add_training, _add_looking, _add_data, _add_names):
+    for add in (_add_training, _add_looking, _add_masks, _add_data, _add_names):
         add(verbs)
     return parser
 
@@ -110,6 +110,31 @@ def _add_looking(verbs: Verbs) -> None:
     submit.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
     submit.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
     submit.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
+
+
+def _add_masks(verbs: Verbs) -> None:
+    cues = verbs.add_parser("cues", help="seeds for a segmentation network from a run's class maps; resumes")
+    cues.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its checkpoint")
+    cues.add_argument("--data", type=Path, help="the target domain, its pictures' labels known; default: the run's own")
+    cues.add_argument("--split", default="train", help="folder of the target, or list of VOC's layout; default: train")
+    cues.add_argument("--saliency", help="folder with ID.png of each picture, or a saliency model: background seeds")
+    cues.add_argument("--out", type=Path, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
+    cues.add_argument("--threshold", type=float, default=0.3, help="of a map, relative to its maximum; default: 0.3")
+    cues.add_argument(
+        "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
+    )
+    cues.add_argument("--rule", default="smaller", help="smaller, stronger, nobody, or package.module:function")
+    cues.add_argument(
+        "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the pictures; default: 0.75 1 1.25"
+    )
+    cues.add_argument("--no-flip", action="store_true", help="without the mirrored pictures")
+
+    segment = verbs.add_parser("segment", help="masks of your pictures as palette PNGs; resumes where it stopped")
+    segment.add_argument("run", type=Path, help="folder of a run: a segmentation network, or a classifier for its maps")
+    segment.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
+    segment.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    segment.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
+    segment.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
 
 
 def _add_data(verbs: Verbs) -> None:

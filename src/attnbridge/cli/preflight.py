@@ -10,12 +10,13 @@ from typing import Any
 from attnbridge.cli.schema import data_options, method_options, option_value
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
+from attnbridge.data.cues import with_cues
 from attnbridge.data.folders import class_names, class_splits, has_split, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
-from attnbridge.data.pictures import check_record
+from attnbridge.data.pictures import Record, check_record
 from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
-from attnbridge.methods import BRIDGE, DATA
+from attnbridge.methods import CUES, DATA, PAIRED
 
 
 def check_data(config: dict[str, Any]) -> None:
@@ -28,8 +29,11 @@ def check_data(config: dict[str, Any]) -> None:
     begin = model.get("weights", "imagenet")
     if begin not in ("imagenet", "none") and not Path(begin).is_file():
         raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
-    if DATA[config["method"]] == BRIDGE:
-        _check_pair(config["method"], data, model)
+    if DATA[config["method"]] in PAIRED:
+        found = _check_pair(config["method"], data, model)
+        if DATA[config["method"]] == CUES:
+            for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None):
+                check_record(record)
     else:
         _check_classes(data)
 
@@ -48,7 +52,8 @@ def _check_classes(data: dict[str, Any]) -> None:
                 check_record(record)
 
 
-def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> None:
+def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> list[Record]:
+    """Returns the target's training pictures."""
     known = method_options(method)
     weights = {n: option_value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
     for name in ("source", "target"):
@@ -74,8 +79,9 @@ def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> Non
         )
     lists = data.get("lists")
     splits = ["train", "val"] + (["test"] if has_split(target, "test", lists) else [])
-    for split in [*(["source"] if source else []), *splits]:
-        scan_pair(source, target, saliency, split, lists)
+    if source:
+        scan_pair(source, target, saliency, "source", lists)
+    found = {split: scan_pair(source, target, saliency, split, lists) for split in splits}
     if data.get("guided"):
         scan_guided(source, target, data["guided"], data.get("guided_by", "masks"))
     elif model.get("guidance_weight"):
@@ -83,6 +89,7 @@ def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> Non
             "data.guided is not set, but model.guidance_weight is; name the list or folder of the pictures whose masks "
             "(or boxes, or saliency maps: data.guided_by) may be used, or set model.guidance_weight to 0"
         )
+    return found["train"]
 
 
 def check_network(config: dict[str, Any]) -> None:

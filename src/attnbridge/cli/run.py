@@ -25,7 +25,7 @@ from attnbridge.data.loaders import PictureData
 from attnbridge.data.transforms import Shape
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import run_record, write_json
-from attnbridge.methods import BRIDGE, DATA, load_data, load_method
+from attnbridge.methods import DATA, PAIRED, load_data, load_method
 from attnbridge.methods.base import Method
 
 Config = dict[str, Any]
@@ -49,7 +49,7 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, PictureDa
     Raises:
         AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
     """
-    defaults = {"source": None} if DATA[config["method"]] == BRIDGE else {}
+    defaults = {"source": None} if DATA[config["method"]] in PAIRED else {}
     trainer: Config = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
     if folder is not None:
         place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}

@@ -20,7 +20,7 @@ from attnbridge.methods import DATA, METHODS
 
 TOP_LEVEL = ("name", "method", "after", "teacher", "seed", "model", "data", "trainer", "evaluation", "search", "first")
 LINKED = ("classes", "image_size")  # of the model: taken from the data
-EVALUATION = {"threshold": "float", "score_threshold": "float"}
+EVALUATION = {"threshold": "float", "score_threshold": "float", "scales": "list[float]", "flip": "bool", "crf": "bool"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def option_value(section: dict[str, Any], known: dict[str, Option], name: str) -
 def data_options(method: str) -> dict[str, Option]:
     """The options of a method's data module."""
     module, class_name = DATA[method]
-    return signature(_source(module), class_name)
+    return _inherited(_source(module), class_name)
 
 
 def trainer_options() -> dict[str, Option]:

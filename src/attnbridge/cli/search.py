@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from attnbridge.cli.run import train
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
-from attnbridge.methods import BRIDGE, DATA
+from attnbridge.methods import DATA, PAIRED
 
 Config = dict[str, Any]
 RECORD = "search.json"
@@ -42,7 +42,7 @@ def search(config: Config, out: Path, trials: int) -> Config:
         AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, there are no
             validation pictures, or several processes are asked for.
     """
-    if DATA[config["method"]] == BRIDGE:
+    if DATA[config["method"]] in PAIRED:
         raise AttnBridgeError(f"{config['method']} has no accuracy to search by; methods of class folders have")
     devices = (config.get("trainer") or {}).get("devices", 1)
     if devices != 1:

@@ -1,4 +1,4 @@
-"""What a run is judged by: maps against masks, or the share of pictures whose class is found."""
+"""What a run is judged by: maps or masks against masks, or the share of pictures whose class is found."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch import Callback
 
 from attnbridge.data.classes import ClassData
+from attnbridge.data.cue_data import CueData
 from attnbridge.data.module import BridgeData
 from attnbridge.data.sample import Sample
 from attnbridge.evaluation.class_report import write_class_report
 from attnbridge.evaluation.class_scores import ClassScores
 from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
+from attnbridge.evaluation.mask_report import write_mask_report
+from attnbridge.evaluation.mask_scores import MaskScores
 from attnbridge.evaluation.pictures import to_uint8
 from attnbridge.evaluation.report import write_report
 from attnbridge.evaluation.scoring import Scores
 from attnbridge.evaluation.source_attention import save_source_attention
 from attnbridge.methods.base import Method
+from attnbridge.segmentation.inference import Inference, infer
 
 Config = dict[str, Any]
 FIXED_THRESHOLD = 0.5
@@ -113,17 +118,82 @@ class ClassTask:
         save_source_attention(method, samples, folder)
 
 
-Task = MapTask | ClassTask
+class MaskTask:
+    """A segmentation network's masks, see :class:`~attnbridge.evaluation.mask_scores.MaskScores`."""
+
+    def __init__(self, config: Config, data: CueData) -> None:
+        self.data = data
+        self.inference = inference_of(config)
+        self.scores = MaskScores(len(data.classes), self.inference)
+
+    def callbacks(self, method: Method, folder: Path) -> list[Callback]:
+        """Scores, and the classes' probabilities in the same pictures after each epoch."""
+        return [self.scores, AttentionGallery(folder, self.data.samples("val", PICTURES), method.classes)]
+
+    def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
+        """Score both splits; nothing is chosen on either."""
+        trainer.validate(method, self.data, verbose=False)
+        if self.data.has_test():
+            trainer.test(method, self.data, verbose=False)
+        else:
+            trainer.test(method, self.data.val_dataloader(), verbose=False)
+        return self.scores.result()
+
+    def protocol(self) -> dict[str, Any]:
+        """How the numbers were made, in words, to stand beside them."""
+        how = self.inference
+        return {
+            "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
+            "split": "test" if self.data.has_test() else "val",
+            "classes": "the network's own answer; the pictures' labels are not used",
+            "masks": f"scales {', '.join(map(str, how.scales))}{', mirrored' if how.flip else ''}"
+            f"{', dense CRF' if how.crf else ''}",
+            "resolution": f"pictures and masks at {self.data.image_size} pixels",
+        }
+
+    def save_examples(self, method: Method, folder: Path) -> None:
+        """Keep eight test pictures with their masks, the network's and the refined ones, for reports."""
+        samples = self.data.samples("test" if self.data.has_test() else "val", PICTURES)
+        images = torch.stack([sample["image"] for sample in samples]).to(method.device)
+
+        def network(pictures: torch.Tensor) -> torch.Tensor:
+            answer: Any = method.eval().predict_batch(pictures)
+            return answer["probabilities"]  # type: ignore[no-any-return]
+
+        ways = {"plain": Inference((1.0,), False, False), "refined": self.inference}
+        found: dict[str, Any] = {
+            name: infer(network, images, how).argmax(1).byte().cpu().numpy() for name, how in ways.items()
+        }
+        np.savez_compressed(
+            folder / "examples.npz",
+            images=np.stack([to_uint8(sample["image"]) for sample in samples]),
+            masks=np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples]),
+            **found,
+        )
+
+
+def inference_of(config: Config) -> Inference:
+    """How a segmentation run's masks are made."""
+    settings = config.get("evaluation") or {}
+    known = {name: settings[name] for name in ("flip", "crf") if name in settings}
+    return Inference(tuple(settings.get("scales", Inference.scales)), **known)
+
+
+Task = MapTask | ClassTask | MaskTask
 
 
 def page_for(content: dict[str, Any]) -> Callable[..., None]:
     """What writes the report of runs like this one; see :func:`~attnbridge.evaluation.report.write_report`."""
-    return write_class_report if "top1" in content["scores"] else write_report
+    if "top1" in content["scores"]:
+        return write_class_report
+    return write_mask_report if "plain" in content["scores"] else write_report
 
 
 def task_of(config: Config, data: Any) -> Task:
     """The task of a configuration."""
-    return ClassTask(data) if isinstance(data, ClassData) else MapTask(config, data)
+    if isinstance(data, ClassData):
+        return ClassTask(data)
+    return MaskTask(config, data) if isinstance(data, CueData) else MapTask(config, data)
 
 
 def _save(folder: Path, method: Method, samples: list[Sample], **more: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from attnbridge.cli.masks import segment, submit
 from attnbridge.cli.preflight import check_data, report_skipped
 from attnbridge.cli.run import load_run, shape_of, train
 from attnbridge.cli.search import search
@@ -17,10 +18,9 @@ from attnbridge.cli.tables import benchmark, demo
 from attnbridge.cli.tasks import page_for, task_of
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier, predict_pictures
-from attnbridge.evaluation.submission import write_submission
-from attnbridge.methods import BRIDGE, DATA, load_data
+from attnbridge.methods import DATA, PAIRED, load_data
 
-__all__ = ["benchmark", "choose", "demo", "fit", "predict", "submit", "test"]
+__all__ = ["benchmark", "choose", "demo", "fit", "predict", "segment", "submit", "test"]
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
@@ -50,9 +50,10 @@ def test(options: argparse.Namespace) -> int:
     """Score a run again; with ``--target`` on other data."""
     config, method = load_run(options.run)
     if options.target:
-        config["data"]["target" if DATA[config["method"]] == BRIDGE else "data"] = str(options.target)
+        config["data"]["target" if DATA[config["method"]] in PAIRED else "data"] = str(options.target)
     check_data(config)
-    data = load_data(config["method"])(**config["data"])
+    without = {"source": None} if DATA[config["method"]] in PAIRED else {}
+    data = load_data(config["method"])(**without | config["data"])
     if tuple(data.classes) != method.classes:
         raise AttnBridgeError(
             f"the run knows the classes {', '.join(method.classes)}, in this order, but the data has "
@@ -60,7 +61,9 @@ def test(options: argparse.Namespace) -> int:
         )
     task = task_of(config, data)
     trainer = L.Trainer(logger=False, callbacks=[task.scores], use_distributed_sampler=False)
-    _print_scores(task.evaluate(method, trainer))
+    scores = task.evaluate(method, trainer)
+    _print_scores(scores)
+    _print_labels(scores, data.classes)
     return 0
 
 
@@ -71,30 +74,26 @@ def predict(options: argparse.Namespace) -> int:
     return report_skipped(predict_pictures(model, options.pictures, options.out, options.threshold))
 
 
-def submit(options: argparse.Namespace) -> int:
-    """Segmentations for VOC's test server, at the threshold that the run chose on validation."""
-    config, method = load_run(options.run)
-    if DATA[config["method"]] != BRIDGE:
-        raise AttnBridgeError(f"{options.run}: its pictures have one class each and no masks; it cannot segment")
-    threshold = options.threshold
-    if threshold is None:
-        record = options.run / "run.json"
-        if not record.is_file():
-            raise AttnBridgeError(f"{record}: no such file, so no threshold was chosen; give one with --threshold")
-        threshold = json.loads(record.read_text())["scores"]["predicted"]["threshold"]
-    if not 0 <= threshold < 1:
-        raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {threshold}")
-    model = as_classifier(method, options.run, shape_of(config))
-    known = (config.get("evaluation") or {}).get("score_threshold", 0.5)
-    print(write_submission(model, options.kit, options.names, options.out, threshold, known))
-    return 0
-
-
 def _introduction(content: dict[str, Any]) -> str:
     return f"One run, seed {content['seed']}, {content['seconds']:.0f} seconds of training."
 
 
+def _print_labels(scores: dict[str, Any], classes: Sequence[str]) -> None:
+    """IoU of each label, in the order of the masks' values; of a classifier's maps those by prediction."""
+    if "top1" in scores:
+        return
+    iou = scores["iou"] if "plain" in scores else scores["predicted"]["iou"]
+    for name, value in zip(("background", *classes), iou, strict=True):
+        print(f"{name:<20} IoU {'    -' if value is None else f'{100 * value:5.1f}'}")
+
+
 def _print_scores(scores: dict[str, Any]) -> None:
+    if "plain" in scores:
+        print(
+            f"mIoU {100 * scores['miou']:.1f}, at one scale and without CRF {100 * scores['plain']['miou']:.1f}; "
+            f"validation {100 * scores['val_miou']:.1f}, at one scale and without CRF"
+        )
+        return
     if "top1" in scores:
         print(", ".join(f"{n.replace('_', ' ')} {100 * value:.2f}" for n, value in scores.items() if value is not None))
         return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attnbridge.errors import AttnBridgeError
 
@@ -53,6 +55,30 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remember(record: Path, settings: dict[str, Any], what: str) -> None:
+    """A folder remembers what made its files, and holds those of one setting only.
+
+    Raises:
+        AttnBridgeError: if it holds those of another.
+    """
+    before = json.loads(record.read_text()) if record.is_file() else settings
+    if before != settings:
+        changed = next(k for k in [*settings, *before] if before.get(k) != settings.get(k))
+        raise AttnBridgeError(
+            f"{record.parent}: holds {what} made with {changed} = {before.get(changed)!r}, not "
+            f"{settings.get(changed)!r}; name another folder, or delete this one"
+        )
+    with replacing(record) as partial:
+        partial.write_text(json.dumps(settings))
+
+
+def is_current(path: Path, *made_of: Path) -> bool:
+    """Whether a file is there and not older than what it was made of."""
+    if not path.is_file() or not all(each.is_file() for each in made_of):
+        return False
+    return all(path.stat().st_mtime_ns >= each.stat().st_mtime_ns for each in made_of)
 
 
 def run_program(command: Sequence[str], purpose: str, cwd: Path | None = None) -> str:

@@ -6,7 +6,6 @@ A model takes a picture and gives a float32 map of its height and width in [0, 1
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir, replacing
+from attnbridge.data.cache import cache_dir, is_current, remember, replacing
 from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError, unknown
@@ -177,8 +176,8 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
         if path in names:
             raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
         names[path] = name
-    _check_folder(out, {"model": model, "refine": refine})
-    waiting = [name for name in pictures if not _is_current(targets[name], pictures[name])]
+    remember(out / "saliency.json", {"model": model, "refine": refine}, "saliency maps")
+    waiting = [name for name in pictures if not is_current(targets[name], pictures[name])]
     if not waiting:
         return []
     look, bad = load_model(model, refine), []
@@ -210,20 +209,6 @@ def _read_ahead(
         if number + ahead < len(names):
             futures.append(pool.submit(load, names[number + ahead]))
         yield name, futures.pop(0).result()
-
-
-def _check_folder(out: Path, settings: dict[str, Any]) -> None:
-    """A folder remembers what made its maps."""
-    record = out / "saliency.json"
-    before = json.loads(record.read_text()) if record.is_file() else settings
-    if before != settings:
-        raise AttnBridgeError(f"{out}: holds saliency maps made with {before}, not {settings}; name another folder")
-    with replacing(record) as partial:
-        partial.write_text(json.dumps(settings))
-
-
-def _is_current(path: Path, picture: Path) -> bool:
-    return path.is_file() and picture.is_file() and path.stat().st_mtime_ns >= picture.stat().st_mtime_ns
 
 
 def _write_png(saliency: Map, path: Path) -> None:

@@ -81,6 +81,21 @@ def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int
     return canvas
 
 
+def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.Image:
+    """Pictures, each beside its label mask in colour, four pairs in a row.
+
+    Args:
+        pairs: pictures and masks, see :func:`colour_mask`.
+        count: number of classes.
+    """
+    cells = []
+    for picture, mask in pairs:
+        for image in (picture, Image.fromarray(colour_mask(mask, count))):
+            image.thumbnail((144, 288), Image.Resampling.NEAREST)
+            cells.append(np.asarray(image))
+    return sheet([cells[i : i + 8] for i in range(0, len(cells), 8)])
+
+
 def caption(array: Array, text: str) -> Array:
     """The picture with a few words in its lower left corner."""
     image = Image.fromarray(array)

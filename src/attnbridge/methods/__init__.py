@@ -12,14 +12,19 @@ METHODS: dict[str, tuple[str, str]] = {
     "gain": ("attnbridge.methods.gain", "Gain"),
     "transfer": ("attnbridge.methods.attention_transfer", "AttentionTransfer"),
     "fine_tuning": ("attnbridge.methods.fine_tuning", "FineTuning"),
+    "segmentation": ("attnbridge.methods.segmentation", "Segmentation"),
 }
 """Name of a method, as configurations write it, to module and class."""
 BRIDGE = ("attnbridge.data.module", "BridgeData")
+CUES = ("attnbridge.data.cue_data", "CueData")
+PAIRED = (BRIDGE, CUES)
+"""Those with a target, and a source or none; the others have class folders."""
 DATA: dict[str, tuple[str, str]] = {
     "attnbn": BRIDGE,
     "gain": BRIDGE,
     "transfer": ("attnbridge.data.classes", "ClassData"),
     "fine_tuning": ("attnbridge.data.classes", "ClassData"),
+    "segmentation": CUES,
 }
 """Name of a method to the data module that it learns from."""
 

@@ -27,8 +27,8 @@ from attnbridge.losses.transfer import (
     input_gradient,
     symmetry,
 )
-from attnbridge.methods.base import Schedule
 from attnbridge.methods.class_method import ClassMethod
+from attnbridge.methods.schedules import Schedule
 from attnbridge.methods.teacher import Teacher, as_maps
 
 TOLD = "told."

@@ -19,9 +19,9 @@ from attnbridge.attention.observe import observe
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError, DivergedError
+from attnbridge.methods.schedules import Schedule, make_schedule
 
 OptimizerName = Literal["adamw", "sgd"]
-Schedule = Literal["one_cycle", "step", "constant"]
 
 
 class Prediction(TypedDict):
@@ -56,7 +56,8 @@ class Method(LightningModule):
         momentum: of ``sgd``.
         weight_decay: of all trained parameters.
         schedule: ``one_cycle`` over the whole run; ``step``: multiplied by ``step_by`` after each share ``step_at`` of
-            the run, a tenth after two thirds as in AttnBN; ``constant``.
+            the run, a tenth after two thirds as in AttnBN; ``poly``: :math:`(1 - t)^{0.9}` of the run's share t, as
+            in DeepLab; ``constant``.
         step_at: shares of the run.
         step_by: factor.
     """
@@ -65,6 +66,8 @@ class Method(LightningModule):
     """Which training pictures the method wants; the data module leaves the others unread."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     """From logits to scores: several classes a picture, or one."""
+    dilated: bool = False
+    """Whether the backbone keeps its field of view where it drops strides."""
     only_training: tuple[str, ...] = ()
     """What the names of parameters begin with that a trained method does without."""
 
@@ -90,7 +93,13 @@ class Method(LightningModule):
         super().__init__()
         self.classes, self.image_size = tuple(classes), image_size
         built = build_backbone(
-            backbone, len(self.classes), weights=weights, stride=stride, layer=layer, image_size=image_size
+            backbone,
+            len(self.classes),
+            weights=weights,
+            stride=stride,
+            layer=layer,
+            image_size=image_size,
+            dilated=self.dilated,
         )
         self.network = built.network.to(memory_format=torch.channels_last)
         self.spatial = built.maps
@@ -273,16 +282,7 @@ class Method(LightningModule):
         else:
             optimizer = torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if self.schedule == "one_cycle":
-            rates = [group["lr"] for group in groups]
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1)
-        elif self.schedule == "step":
-            scheduler = torch.optim.lr_scheduler.MultiStepLR(
-                optimizer, [max(1, int(share * steps)) for share in self.step_at], gamma=self.step_by
-            )
-        else:
-            scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+        scheduler = make_schedule(optimizer, self.schedule, steps, self.step_at, self.step_by)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_optimizers(self) -> Any:

@@ -34,9 +34,9 @@ from attnbridge.losses.alignment import (
 )
 from attnbridge.losses.angular import angular_margin, to_unit_length
 from attnbridge.losses.transfer import Variant, activation_transfer, distillation
-from attnbridge.methods.base import Schedule
 from attnbridge.methods.class_method import ClassMethod
 from attnbridge.methods.filter_ablation import filter_importance
+from attnbridge.methods.schedules import Schedule
 from attnbridge.methods.teacher import Teacher, as_maps
 
 Alignment = Literal["none", "spatial", "channel", "delta", "attention"]

@@ -1,0 +1,91 @@
+"""The verbs ``segment`` and ``submit``: masks of pictures, as palette PNGs or as VOC's test server wants them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnbridge.cli.cues import write_sheet
+from attnbridge.cli.preflight import report_skipped
+from attnbridge.cli.run import load_run, shape_of
+from attnbridge.cli.tasks import inference_of
+from attnbridge.data.cache import sha256
+from attnbridge.data.folders import find_pictures
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.predict import as_classifier
+from attnbridge.evaluation.segment import FromMaps, FromNetwork, Segmenter, mask_path, write_masks
+from attnbridge.evaluation.submission import write_submission
+from attnbridge.methods import BRIDGE, DATA
+from attnbridge.methods.segmentation import Segmentation
+
+
+def segment(options: argparse.Namespace) -> int:
+    """Masks of a folder of pictures; status 1 if some could not be read."""
+    segmenter = load_segmenter(options.run, options.threshold)
+    pictures = find_pictures([options.pictures], options.out)
+    workers = default_workers() if options.workers is None else options.workers
+    bad = write_masks(segmenter, pictures, options.out, workers=workers)
+    masks = {path: mask_path(options.out, name) for name, path in pictures.items()}
+    write_sheet(masks, options.out, len(segmenter.classes))
+    return report_skipped(bad)
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Segmentations for VOC's test server."""
+    segmenter = load_segmenter(options.run, options.threshold)
+    print(write_submission(segmenter, options.kit, options.names, options.out))
+    return 0
+
+
+def load_segmenter(run: Path, threshold: float | None = None) -> Segmenter:
+    """What makes masks of a run: its segmentation network, or its class maps.
+
+    Args:
+        run: folder of the run.
+        threshold: of the background of class maps; ``None``: the one that the run chose on validation.
+
+    Raises:
+        AttnBridgeError: for a run that has neither, or a threshold that cannot be.
+    """
+    config, method = load_run(run)
+    if isinstance(method, Segmentation):
+        if threshold is not None:
+            raise AttnBridgeError(
+                "--threshold belongs to class maps; a segmentation network says itself what is background"
+            )
+        if torch.cuda.is_available():
+            method.cuda()
+        checksum = sha256(run / "checkpoints" / "last.ckpt")
+        return FromNetwork(method, shape_of(config), inference_of(config), checksum)
+    if DATA[config["method"]] != BRIDGE:
+        raise AttnBridgeError(f"{run}: its pictures have one class each and no masks; it cannot segment")
+    found = chosen_threshold(run) if threshold is None else threshold
+    if not 0 <= found < 1:
+        raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")
+    known = (config.get("evaluation") or {}).get("score_threshold", 0.5)
+    return FromMaps(as_classifier(method, run, shape_of(config)), found, known)
+
+
+def chosen_threshold(run: Path) -> float:
+    """The background threshold that a run chose on validation.
+
+    Raises:
+        AttnBridgeError: if it was not finished.
+    """
+    record = run / "run.json"
+    if not record.is_file():
+        raise AttnBridgeError(f"{record}: no such file, so no threshold was chosen; give one with --threshold")
+    scores: dict[str, Any] = json.loads(record.read_text())["scores"]
+    return float(scores["predicted"]["threshold"])
+
+
+def default_workers() -> int:
+    """Processes for the CRF: one for each core, or none beside a GPU."""
+    if torch.cuda.is_available():
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,28 @@
+"""Pictures whose training split has cues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attnbridge.data.cues import with_cues
+from attnbridge.data.module import BridgeData
+from attnbridge.data.pictures import Record
+
+
+class CueData(BridgeData):
+    """The target domain with cues of its training pictures, which lie where masks would.
+
+    Args:
+        cues: folder with ``ID.png`` of each training picture, as ``attnbridge cues`` or ``attnbridge segment`` writes
+            them: 0 background, 1 to N the classes, 255 nothing known. Pictures without one are left out.
+        options: everything of :class:`~attnbridge.data.module.BridgeData`.
+    """
+
+    def __init__(self, cues: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.cues = Path(cues) if cues else None
+
+    def records(self, split: str) -> list[Record]:
+        records = super().records(split)
+        return with_cues(records, self.cues) if split == "train" else records

@@ -1,0 +1,165 @@
+"""Cues of a folder of pictures: palette PNGs, a sheet to look at, precision and recall where there are masks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import to_dtype
+
+from attnbridge.attention.classifiers import Classifier
+from attnbridge.attention.explain import explain
+from attnbridge.data.cache import is_current, make_folder, remember, replacing
+from attnbridge.data.cues import cue_path
+from attnbridge.data.dataset import PictureDataset
+from attnbridge.data.palette import palette_png
+from attnbridge.data.pictures import Record, load_picture
+from attnbridge.data.sample import IGNORE_INDEX
+from attnbridge.data.transforms import eval_transform, without_padding
+from attnbridge.errors import AttnBridgeError
+from attnbridge.segmentation.combine import enlarge_maps
+from attnbridge.segmentation.cues import CueSettings, make_cue
+
+
+@dataclass(frozen=True)
+class CueMaker:
+    """What makes the cues of pictures whose classes are known.
+
+    Attributes:
+        model: whose class maps are taken.
+        saliency: folder with the saliency map of each picture, ``ID.png``; ``None``: see
+            :func:`~attnbridge.segmentation.cues.make_cue`.
+        settings: thresholds and rule.
+        scales: multiples of the model's picture size that the maps are averaged over.
+        flip: average with the maps of the mirrored pictures too.
+        batch: pictures at once.
+    """
+
+    model: Classifier
+    saliency: Path | None = None
+    settings: CueSettings = field(default_factory=CueSettings)
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    flip: bool = True
+    batch: int = 8
+
+    def write(self, records: Sequence[Record], out: Path) -> None:
+        """Write ``ID.png`` of each picture, at its own size; those that are there and current are kept.
+
+        Raises:
+            AttnBridgeError: for a picture or saliency map that cannot be read, or cues of other settings in ``out``.
+        """
+        made_of = {
+            **asdict(self.settings), "scales": list(self.scales), "flip": self.flip, "saliency": str(self.saliency),
+            "model": self.model.name, "checksum": self.model.checksum, "attnbridge": version("attnbridge"),
+        }  # fmt: skip
+        remember(make_folder(out) / "cues.json", made_of, "cues")
+        waiting = [r for r in records if not is_current(cue_path(out, r), r.image, *self._own_saliency(r))]
+        parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
+        for part in track(parts, "cues", transient=True):
+            for record, maps in zip(part, self.maps(part), strict=True):
+                present = torch.zeros(len(self.model.classes), dtype=torch.bool)
+                present[list(record.classes)] = True
+                cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
+                with replacing(cue_path(out, record)) as partial:
+                    palette_png(cue.numpy()).save(partial, "PNG")
+
+    def maps(self, records: Sequence[Record]) -> Iterator[Tensor]:
+        """The maps of each picture, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
+        pictures = [torch.from_numpy(np.array(load_picture(record.image))).permute(2, 0, 1) for record in records]
+        transform = eval_transform(self.model.size, self.model.shape)
+        images = torch.stack([transform(tv_tensors.Image(picture)).as_subclass(Tensor) for picture in pictures])
+        device = next(self.model.network.parameters()).device
+        images = self.model.normalise(to_dtype(images.to(device), torch.float32, scale=True))
+        present = torch.zeros(len(records), len(self.model.classes), dtype=torch.bool, device=device)
+        for row, record in zip(present, records, strict=True):
+            row[list(record.classes)] = True
+        with torch.no_grad():
+            maps = explain(
+                self.model.network, images, present, self.model.layer, scales=self.scales, flip=self.flip
+            ).cpu()
+        for each, picture in zip(maps, pictures, strict=True):
+            size = (picture.shape[1], picture.shape[2])
+            own = without_padding(each, size, self.model.size) if self.model.shape == "pad" else each
+            yield enlarge_maps(own[None], size)[0]
+
+    def _own_saliency(self, record: Record) -> list[Path]:
+        return [self.saliency / f"{record.image.stem}.png"] if self.saliency else []
+
+    def _read_saliency(self, record: Record, size: Sequence[int]) -> Tensor | None:
+        for path in self._own_saliency(record):
+            found = torch.from_numpy(np.array(load_picture(path, "L")))
+            if found.shape != tuple(size):
+                raise AttnBridgeError(
+                    f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, but its picture {record.image} is "
+                    f"{size[1]}x{size[0]}; make them the same size"
+                )
+            return found / 255
+        return None
+
+
+def read_cue(path: Path) -> Any:
+    """Labels ``(H, W)``, uint8."""
+    return np.array(load_picture(path, "P"))
+
+
+@dataclass(frozen=True)
+class CueScores:
+    """Seeds beside masks, by class, background first; ``None`` where there is no such pixel.
+
+    Attributes:
+        precision: share of a class's seeds that are the class's pixels.
+        recall: share of a class's pixels that are its seeds.
+    """
+
+    precision: list[float | None]
+    recall: list[float | None]
+
+
+def score_cues(records: Sequence[Record], out: Path, classes: int) -> CueScores:
+    """Precision and recall of the seeds over all pixels of the pictures; 255 of a mask is not counted.
+
+    Args:
+        records: with masks.
+        out: folder of the cues.
+        classes: number of classes without background.
+    """
+    masks = PictureDataset(records, classes, "target", _as_it_is)
+    side = classes + 1
+    counts = torch.zeros(side, side + 1, dtype=torch.long)  # truth by cue, the last: nothing known
+    for number, record in enumerate(records):
+        mask = masks.in_bytes(number)["mask"].long()
+        cue = torch.from_numpy(read_cue(cue_path(out, record))).long()
+        cue[cue == IGNORE_INDEX] = side
+        counted = mask != IGNORE_INDEX
+        cell = mask[counted] * (side + 1) + cue[counted]
+        counts += torch.bincount(cell, minlength=counts.numel()).view_as(counts)
+    hits = counts[:, :side].diagonal()
+    return CueScores(_shares(hits, counts[:, :side].sum(0)), _shares(hits, counts.sum(1)))
+
+
+def _as_it_is(parts: Any) -> Any:
+    return parts
+
+
+def _shares(hits: Tensor, of: Tensor) -> list[float | None]:
+    return [float(h / n) if n else None for h, n in zip(hits, of, strict=True)]
+
+
+def write_scores(scores: CueScores, classes: Sequence[str], path: Path, say: Callable[[str], None] = print) -> None:
+    """``scores.csv``, and the same as lines to read, percent."""
+    with replacing(path) as partial, partial.open("w", newline="") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["class", "precision", "recall"])
+        for name, *values in zip(("background", *classes), scores.precision, scores.recall, strict=True):
+            rows.writerow([name, *("" if v is None else f"{v:.4f}" for v in values)])
+            shown = ["    -" if v is None else f"{100 * v:5.1f}" for v in values]
+            say(f"{name:<20} precision {shown[0]}  recall {shown[1]}")

@@ -1,0 +1,181 @@
+"""A segmentation network from cues: SEC (ECCV 2016), DSRG (CVPR 2018), and training on masks that one has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnbridge.attention.layers import eval_mode
+from attnbridge.attention.observe import reach
+from attnbridge.data.sample import IGNORE_INDEX, Batch, as_floats
+from attnbridge.data.transforms import sides
+from attnbridge.losses.weak_supervision import boundary, expansion, seeding
+from attnbridge.methods.base import Method
+from attnbridge.segmentation.crf import CRF, mean_field
+from attnbridge.segmentation.grow import grow_seeds
+from attnbridge.segmentation.large_fov import LargeFOV
+
+SMALL = "small"
+"""The pictures at the resolution of the labels, in a batch of kept views."""
+
+
+class LabelPrediction(TypedDict):
+    """What a segmentation network says of a batch.
+
+    Attributes:
+        probabilities: of the labels, background first, ``(B, N + 1, h, w)``.
+        scores: the largest probability of each class in a picture, ``(B, N)``.
+        maps: the classes' probabilities, ``(B, N, h, w)``.
+    """
+
+    probabilities: Tensor
+    scores: Tensor
+    maps: Tensor
+
+
+class Segmentation(Method):
+    r"""DeepLab-LargeFOV learns from cues and image labels.
+
+    .. math:: L = w_s L_{seed} + w_e L_{expand} + w_b L_{boundary}
+
+    SEC is all three, with ``balanced: false`` and ``grow: false``; DSRG, the default, the first and the last, with
+    seeds that grow; retraining on masks that were made, the first alone, not grown. The pictures' labels decide what
+    may grow and expand. The CRF's deviations, for pixels, are divided by 1.5 times the stride of the labels: the
+    published 12 at a stride of 8.
+
+    Args:
+        seeding_weight: :math:`w_s` of :func:`~attnbridge.losses.weak_supervision.seeding`.
+        expansion_weight: :math:`w_e` of :func:`~attnbridge.losses.weak_supervision.expansion`.
+        boundary_weight: :math:`w_b` of :func:`~attnbridge.losses.weak_supervision.boundary`.
+        balanced: seeds of the background and of the classes are normalised apart.
+        grow: the seeds of a step are what grows from the cues by the network's answer.
+        grow_background: probability from which on the background grows.
+        grow_foreground: from which on a class does.
+        head_width: channels of the head; the published 1024.
+        head_rate: of its dilation; the published 12 at a stride of 8.
+        stride: image pixels per position of the labels.
+        options: everything of :class:`~attnbridge.methods.base.Method`.
+    """
+
+    streams = ("target",)
+    dilated = True
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        seeding_weight: float = 1.0,
+        expansion_weight: float = 0.0,
+        boundary_weight: float = 1.0,
+        balanced: bool = True,
+        grow: bool = True,
+        grow_background: float = 0.99,
+        grow_foreground: float = 0.85,
+        head_width: int = 1024,
+        head_rate: int = 12,
+        stride: int | None = 8,
+        **options: Any,
+    ) -> None:
+        super().__init__(classes, stride=stride, **options)
+        self.seeding_weight, self.expansion_weight = seeding_weight, expansion_weight
+        self.boundary_weight, self.balanced = boundary_weight, balanced
+        self.grow, self.grow_background, self.grow_foreground = grow, grow_background, grow_foreground
+        self.head = LargeFOV(self.channels, len(self.classes) + 1, head_width, head_rate)
+        self.grid = self._without_what_follows()
+
+    def _without_what_follows(self) -> tuple[int, int]:
+        """Do not train what comes after the layer; the height and width of the labels."""
+        with eval_mode(self.network), torch.enable_grad():
+            features = self._features(torch.zeros(1, 3, *sides(self.image_size)))
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            used = torch.autograd.grad(features.sum(), trained, allow_unused=True) if trained else ()
+        for parameter, gradient in zip(trained, used, strict=True):
+            parameter.requires_grad_(gradient is not None)
+        return features.shape[2], features.shape[3]
+
+    def _features(self, given: Tensor) -> Tensor:
+        """The layer's features ``(B, C, h, w)`` of what the network is given."""
+        return self.spatial(reach(self.network, given, self.layer))
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "target/seeding": self.seeding_weight,
+            "target/expansion": self.expansion_weight,
+            "target/boundary": self.boundary_weight,
+        }
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        target = batch["target"]
+        with self.entered([target]) as given:
+            probabilities = self.head(self._features(given)).float().softmax(1)
+        seeds = seeds_of(target["mask"], probabilities)
+        if self.grow:
+            seeds = grow_seeds(probabilities, seeds, target["labels"], self.grow_background, self.grow_foreground)
+        losses = {}
+        if self.seeding_weight:
+            losses["target/seeding"] = seeding(probabilities, seeds, self.balanced)
+        if self.expansion_weight:
+            losses["target/expansion"] = expansion(probabilities, target["labels"])
+        if self.boundary_weight:
+            losses["target/boundary"] = boundary(probabilities, self._refined(target, probabilities.detach()))
+        return losses
+
+    def _refined(self, target: Batch, probabilities: Tensor) -> Tensor:
+        """What a CRF at the labels' resolution makes of the network's answer."""
+        given: dict[str, Any] = dict(target)
+        small = given[SMALL] if SMALL in given else self.small(target["image"])
+        apart = 1.5 * sides(self.image_size)[0] / self.grid[0]
+        usual = CRF()
+        crf = usual._replace(bilateral_xy=usual.bilateral_xy / apart, gaussian_xy=usual.gaussian_xy / apart)
+        return mean_field(small, probabilities, crf)
+
+    def small(self, images: Tensor) -> Tensor:
+        """Pictures in [0, 1] at the resolution of the labels, uint8."""
+        smaller = F.interpolate(images, self.grid, mode="bilinear", antialias=True, align_corners=False)
+        return (smaller.clamp(0, 1) * 255).round().byte()
+
+    def kept_of(self, batch: Batch) -> dict[str, Tensor]:
+        """What the frozen beginning makes of the pictures, the cues, and the pictures for the CRF."""
+        return {**super().kept_of(batch), SMALL: self.small(as_floats(batch)["image"])}
+
+    def kept_made_of(self) -> tuple[str, dict[str, Tensor]]:
+        words, state = super().kept_made_of()
+        return f"{words} {self.grid}", state
+
+    def predict_batch(self, images: Tensor) -> LabelPrediction:
+        """Probabilities of the labels of images in [0, 1], and what follows of them; leaves no graph behind."""
+        with torch.no_grad():
+            logits = self.head(self._features(self.normalised(images)))
+            probabilities = logits.float().softmax(1)
+        maps = probabilities[:, 1:]
+        return {"probabilities": probabilities, "scores": maps.amax((2, 3)), "maps": maps}
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+        """Probabilities of the labels."""
+        return self.predict_batch(batch["image"])
+
+    test_step = validation_step
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The head at ``lr``, the network at ``lr * backbone_lr``."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        return [
+            {"params": list(self.head.parameters()), "lr": self.lr},
+            {"params": trained, "lr": self.lr * self.backbone_lr},
+        ]
+
+
+def seeds_of(cues: Tensor, probabilities: Tensor) -> Tensor:
+    """Cues ``(B, H, W)``, 255 where nothing is known, as bool ``(B, L, h, w)`` beside probabilities of that shape.
+
+    >>> seeds_of(torch.tensor([[[1, 255]]]), torch.rand(1, 2, 1, 2))[0].int().tolist()
+    [[[0, 0]], [[1, 0]]]
+    """
+    small = F.interpolate(cues[:, None].float(), probabilities.shape[2:], mode="nearest-exact")[:, 0].long()
+    known = small != IGNORE_INDEX
+    one_hot = F.one_hot(small * known, probabilities.shape[1]).movedim(3, 1)
+    return (one_hot * known[:, None]).bool()

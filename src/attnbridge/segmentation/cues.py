@@ -1,0 +1,126 @@
+"""From class maps to cues: the few pixels of which a label is known, and by which rule two claims are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from attnbridge.data.sample import IGNORE_INDEX
+from attnbridge.errors import AttnBridgeError, unknown
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""From claims, bool ``(L, H, W)`` with label 0 the background, and maps ``(N, H, W)`` to labels ``(H, W)``."""
+
+
+@dataclass(frozen=True)
+class CueSettings:
+    """What makes a cue of class maps.
+
+    Attributes:
+        threshold: of a class's map relative to its maximum, from which on a pixel is claimed for the class.
+        background: of the saliency, below which a pixel is claimed for the background; METHODS' 0.06. Without saliency,
+            of all maps of the picture's classes.
+        rule: who gets a pixel that several claim: a name of :data:`RULES`, or ``package.module:function``.
+    """
+
+    threshold: float = 0.3
+    background: float = 0.06
+    rule: str = "smaller"
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "background"):
+            if not 0 <= getattr(self, name) < 1:
+                raise AttnBridgeError(f"--{name} must be from 0 to below 1, not {getattr(self, name)}")
+
+
+def nobody(claims: Tensor, _maps: Tensor) -> Tensor:
+    """A pixel that several labels claim is given to none."""
+    labels = claims.byte().argmax(0)
+    return torch.where(claims.sum(0) == 1, labels, IGNORE_INDEX)
+
+
+def smaller(claims: Tensor, maps: Tensor) -> Tensor:
+    """The class that claims the fewest pixels, since small objects lie before large ones; none, if the background
+    claims it too (Kolesnikov and Lampert's cues for SEC, ECCV 2016)."""
+    area = claims[1:].sum((1, 2)).to(maps.dtype)
+    return _by_rank(claims, -area[:, None, None].expand_as(maps))
+
+
+def stronger(claims: Tensor, maps: Tensor) -> Tensor:
+    """The class whose map is larger there; none, if the background claims it too."""
+    return _by_rank(claims, maps)
+
+
+def _by_rank(claims: Tensor, rank: Tensor) -> Tensor:
+    """Of the classes that claim a pixel the one of the highest rank."""
+    best = torch.where(claims[1:], rank, -torch.inf).argmax(0) + 1
+    best = torch.where(claims[1:].any(0), best, 0)
+    known = claims.any(0) & ~(claims[0] & claims[1:].any(0))
+    return torch.where(known, best, IGNORE_INDEX)
+
+
+RULES: dict[str, Rule] = {"smaller": smaller, "stronger": stronger, "nobody": nobody}
+"""Name to rule."""
+
+
+def find_rule(name: str) -> Rule:
+    """A rule by its name, or a function of the user's, ``package.module:function``.
+
+    Raises:
+        AttnBridgeError: for neither.
+
+    >>> find_rule("nobody") is nobody
+    True
+    """
+    if name in RULES:
+        return RULES[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise unknown("rule", name, RULES, "or a function of your own, `package.module:function`")
+    try:
+        found: Rule = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise AttnBridgeError(f"--rule {name}: cannot be imported ({error})") from None
+    return found
+
+
+def make_cue(
+    maps: Tensor, present: Tensor, saliency: Tensor | None = None, settings: CueSettings | None = None
+) -> Tensor:
+    """The cue of one picture.
+
+    A class that is present claims the pixels where its map, scaled to its own maximum, exceeds the threshold; the
+    background those where the saliency is below its threshold, or, without saliency, where all present classes' maps
+    are. The rule settles pixels that several claim. A pixel that nobody claims is 255: nothing is known of it.
+
+    Args:
+        maps: ``(N, H, W)``, each scaled to its own maximum, in [0, 1]; those of absent classes count as 0.
+        present: bool ``(N,)``, the picture's classes.
+        saliency: ``(H, W)`` in [0, 1].
+        settings: thresholds and rule.
+
+    Returns:
+        uint8 ``(H, W)``: 0 background, class index + 1, 255 unknown.
+
+    Raises:
+        AttnBridgeError: for a rule that is not known, or that gives something else than labels.
+
+    >>> maps = torch.tensor([[[0.9, 0.5, 0.2, 0.0]], [[0.0, 0.8, 0.1, 0.0]]])
+    >>> make_cue(maps, torch.tensor([True, True]), torch.tensor([[1.0, 1.0, 0.2, 0.0]]))
+    tensor([[  1,   2, 255,   0]], dtype=torch.uint8)
+    """
+    settings = settings or CueSettings()
+    maps = maps * present[:, None, None]
+    quiet = saliency if saliency is not None else maps.amax(0)
+    claims = torch.cat([(quiet < settings.background)[None], maps > settings.threshold])
+    labels = find_rule(settings.rule)(claims, maps)
+    if labels.shape != claims.shape[1:] or not bool(((labels == IGNORE_INDEX) | (labels < len(claims))).all()):
+        raise AttnBridgeError(
+            f"--rule {settings.rule}: gave {tuple(labels.shape)} with values up to {int(labels.max())}; expected "
+            f"labels {tuple(claims.shape[1:])} from 0 to {len(claims) - 1}, or 255 where nothing is known"
+        )
+    return labels.to(torch.uint8)

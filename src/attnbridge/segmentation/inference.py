@@ -1,0 +1,71 @@
+"""From a segmentation network to masks: several scales, mirrored, refined by a dense CRF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.segmentation.crf import mean_field
+
+Network = Callable[[Tensor], Tensor]
+"""From images ``(B, 3, H, W)`` in [0, 1] to probabilities of the labels, ``(B, L, h, w)``."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How masks are made.
+
+    Attributes:
+        scales: multiples of the pictures' size whose answers are averaged; the published ones are 241, 321 and 401
+            pixels of 321.
+        flip: average with those of the mirrored pictures.
+        crf: refine the average by a dense CRF.
+    """
+
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    flip: bool = True
+    crf: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise AttnBridgeError(f"scales must be one or more numbers above 0, not {self.scales}")
+
+
+@torch.no_grad()
+def infer(network: Network, images: Tensor, how: Inference | None = None) -> Tensor:
+    """Probabilities of the labels at the pictures' own resolution.
+
+    Args:
+        network: what to ask.
+        images: ``(B, 3, H, W)`` in [0, 1].
+        how: scales, mirroring, CRF.
+
+    Returns:
+        ``(B, L, H, W)``, the labels of a pixel sum to 1.
+
+    >>> constant = lambda x: torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(len(x), 2, 3, 3)
+    >>> infer(constant, torch.rand(1, 3, 8, 8)).argmax(1).unique()
+    tensor([0])
+    """
+    how = how or Inference()
+    size = (images.shape[2], images.shape[3])
+    answers = []
+    for scale in how.scales:
+        sides = [max(1, round(scale * side)) for side in size]
+        scaled = images if scale == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True)
+        answers.append(_enlarged(network(scaled), size))
+        if how.flip:
+            answers.append(_enlarged(network(scaled.flip(3)), size).flip(3))
+    probabilities = torch.stack(answers).mean(0)
+    if not how.crf:
+        return probabilities
+    return mean_field((images.clamp(0, 1) * 255).round().byte(), probabilities)
+
+
+def _enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(probabilities, size, mode="bilinear", align_corners=False)

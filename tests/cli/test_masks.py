@@ -1,0 +1,199 @@
+"""From a classifier to cues, to a segmentation network, to masks: the commands as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnbridge.cli import main
+from attnbridge.data.pictures import load_picture
+from attnbridge.data.saliency import make_saliency
+from attnbridge.evaluation import cue_folder, segment
+
+SMALL = [
+    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
+    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),
+    *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+]
+
+
+@pytest.fixture(scope="module")
+def classifier(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose class maps are taken."""
+    run = tmp_path_factory.mktemp("runs") / "classifier"
+    data = ["--data.source", str(scenes / "source/train"), "--data.saliency", str(scenes / "saliency/train")]
+    assert main(["fit", "grad_cam", *data, "--data.target", str(scenes / "target"), "--out", str(run), *SMALL]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def cues(classifier: Path, scenes: Path) -> Path:
+    out = classifier.parent / "cues"
+    assert main(["cues", "--checkpoint", str(classifier), "--out", str(out), "--saliency", "centre"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def network(cues: Path, scenes: Path) -> Path:
+    """A segmentation network that was trained from the cues."""
+    out = cues.parent / "dsrg"
+    data = ["--data.target", str(scenes / "target"), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
+    assert main(["fit", "segmentation/dsrg", *data, "--model.head_width", "16", "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def test_each_training_picture_has_a_cue_of_its_own_classes(cues: Path, scenes: Path) -> None:
+    with (scenes / "target/train/labels.csv").open() as handle:
+        rows = list(csv.reader(handle))
+    for name, *shown in rows[1:]:
+        cue = Image.open(cues / f"{name}.png")
+        assert (cue.mode, cue.size) == ("P", (48, 48))
+        allowed = {0, 255} | {i + 1 for i, value in enumerate(shown) if value == "1"}
+        assert set(np.unique(np.asarray(cue)).tolist()) <= allowed
+    assert (cues / "sheet.jpg").is_file()
+    assert json.loads((cues / "cues.json").read_text())["rule"] == "smaller"
+
+
+def test_precision_and_recall_are_counted_where_there_are_masks(cues: Path, scenes: Path) -> None:
+    """Beside a loop over the classes."""
+    with (cues / "scores.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    masks = sorted((scenes / "target/train/masks").glob("*.png"))
+    found = np.stack([np.asarray(load_picture(cues / path.name, "P")) for path in masks])
+    truth = np.stack([np.asarray(load_picture(path, "P")) for path in masks])
+    for value, row in enumerate(rows):
+        hits, seeds = ((found == value) & (truth == value)).sum(), ((found == value) & (truth != 255)).sum()
+        for name, of in (("precision", seeds), ("recall", (truth == value).sum())):
+            assert row[name] == (f"{hits / of:.4f}" if of else ""), row
+
+
+def test_cues_that_are_there_are_kept(
+    cues: Path, classifier: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+    maps = cue_folder.CueMaker.maps
+
+    def counted(self: Any, records: Any) -> Any:
+        made.append(len(records))
+        return maps(self, records)
+
+    monkeypatch.setattr(cue_folder.CueMaker, "maps", counted)
+    again = ["cues", "--checkpoint", str(classifier), "--out", str(cues), "--saliency", "centre"]
+    lost = sorted(cues.glob("*.png"))[3]
+    before = lost.read_bytes()
+    lost.unlink()
+    assert main(again) == 0
+    assert made == [1]
+    assert lost.read_bytes() == before
+    assert main([*again, "--threshold", "0.7"]) == 2
+    assert "holds cues made with threshold = 0.3, not 0.7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--split", "trian"], "trian/labels.csv: no such file"),
+        (["--saliency", "nowhere"], "nowhere/.*: no such file; expected the saliency"),
+        (["--rule", "smaler"], "did you mean 'smaller'"),
+        (["--threshold", "2"], "--threshold must be from 0 to below 1, not 2"),
+        (["--checkpoint", "nowhere"], "nowhere"),
+    ],
+)
+def test_cues_that_cannot_be(
+    classifier: Path, tmp_path: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cues", "--checkpoint", str(classifier), "--out", str(tmp_path / "cues"), *more]) == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error), error
+    assert not list(tmp_path.glob("cues/*.png"))
+
+
+def test_a_segmentation_run_has_its_scores_and_its_report(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((network / "run.json").read_text())
+    scores = record["scores"]
+    assert len(scores["iou"]) == len(record["classes"]) + 1
+    assert f"{100 * scores['miou']:.1f}" in (network / "report.html").read_text()
+    examples = np.load(network / "examples.npz")
+    assert examples["refined"].shape == examples["masks"].shape == (8, 48, 48)
+    assert main(["test", str(network)]) == 0
+    said = capsys.readouterr().out
+    assert f"mIoU {100 * scores['miou']:.1f}" in said
+    assert f"{'background':<20} IoU {100 * scores['iou'][0]:5.1f}" in said
+
+
+def test_masks_of_a_folder_are_palette_pictures_of_their_own_size(network: Path, scenes: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures" / "inner"
+    pictures.mkdir(parents=True)
+    for number, path in enumerate(sorted((scenes / "target/test/images").iterdir())[:3]):
+        Image.open(path).resize((40 + 8 * number, 56)).save(pictures / f"{number}.png")
+    command = ["segment", str(network), str(tmp_path / "pictures"), "--out", str(tmp_path / "masks"), "--workers"]
+    assert main([*command, "0"]) == 0
+    masks = sorted((tmp_path / "masks/inner").glob("*.png"))
+    sizes = [(Image.open(path).mode, Image.open(path).size) for path in masks]
+    assert sizes == [("P", (40 + 8 * number, 56)) for number in range(3)]
+    before = [path.read_bytes() for path in masks]
+    masks[1].unlink()
+    assert main([*command, "2"]) == 0  # the CRF in other processes
+    assert [path.read_bytes() for path in masks] == before
+
+
+def test_one_bad_picture_does_not_stop_the_others(
+    network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "bad.png").write_bytes(b"no picture")
+    (pictures / "good.jpg").write_bytes(next(iter((scenes / "target/test/images").iterdir())).read_bytes())
+    out = tmp_path / "masks"
+    assert main(["segment", str(network), str(pictures), "--out", str(out), "--workers", "0"]) == 1
+    assert "skipped: " in (said := capsys.readouterr().out)
+    assert "bad.png" in said
+    assert sorted(path.name for path in out.iterdir()) == ["good.png", "masks.json", "sheet.jpg"]
+
+
+def test_a_classifiers_maps_make_masks_too(classifier: Path, scenes: Path, tmp_path: Path) -> None:
+    command = ["segment", str(classifier), str(scenes / "target/test/images"), "--out", str(tmp_path / "masks")]
+    assert main(command) == 0
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 10
+
+
+def test_a_picture_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "LARGEST", 200)
+    sizes = []
+    refine = segment.mean_field
+
+    def seen(images: Any, probabilities: Any) -> Any:
+        sizes.append(tuple(images.shape[2:]))
+        return refine(images, probabilities)
+
+    monkeypatch.setattr(segment, "mean_field", seen)
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
+    answer = np.zeros((2, 5, 10), np.float16)
+    answer[0], answer[1] = 0.1, 0.9
+    mask = segment.finished(tmp_path / "a.png", answer, crf=True)
+    assert (mask.shape, sizes) == ((20, 40), [(10, 20)])
+    assert (mask == 1).all()
+
+
+def test_a_segmentation_network_knows_its_background(
+    network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["segment", str(network), str(scenes / "target/test/images"), "--out", str(tmp_path / "masks")]
+    assert main([*command, "--threshold", "0.3"]) == 2
+    assert "--threshold belongs to class maps" in capsys.readouterr().err
+
+
+def test_cues_of_a_users_own_saliency(classifier: Path, scenes: Path, tmp_path: Path) -> None:
+    images = scenes / "target/val/images"
+    make_saliency({path.name: path for path in images.iterdir()}, tmp_path / "saliency", "centre")
+    out = tmp_path / "cues"
+    command = ["cues", "--checkpoint", str(classifier), "--split", "val", "--out", str(out)]
+    assert main([*command, "--saliency", str(tmp_path / "saliency"), "--background", "0.3"]) == 0
+    assert any((np.asarray(load_picture(path, "P")) == 0).any() for path in out.glob("*.png"))
