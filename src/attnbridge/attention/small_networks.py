@@ -100,7 +100,7 @@ class NetworkInNetwork(_Small):
 
     Args:
         width: multiplies the 192, 160 and 96 channels; 1 is the wide one of a million weights, a half the thin one, a
-            quarter the tiny one, for short schedules on two cores and without dropout.
+            quarter the tiny one; that and ``nin_small``, a half, are without dropout, for short schedules on two cores.
         num_classes: number of logits.
         dropout: after the first two of its three blocks.
 
@@ -154,4 +154,5 @@ for _depth, _width in WIDE_RESNETS:
     _named(f"wrn_{_depth}_{_width}", lambda d=_depth, k=_width, **options: WideResNet(d, k, **options))
 _named("nin_wide", NetworkInNetwork)
 _named("nin_thin", lambda **options: NetworkInNetwork(0.5, **options))
+_named("nin_small", lambda **options: NetworkInNetwork(0.5, dropout=0, **options))
 _named("nin_tiny", lambda **options: NetworkInNetwork(0.25, dropout=0, **options))

@@ -51,7 +51,7 @@ def _dispatch(words: list[str]) -> int:
         raise unknown("command", words[0], VERBS, "see `attnbridge --help`")
     parser = make_parser()
     options, rest = parser.parse_known_args(words)
-    if rest and options.verb not in ("fit", "search", "benchmark"):
+    if rest and options.verb not in ("fit", "search", "benchmark", "pipeline"):
         where = f"of {options.verb}" if options.verb else "before a command"
         raise unknown(f"argument {where}:", rest[0], flags(parser, options.verb, getattr(options, "action", None)))
     if options.verb is None:
@@ -125,6 +125,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         from attnbridge.cli.cues import cues
 
         return cues(options)
+    elif options.verb == "pipeline":
+        warnings.filterwarnings("ignore", module="lightning")
+        from attnbridge.cli.pipeline import pipeline
+
+        return pipeline(options, rest)
     elif options.verb == "saliency":
         check_model(options.model)
         from attnbridge.cli.saliency import saliency

@@ -30,6 +30,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "table1": tuple(f"voc/{row}" for row in ROWS),
     "table2": ("voc/attnbn_10", "voc/attnbn_50", "voc/attnbn"),
     "at-cifar10": tuple(f"cifar10/{row}" for row in ("teacher", "student", "at", "kd", "at_kd", "f_act")),
+    "at-nin": tuple(f"cifar10/nin_{row}" for row in ("teacher", "student", "symmetry", "gradient", "at")),
     "finetune": tuple(f"finetune/{row}" for row in KEPT),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }

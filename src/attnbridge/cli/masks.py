@@ -81,6 +81,8 @@ def chosen_threshold(run: Path) -> float:
     if not record.is_file():
         raise AttnBridgeError(f"{record}: no such file, so no threshold was chosen; give one with --threshold")
     scores: dict[str, Any] = json.loads(record.read_text())["scores"]
+    if not scores:
+        raise AttnBridgeError(f"{run}: was not scored, so no threshold was chosen; give one with --threshold")
     return float(scores["predicted"]["threshold"])
 
 

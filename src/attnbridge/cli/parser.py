@@ -15,8 +15,8 @@ OVERRIDES = "Options of the configuration are written --section.option VALUE, as
 Verbs = Any  # argparse's collection of sub-parsers, a private class
 
 VERBS = (
-    "demo", "explain", "fit", "search", "test", "predict", "verify", "segment", "submit", "cues", "saliency",
-    "data", "benchmark", "list", "show", "init-config",
+    "demo", "explain", "fit", "search", "test", "predict", "verify", "segment", "submit", "cues", "pipeline",
+    "saliency", "data", "benchmark", "list", "show", "init-config",
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _add_training(verbs: Verbs) -> None:
         help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
         "the rows of Table 1 on garments, clothing_source: with shares of the source, clothing_masks: GAIN with masks; "
         "biased: GAIN where the background tells the class; table1, table2: the paper's own, on VOC 2012; at-cifar10: "
-        "attention transfer; finetune: AFA and its baselines on class folders",
+        "attention transfer, at-nin: by gradients; finetune: AFA and its baselines on class folders",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
@@ -119,11 +119,7 @@ def _add_masks(verbs: Verbs) -> None:
     cues.add_argument("--split", default="train", help="folder of the target, or list of VOC's layout; default: train")
     cues.add_argument("--saliency", help="folder with ID.png of each picture, or a saliency model: background seeds")
     cues.add_argument("--out", type=Path, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
-    cues.add_argument("--threshold", type=float, default=0.3, help="of a map, relative to its maximum; default: 0.3")
-    cues.add_argument(
-        "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
-    )
-    cues.add_argument("--rule", default="smaller", help="smaller, stronger, nobody, or package.module:function")
+    _add_cue_settings(cues)
     cues.add_argument(
         "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the pictures; default: 0.75 1 1.25"
     )
@@ -135,6 +131,30 @@ def _add_masks(verbs: Verbs) -> None:
     segment.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
     segment.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
     segment.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
+
+    line = verbs.add_parser(
+        "pipeline", help="from two folders of pictures to masks: AttnBN, cues, segmentation, report"
+    )
+    line.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
+    line.add_argument("--source", type=Path, required=True, help="class folders of simple pictures, CLASS/*.jpg")
+    line.add_argument("--target", type=Path, required=True, help="train/, val/ (and test/), or VOC's layout; see docs/")
+    line.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
+    line.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
+    line.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder of all stages")
+    line.add_argument("--config", default="attnbn", help="of the first network: a name or a YAML file")
+    line.add_argument("--segmentation", default="segmentation/dsrg", help="of the second one")
+    line.add_argument(
+        "--retrain", nargs="?", const="segmentation/retrain", help="train it again, on the masks of the first time"
+    )
+    _add_cue_settings(line)
+
+
+def _add_cue_settings(cues: argparse.ArgumentParser) -> None:
+    cues.add_argument("--threshold", type=float, default=0.3, help="of a map, relative to its maximum; default: 0.3")
+    cues.add_argument(
+        "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
+    )
+    cues.add_argument("--rule", default="smaller", help="smaller, stronger, nobody, or package.module:function")
 
 
 def _add_data(verbs: Verbs) -> None:

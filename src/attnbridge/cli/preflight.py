@@ -78,7 +78,11 @@ def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> lis
             "model.mining_weight to 0"
         )
     lists = data.get("lists")
-    splits = ["train", "val"] + (["test"] if has_split(target, "test", lists) else [])
+    splits = ["train", *(split for split in ("val", "test") if has_split(target, split, lists))]
+    if "test" in splits and "val" not in splits:
+        raise AttnBridgeError(
+            f"{target}: has a test split, but none for validation, by which a threshold is chosen; name part of it val"
+        )
     if source:
         scan_pair(source, target, saliency, "source", lists)
     found = {split: scan_pair(source, target, saliency, split, lists) for split in splits}

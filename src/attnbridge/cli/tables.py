@@ -19,6 +19,7 @@ from attnbridge.cli.run import train
 from attnbridge.cli.search import search, search_space
 from attnbridge.cli.table_text import error_table, markdown_table, print_demo, rank_table
 from attnbridge.cli.tasks import page_for
+from attnbridge.data.folders import has_split
 from attnbridge.data.photos import apt_available, prepare_photos
 from attnbridge.data.saliency import check_model
 from attnbridge.data.scenes import SceneSpec, compose
@@ -41,7 +42,7 @@ PAIRS = {
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }
 """Tables on data of the user's: source, target, words, and the page that describes them."""
-CLASSES: dict[str, str | None] = {"at-cifar10": "cifar10", "finetune": None}
+CLASSES: dict[str, str | None] = {"at-cifar10": "cifar10", "at-nin": "cifar10", "finetune": None}
 """Tables on pictures of one class each: their data, null for class folders of the user's."""
 SPECS = {"biased": SceneSpec(context_bias=1.0, swapped=True)}
 """Scenes of the tables that do not have the default ones."""
@@ -142,6 +143,9 @@ def _one_row(
     config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
     check_data(config)
+    target = config["data"].get("target")
+    if target and not has_split(Path(target), "val", config["data"].get("lists")):
+        raise AttnBridgeError(f"{target}: has no val/ with masks; a table needs one")
     if trials and search_space(config):
         config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
         config["seed"] = seed

@@ -21,7 +21,7 @@ from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
 from attnbridge.evaluation.mask_report import write_mask_report
 from attnbridge.evaluation.mask_scores import MaskScores
 from attnbridge.evaluation.pictures import to_uint8
-from attnbridge.evaluation.report import write_report
+from attnbridge.evaluation.report import write_report, write_unscored_report
 from attnbridge.evaluation.scoring import Scores
 from attnbridge.evaluation.source_attention import save_source_attention
 from attnbridge.methods.base import Method
@@ -48,7 +48,7 @@ class MapTask:
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """Choose the threshold on validation, score the test split; see :meth:`Scores.result`."""
         trainer.validate(method, self.data, verbose=False)
-        if self.data.has_test():
+        if self.data.has("test"):
             trainer.test(method, self.data, verbose=False)
         else:  # said in the protocol: the numbers are then those of the split that chose the threshold
             self.scores.iou["test"] = self.scores.iou["val"]
@@ -58,7 +58,7 @@ class MapTask:
 
     def protocol(self) -> dict[str, Any]:
         """How the numbers were made, in words, to stand beside them."""
-        split = "test" if self.data.has_test() else "val"
+        split = "test" if self.data.has("test") else "val"
         same = " (the same split)" if split == "val" else ""
         return {
             "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
@@ -73,7 +73,7 @@ class MapTask:
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight test pictures with scores and maps, for reports."""
-        samples = self.data.samples("test" if self.data.has_test() else "val", PICTURES)
+        samples = self.data.samples("test" if self.data.has("test") else "val", PICTURES)
         masks = np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples])
         _save(folder, method, samples, masks=masks)
 
@@ -133,7 +133,7 @@ class MaskTask:
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """Score both splits; nothing is chosen on either."""
         trainer.validate(method, self.data, verbose=False)
-        if self.data.has_test():
+        if self.data.has("test"):
             trainer.test(method, self.data, verbose=False)
         else:
             trainer.test(method, self.data.val_dataloader(), verbose=False)
@@ -144,7 +144,7 @@ class MaskTask:
         how = self.inference
         return {
             "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
-            "split": "test" if self.data.has_test() else "val",
+            "split": "test" if self.data.has("test") else "val",
             "classes": "the network's own answer; the pictures' labels are not used",
             "masks": f"scales {', '.join(map(str, how.scales))}{', mirrored' if how.flip else ''}"
             f"{', dense CRF' if how.crf else ''}",
@@ -153,7 +153,7 @@ class MaskTask:
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight test pictures with their masks, the network's and the refined ones, for reports."""
-        samples = self.data.samples("test" if self.data.has_test() else "val", PICTURES)
+        samples = self.data.samples("test" if self.data.has("test") else "val", PICTURES)
         images = torch.stack([sample["image"] for sample in samples]).to(method.device)
 
         def network(pictures: torch.Tensor) -> torch.Tensor:
@@ -179,11 +179,38 @@ def inference_of(config: Config) -> Inference:
     return Inference(tuple(settings.get("scales", Inference.scales)), **known)
 
 
-Task = MapTask | ClassTask | MaskTask
+class Unscored:
+    """A target without pictures for validation, so without masks: maps to look at, and no score."""
+
+    scores: Any = None
+
+    def __init__(self, data: BridgeData) -> None:
+        self.data = data
+
+    def callbacks(self, method: Method, folder: Path) -> list[Callback]:
+        """The attention of the same training pictures after each epoch."""
+        return [AttentionGallery(folder, self.data.samples("train", PICTURES), method.classes)]
+
+    def evaluate(self, _method: Method, _trainer: L.Trainer) -> dict[str, Any]:
+        """No scores."""
+        return {}
+
+    def protocol(self) -> dict[str, Any]:
+        """Why there are no numbers."""
+        return {"score": "none, since the target has no val split"}
+
+    def save_examples(self, method: Method, folder: Path) -> None:
+        """Keep eight training pictures with scores and maps, for reports."""
+        _save(folder, method, self.data.samples("train", PICTURES))
+
+
+Task = MapTask | ClassTask | MaskTask | Unscored
 
 
 def page_for(content: dict[str, Any]) -> Callable[..., None]:
     """What writes the report of runs like this one; see :func:`~attnbridge.evaluation.report.write_report`."""
+    if not content["scores"]:
+        return write_unscored_report
     if "top1" in content["scores"]:
         return write_class_report
     return write_mask_report if "plain" in content["scores"] else write_report
@@ -193,6 +220,8 @@ def task_of(config: Config, data: Any) -> Task:
     """The task of a configuration."""
     if isinstance(data, ClassData):
         return ClassTask(data)
+    if not data.has("val"):
+        return Unscored(data)
     return MaskTask(config, data) if isinstance(data, CueData) else MapTask(config, data)
 
 

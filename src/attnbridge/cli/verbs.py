@@ -60,6 +60,8 @@ def test(options: argparse.Namespace) -> int:
             f"{', '.join(data.classes)}; bring its columns or folders to the run's"
         )
     task = task_of(config, data)
+    if task.scores is None:
+        raise AttnBridgeError(f"{data.target}: has no val/ with masks to score against")
     trainer = L.Trainer(logger=False, callbacks=[task.scores], use_distributed_sampler=False)
     scores = task.evaluate(method, trainer)
     _print_scores(scores)
@@ -88,6 +90,9 @@ def _print_labels(scores: dict[str, Any], classes: Sequence[str]) -> None:
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
+    if not scores:
+        print("nothing was scored: the target has no val/ with masks")
+        return
     if "plain" in scores:
         print(
             f"mIoU {100 * scores['miou']:.1f}, at one scale and without CRF {100 * scores['plain']['miou']:.1f}; "

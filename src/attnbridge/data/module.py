@@ -26,8 +26,8 @@ class BridgeData(PictureData):
         source: class folders, ``source/CLASS/*.jpg``; they name the classes. Null for a method that has no source: then
             the target names them.
         target: ``target/{train,val,test}``, each with ``images/`` and ``labels.csv``; ``val`` and ``test``
-            with ``masks/`` too, for scoring. ``test`` may be left out. Or a folder in VOC's layout,
-            see :func:`attnbridge.data.voc.scan_voc`.
+            with ``masks/`` too, for scoring. ``test`` may be left out, and ``val``: then nothing is scored. Or a folder
+            in VOC's layout, see :func:`attnbridge.data.voc.scan_voc`.
         lists: in VOC's layout, the names of the lists for ``train``, ``val`` and ``test``, if they are others.
         source_share: share of each source class that is used, the same pictures whatever the seed.
         saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
@@ -120,9 +120,9 @@ class BridgeData(PictureData):
         counts = Counter(c for record in records for c in record.classes)
         return [(counts[c] + 1) / (len(records) + 2) for c in range(len(self.classes))]
 
-    def has_test(self) -> bool:
-        """Whether the target has a test split."""
-        return has_split(self.target, "test", self.lists)
+    def has(self, split: str) -> bool:
+        """Whether the target has a split."""
+        return has_split(self.target, split, self.lists)
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches ``{"source": ..., "target": ...}``, of the streams that the method wants.
@@ -164,8 +164,8 @@ class BridgeData(PictureData):
             sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples)
         return sets
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("val")
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        return self._eval_loader("val") if self.has("val") else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("test")

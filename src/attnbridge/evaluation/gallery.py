@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from attnbridge.evaluation.pictures import caption, overlay, sheet, to_uint8
 
@@ -28,8 +27,8 @@ class AttentionGallery(Callback):
     def __init__(self, folder: Path, samples: list[Any], classes: tuple[str, ...]) -> None:
         self.folder, self.samples, self.classes = folder / "attention", samples, classes
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != TrainerFn.FITTING:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
             return
         examples = look_at(pl_module, self.samples)
         self.folder.mkdir(parents=True, exist_ok=True)

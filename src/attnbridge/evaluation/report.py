@@ -68,6 +68,26 @@ def write_report(path: Path, title: str, introduction: str, runs: Sequence[Run],
     write_page(path, title, parts)
 
 
+def write_unscored_report(
+    path: Path, title: str, introduction: str, runs: Sequence[Run], folders: Sequence[Path]
+) -> None:
+    """The page of runs whose target has no masks: training pictures and the maps of their classes."""
+    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>"]
+    for run, folder in zip(runs, folders, strict=True):
+        rows = []
+        with np.load(folder / "examples.npz") as data:
+            for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
+                heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
+                rows.append([image, *(overlay(image, each) for each in heat)])
+        picture = data_uri(sheet(rows))
+        parts.append(
+            f'<h2>{html.escape(run["name"])}</h2><figure><img alt="pictures and maps" src="{picture}"><figcaption>'
+            f"Training pictures and the map of each of their classes. {html.escape(words(run['protocol']))}"
+            "</figcaption></figure>"
+        )
+    write_page(path, title, [*parts, record(runs)])
+
+
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write an HTML page of parts that are HTML already."""
     page = (

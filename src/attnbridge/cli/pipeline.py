@@ -1,0 +1,227 @@
+"""The verb ``pipeline``: from two folders of pictures to masks, by stages; what is there and current is skipped."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+
+from attnbridge.cli.config import load_config
+from attnbridge.cli.cues import target_records, target_saliency
+from attnbridge.cli.masks import default_workers, load_segmenter
+from attnbridge.cli.preflight import check_data, check_network
+from attnbridge.cli.run import load_run, shape_of, train
+from attnbridge.data.cache import make_folder, replacing
+from attnbridge.data.cues import cue_path
+from attnbridge.data.folders import has_split, pair_classes, scan_pair
+from attnbridge.data.pictures import Record, load_picture
+from attnbridge.data.voc import is_voc
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.cue_folder import CueMaker
+from attnbridge.evaluation.pictures import colour_mask, data_uri, overlay, sheet
+from attnbridge.evaluation.predict import as_classifier
+from attnbridge.evaluation.report import write_page
+from attnbridge.evaluation.segment import mask_path, write_masks
+from attnbridge.segmentation.cues import CueSettings, find_rule
+
+console = Console()
+SHOWN = 8
+
+
+@dataclass
+class Stages:
+    """Which stages are done, and from what: ``pipeline.json``.
+
+    Attributes:
+        out: folder of the pipeline.
+    """
+
+    out: Path
+
+    def run(self, name: str, made_of: dict[str, Any], make: Callable[[Path], None]) -> str:
+        """Make ``out/name``, unless it is whole and made of the same; one that was made of something else goes first.
+
+        Returns:
+            What stands for the stage in the next one's ``made_of``.
+        """
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        folder, known = self.out / name, self._read()
+        if known.get(name) == {"key": key, "done": True}:
+            console.print(f"[bold]{name}[/]: there already, in {folder}")
+            return key
+        if name not in known and folder.exists():
+            raise AttnBridgeError(f"{folder}: is there, but not made by this pipeline; name another folder with --out")
+        if known.get(name, {}).get("key") not in (None, key):
+            console.print(f"[bold]{name}[/]: what it was made of has changed")
+            shutil.rmtree(folder, ignore_errors=True)
+        self._write({**known, name: {"key": key, "done": False}})
+        console.print(f"[bold]{name}[/]")
+        make(folder)
+        self._write({**self._read(), name: {"key": key, "done": True}})
+        return key
+
+    def _read(self) -> dict[str, Any]:
+        path = self.out / "pipeline.json"
+        known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return known
+
+    def _write(self, known: dict[str, Any]) -> None:
+        with replacing(self.out / "pipeline.json") as partial:
+            partial.write_text(json.dumps(known, indent=1))
+
+
+def pipeline(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Saliency and AttnBN, cues, a segmentation network, masks, a report."""
+    settings = CueSettings(options.threshold, options.background, options.rule)
+    find_rule(settings.rule)
+    bridge, network = configurations(options, overrides)
+    stages = Stages(make_folder(options.out))
+    target = Path(bridge["data"]["target"])
+    pictures = stamps(bridge["data"])
+    first = stages.run("attnbn", {"config": bridge, "pictures": pictures}, lambda folder: fit(bridge, folder))
+    classes = tuple(pair_classes(Path(bridge["data"]["source"]), target))
+    records, _ = target_records(bridge["data"], "train", classes)
+
+    def cue(folder: Path) -> None:
+        saliency = target_saliency(records, target, options.target_saliency)
+        config, method = load_run(options.out / "attnbn")
+        CueMaker(as_classifier(method, options.out / "attnbn", shape_of(config)), saliency, settings).write(
+            records, folder
+        )
+
+    made_of = {"attnbn": first, "settings": vars(settings), "saliency": options.target_saliency}
+    second = stages.run("cues", made_of, cue)
+    last, third = (
+        "segmentation",
+        stages.run("segmentation", {"cues": second, "config": network}, lambda folder: fit(network, folder)),
+    )
+    if options.retrain:
+        own = stages.run(
+            "own-masks", {"segmentation": third}, lambda f: mask(options.out / last, own_names(records), f, True)
+        )
+        again = {**network, **load_stage(options.retrain, network, options.out / "own-masks", overrides)}
+        last, third = (
+            "retrained",
+            stages.run("retrained", {"masks": own, "config": again}, lambda folder: fit(again, folder)),
+        )
+    everything = all_pictures(bridge["data"])
+    stages.run("masks", {last: third}, lambda folder: mask(options.out / last, everything, folder, False))
+    write_report(options.out, everything, records[:SHOWN], last)
+    console.print(f"masks in {options.out / 'masks'}; look at {options.out / 'report.html'}")
+    return 0
+
+
+def configurations(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of AttnBN and of the segmentation network, on the user's folders, checked.
+
+    Raises:
+        AttnBridgeError: for the first thing that one of them would stumble over.
+    """
+    bridge = load_config(options.config, overrides)
+    paths = {"source": str(options.source), "target": str(options.target), "saliency": options.saliency}
+    bridge["data"] = {**(bridge.get("data") or {}), **paths}
+    bridge["name"] = "attnbn"
+    check_data(bridge)
+    check_network(bridge)
+    network = load_stage(options.segmentation, bridge, options.out / "cues", overrides)
+    check_network(network)
+    return bridge, network
+
+
+def load_stage(name: str, earlier: dict[str, Any], cues: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """A segmentation network's configuration on the pictures of an earlier stage."""
+    config = load_config(name, overrides)
+    shared = {k: v for k, v in earlier["data"].items() if k in ("source", "target", "lists", "image_size", "shape")}
+    config["data"] = {**(config.get("data") or {}), **shared, "cues": str(cues)}
+    return {**config, "name": Path(name).name, "seed": earlier.get("seed", 0)}
+
+
+def fit(config: dict[str, Any], folder: Path) -> None:
+    """Train, or go on."""
+    train(config, folder, resume=folder.exists())
+
+
+def mask(run: Path, records: dict[str, Record], folder: Path, labelled: bool) -> None:
+    """Masks of pictures by id; ``labelled``: of no other classes than their own.
+
+    Raises:
+        AttnBridgeError: for a picture that cannot be read.
+    """
+    segmenter = load_segmenter(run)
+    present = {i: _present(r, len(segmenter.classes)) for i, r in records.items()} if labelled else None
+    bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, default_workers())
+    if bad:
+        raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+
+
+def _present(record: Record, classes: int) -> torch.Tensor:
+    present = torch.zeros(classes, dtype=torch.bool)
+    present[list(record.classes)] = True
+    return present
+
+
+def stamps(data: dict[str, Any]) -> list[str]:
+    """Names, sizes and times of the training pictures: when one changes, so does what is made of it."""
+    source, target = Path(data["source"]), Path(data["target"])
+    records = scan_pair(source, target, None, "source") + scan_pair(source, target, None, "train", data.get("lists"))
+    files = [(record, record.image.stat()) for record in records]
+    return [f"{r.image} {r.classes} {found.st_size} {found.st_mtime_ns}" for r, found in files]
+
+
+def own_names(records: Sequence[Record]) -> dict[str, Record]:
+    """Records by the names of their files."""
+    return {record.image.name: record for record in records}
+
+
+def all_pictures(data: dict[str, Any]) -> dict[str, Record]:
+    """The target's pictures of all splits by id: their place below the target, in VOC's layout their name."""
+    source, target, lists = Path(data["source"]), Path(data["target"]), data.get("lists")
+    splits = [s for s in ("train", "val", "test") if has_split(target, s, lists)]
+    found = [(s, r) for s in splits for r in scan_pair(source, target, None, s, lists, masks=False)]
+    return {r.image.name if is_voc(target) else f"{s}/{r.image.name}": r for s, r in found}
+
+
+def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record], last: str) -> None:
+    """``report.html``: pictures, class maps, cues and masks side by side; the scores before and after."""
+    config, method = load_run(out / "attnbn")
+    classes, named = method.classes, {record.image: name for name, record in masks.items()}
+    maker = CueMaker(as_classifier(method, out / "attnbn", shape_of(config)), scales=(1.0,), flip=False)
+    rows = []
+    for record, maps in zip(records, maker.maps(records), strict=True):
+        picture = np.asarray(load_picture(record.image))
+        cells = [picture, overlay(picture, maps.amax(0).numpy())]
+        for path in (cue_path(out / "cues", record), mask_path(out / "masks", named[record.image])):
+            cells.append(colour_mask(np.asarray(load_picture(path, "P")), len(classes)))
+        rows.append(cells)
+    shown: Image.Image = sheet(rows, ["picture", "class maps", "cue", "mask"], 200)
+    parts = [
+        f"<h1>From image labels to masks</h1><p>{html.escape(', '.join(classes))}</p>",
+        score_table(out, last),
+        f'<figure><img alt="pictures, maps, cues, masks" src="{data_uri(shown)}"><figcaption>Training pictures: the '
+        "maps of all their classes, the cues (white: nothing known), the masks.</figcaption></figure>",
+    ]
+    write_page(out / "report.html", "attnbridge pipeline", parts)
+
+
+def score_table(out: Path, last: str) -> str:
+    """The scores before and after as an HTML table, if there is a split to score on."""
+    before, after = (json.loads((out / name / "run.json").read_text())["scores"] for name in ("attnbn", last))
+    if not before:
+        return "<p>The target has no val/ with masks, so nothing was scored.</p>"
+    lines = {
+        "AttnBN's class maps, no post-processing": before["predicted"]["miou_best"],
+        f"the segmentation network ({html.escape(last)})": after["miou"],
+    }
+    cells = "".join(f"<tr><td>{name}</td><td>{100 * value:.1f}</td></tr>" for name, value in lines.items())
+    return f"<table><tr><th>masks from</th><th>mIoU</th></tr>{cells}</table>"
