@@ -58,7 +58,7 @@ def test_each_training_picture_has_a_cue_of_its_own_classes(cues: Path, scenes: 
         allowed = {0, 255} | {i + 1 for i, value in enumerate(shown) if value == "1"}
         assert set(np.unique(np.asarray(cue)).tolist()) <= allowed
     assert (cues / "sheet.jpg").is_file()
-    assert json.loads((cues / "cues.json").read_text())["rule"] == "smaller"
+    assert json.loads((cues / "cues.json").read_text())["rule"] == "stronger"
 
 
 def test_precision_and_recall_are_counted_where_there_are_masks(cues: Path, scenes: Path) -> None:

@@ -154,7 +154,7 @@ def _add_cue_settings(cues: argparse.ArgumentParser) -> None:
     cues.add_argument(
         "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
     )
-    cues.add_argument("--rule", default="smaller", help="smaller, stronger, nobody, or package.module:function")
+    cues.add_argument("--rule", default="stronger", help="stronger, smaller, nobody, or package.module:function")
 
 
 def _add_data(verbs: Verbs) -> None:

@@ -11,12 +11,13 @@ from attnbridge.cli.schema import data_options, method_options, option_value
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
+from attnbridge.data.domain_folders import domain_classes, scan_domain
 from attnbridge.data.folders import class_names, class_splits, has_split, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
 from attnbridge.data.pictures import Record, check_record
 from attnbridge.data.saliency import check_model, is_model
 from attnbridge.errors import AttnBridgeError, unknown
-from attnbridge.methods import CUES, DATA, PAIRED
+from attnbridge.methods import CUES, DATA, DOMAINS, PAIRED
 
 
 def check_data(config: dict[str, Any]) -> None:
@@ -34,8 +35,30 @@ def check_data(config: dict[str, Any]) -> None:
         if DATA[config["method"]] == CUES:
             for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None):
                 check_record(record)
+    elif DATA[config["method"]] == DOMAINS:
+        _check_domains(data, model)
     else:
         _check_classes(data)
+
+
+def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
+    """A folder of domains with the same classes."""
+    for name in ("data", "sources", "target"):
+        if not data.get(name):
+            raise AttnBridgeError(f"data.{name} is not set; see `attnbridge show adaptation`")
+    named = data.get("saliency")
+    if named and named.endswith(".onnx"):
+        check_model(named)
+    if not named and model.get("attention_weight"):
+        raise AttnBridgeError(
+            "data.saliency is not set, but the attention constraint needs a saliency map of each source picture; name "
+            "their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
+        )
+    root, saliency = Path(data["data"]), Path(named) if named and not is_model(named) else None
+    classes = domain_classes(root, [*data["sources"], data["target"]])
+    for domain in (*data["sources"], data["target"]):
+        for record in scan_domain(root, domain, classes, saliency):
+            check_record(record)
 
 
 def _check_classes(data: dict[str, Any]) -> None:

@@ -13,10 +13,13 @@ from lightning.pytorch import Callback
 
 from attnbridge.data.classes import ClassData
 from attnbridge.data.cue_data import CueData
+from attnbridge.data.domains import DomainData
 from attnbridge.data.module import BridgeData
 from attnbridge.data.sample import Sample
 from attnbridge.evaluation.class_report import write_class_report
 from attnbridge.evaluation.class_scores import ClassScores
+from attnbridge.evaluation.domain_report import write_domain_report
+from attnbridge.evaluation.domain_scores import DomainScores
 from attnbridge.evaluation.gallery import PICTURES, AttentionGallery, look_at
 from attnbridge.evaluation.mask_report import write_mask_report
 from attnbridge.evaluation.mask_scores import MaskScores
@@ -179,6 +182,41 @@ def inference_of(config: Config) -> Inference:
     return Inference(tuple(settings.get("scales", Inference.scales)), **known)
 
 
+class DomainTask:
+    """Accuracy on a domain without labels, see :class:`~attnbridge.evaluation.domain_scores.DomainScores`."""
+
+    def __init__(self, data: DomainData) -> None:
+        self.data = data
+        self.scores = DomainScores(len(data.classes))
+
+    def callbacks(self, method: Method, folder: Path) -> list[Callback]:
+        """Scores, and the attention of the same pictures of the target after each epoch."""
+        return [self.scores, AttentionGallery(folder, self.data.samples("test", PICTURES), method.classes)]
+
+    def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
+        """What was counted after each epoch, under each rule of selection."""
+        if not self.scores.curve:  # a run that is scored again
+            trainer.validate(method, self.data, verbose=False)
+        return self.scores.result()
+
+    def protocol(self) -> dict[str, Any]:
+        """How the numbers were made, in words, to stand beside them."""
+        data = self.data
+        return {
+            "score": "share of the target's pictures whose class is the most probable one",
+            "domains": f"{', '.join(data.sources)} to {data.target}",
+            "target": "its pictures are withheld too" if data.generalise else "its pictures are seen without labels",
+            "source_validation": f"the epoch that is best on {len(data.records('val'))} held-out source pictures",
+            "target_oracle": "the epoch that is best on the target: an upper bound, no result",
+            "energy": "of the true class's map inside the salient object, at the epoch of source_validation",
+            "resolution": f"{data.image_size} pixels, one crop",
+        }
+
+    def save_examples(self, method: Method, folder: Path) -> None:
+        """Keep eight pictures of the target with scores and maps, for reports."""
+        _save(folder, method, self.data.samples("test", PICTURES))
+
+
 class Unscored:
     """A target without pictures for validation, so without masks: maps to look at, and no score."""
 
@@ -204,13 +242,15 @@ class Unscored:
         _save(folder, method, self.data.samples("train", PICTURES))
 
 
-Task = MapTask | ClassTask | MaskTask | Unscored
+Task = MapTask | ClassTask | MaskTask | DomainTask | Unscored
 
 
 def page_for(content: dict[str, Any]) -> Callable[..., None]:
     """What writes the report of runs like this one; see :func:`~attnbridge.evaluation.report.write_report`."""
     if not content["scores"]:
         return write_unscored_report
+    if "target_oracle" in content["scores"]:
+        return write_domain_report
     if "top1" in content["scores"]:
         return write_class_report
     return write_mask_report if "plain" in content["scores"] else write_report
@@ -220,6 +260,8 @@ def task_of(config: Config, data: Any) -> Task:
     """The task of a configuration."""
     if isinstance(data, ClassData):
         return ClassTask(data)
+    if isinstance(data, DomainData):
+        return DomainTask(data)
     if not data.has("val"):
         return Unscored(data)
     return MaskTask(config, data) if isinstance(data, CueData) else MapTask(config, data)

@@ -82,7 +82,7 @@ def _introduction(content: dict[str, Any]) -> str:
 
 def _print_labels(scores: dict[str, Any], classes: Sequence[str]) -> None:
     """IoU of each label, in the order of the masks' values; of a classifier's maps those by prediction."""
-    if "top1" in scores:
+    if "top1" in scores or "target_oracle" in scores:
         return
     iou = scores["iou"] if "plain" in scores else scores["predicted"]["iou"]
     for name, value in zip(("background", *classes), iou, strict=True):
@@ -98,6 +98,10 @@ def _print_scores(scores: dict[str, Any]) -> None:
             f"mIoU {100 * scores['miou']:.1f}, at one scale and without CRF {100 * scores['plain']['miou']:.1f}; "
             f"validation {100 * scores['val_miou']:.1f}, at one scale and without CRF"
         )
+        return
+    if "target_oracle" in scores:
+        rules = ("source_validation", "target_oracle", "last")
+        print("target accuracy by rule of selection: " + ", ".join(f"{r} {100 * scores[r]:.1f}" for r in rules))
         return
     if "top1" in scores:
         print(", ".join(f"{n.replace('_', ' ')} {100 * value:.2f}" for n, value in scores.items() if value is not None))

@@ -28,6 +28,7 @@ class PictureDataset(Dataset[Sample]):
         domain: ``"source"`` or ``"target"``.
         transform: a torchvision v2 transform, applied to image, saliency and mask together.
         length: number of samples to present; beyond the records they start over. Default: all once.
+        withheld: the labels are NaN, so that nothing can be learnt from them.
 
     ``dataset[i]`` draws its augmentation from torch's global random numbers; ``dataset[i, seed]`` from
     ``seed`` alone, whatever the process or the order, which is what :class:`EpochSampler` yields. A loader takes
@@ -41,12 +42,14 @@ class PictureDataset(Dataset[Sample]):
         domain: str,
         transform: Callable[..., Any],
         length: int | None = None,
+        withheld: bool = False,
     ) -> None:
         self.records = list(records)
         self.num_classes = num_classes
         self.domain = domain
         self.transform = transform
         self.length = len(self.records) if length is None else length
+        self.withheld = withheld
 
     def __len__(self) -> int:
         return self.length
@@ -82,7 +85,9 @@ class PictureDataset(Dataset[Sample]):
                     update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
 
     def labels(self, record: Record) -> torch.Tensor:
-        """Multi-hot, ``(N,)``."""
+        """Multi-hot, ``(N,)``, or NaN."""
+        if self.withheld:
+            return torch.full((self.num_classes,), torch.nan)
         labels = torch.zeros(self.num_classes)
         labels[list(record.classes)] = 1.0
         return labels

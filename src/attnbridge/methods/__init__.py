@@ -13,10 +13,12 @@ METHODS: dict[str, tuple[str, str]] = {
     "transfer": ("attnbridge.methods.attention_transfer", "AttentionTransfer"),
     "fine_tuning": ("attnbridge.methods.fine_tuning", "FineTuning"),
     "segmentation": ("attnbridge.methods.segmentation", "Segmentation"),
+    "adaptation": ("attnbridge.methods.domain_adaptation", "DomainAdaptation"),
 }
 """Name of a method, as configurations write it, to module and class."""
 BRIDGE = ("attnbridge.data.module", "BridgeData")
 CUES = ("attnbridge.data.cue_data", "CueData")
+DOMAINS = ("attnbridge.data.domains", "DomainData")
 PAIRED = (BRIDGE, CUES)
 """Those with a target, and a source or none; the others have class folders."""
 DATA: dict[str, tuple[str, str]] = {
@@ -25,6 +27,7 @@ DATA: dict[str, tuple[str, str]] = {
     "transfer": ("attnbridge.data.classes", "ClassData"),
     "fine_tuning": ("attnbridge.data.classes", "ClassData"),
     "segmentation": CUES,
+    "adaptation": DOMAINS,
 }
 """Name of a method to the data module that it learns from."""
 

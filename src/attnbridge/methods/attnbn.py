@@ -19,7 +19,7 @@ from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
 from attnbridge.losses.attention import Reduction, Resolution, attention_constraint
 from attnbridge.losses.classification import multi_label_soft_margin
 from attnbridge.methods.base import Method
-from attnbridge.methods.discriminator import DomainDiscriminator
+from attnbridge.methods.discriminator import DomainDiscriminator, PooledDiscriminator
 
 
 class Seen(NamedTuple):
@@ -29,11 +29,13 @@ class Seen(NamedTuple):
         logits: ``(B, N)`` of all streams.
         features: the observed layer's, as it gives them.
         parts: which of the B pictures are a stream's.
+        sides: which of them the discriminator is to tell apart, as source and as target.
     """
 
     logits: Tensor
     features: Tensor
     parts: dict[str, slice]
+    sides: tuple[slice | Tensor, slice | Tensor] | None
 
 
 class AttnBN(Method):
@@ -58,8 +60,8 @@ class AttnBN(Method):
         label_shift: whether the head's bias begins at the target's class frequencies and the source's logits are
             corrected by the source's (logit adjustment, Menon et al., ICLR 2021), for domains in which classes are not
             equally frequent: else the maps of a class that nearly every picture shows are what all pictures share.
-        discriminator_input: ``features`` of the observed layer, or the ``evidence``: the class maps of all
-            classes before the ReLU.
+        discriminator_input: ``features`` of the observed layer, the ``evidence``: the class maps of all
+            classes before the ReLU, or the features ``pooled``, of which a small head tells.
         discriminator_width: channels of the discriminator's first convolution.
         discriminator_projection: channels of the 1x1 convolution before its up-sampling; null is the
             paper's discriminator.
@@ -68,7 +70,7 @@ class AttnBN(Method):
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    only_training = ("discriminator.",)
+    only_training: tuple[str, ...] = ("discriminator.",)
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class AttnBN(Method):
         reduction: Reduction = "mean",
         second_order: SecondOrder = "auto",
         label_shift: bool = False,
-        discriminator_input: Literal["features", "evidence"] = "features",
+        discriminator_input: Literal["features", "evidence", "pooled"] = "features",
         discriminator_width: int = 32,
         discriminator_projection: int | None = 32,
         discriminator_spectral: bool = False,
@@ -101,7 +103,7 @@ class AttnBN(Method):
         self.source_offset: Tensor | float = 0.0
         self.discriminator_input = discriminator_input
         self.discriminator_lr = discriminator_lr
-        self.discriminator: DomainDiscriminator | None = None
+        self.discriminator: DomainDiscriminator | PooledDiscriminator | None = None
         wants_source = source_weight or attention_weight or adversarial_weight
         self.streams = tuple(
             name
@@ -110,7 +112,9 @@ class AttnBN(Method):
         )
         if not self.streams:
             raise AttnBridgeError("all loss weights are 0; there is nothing to learn")
-        if adversarial_weight:
+        if adversarial_weight and discriminator_input == "pooled":
+            self.discriminator = PooledDiscriminator(self.channels)
+        elif adversarial_weight:
             channels = self.channels if discriminator_input == "features" else len(self.classes)
             self.discriminator = DomainDiscriminator(
                 channels,
@@ -152,7 +156,8 @@ class AttnBN(Method):
         logits, features = self.look_at([batch[name] for name in self.streams])
         ends = list(accumulate(len(batch[name]["labels"]) for name in self.streams))
         parts = {name: slice(a, b) for name, a, b in zip(self.streams, [0, *ends], ends, strict=False)}
-        return Seen(logits, features, parts)
+        sides = (parts["source"], parts["target"]) if {"source", "target"} <= parts.keys() else None
+        return Seen(logits, features, parts, sides)
 
     def source_and_target(self, batch: dict[str, Batch], seen: Seen) -> dict[str, Tensor]:
         """The losses of Equation 7."""
@@ -165,8 +170,8 @@ class AttnBN(Method):
         if self.target_weight:
             logits = seen.logits[seen.parts["target"]]
             losses["target/classification"] = multi_label_soft_margin(logits, batch["target"]["labels"])
-        if self.discriminator is not None:
-            losses |= self._adversary(self.discriminator, seen)
+        if self.discriminator is not None and seen.sides is not None:
+            losses |= self._adversary(self.discriminator, seen.features, *seen.sides)
         return losses
 
     def maps_of(self, seen: Seen, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
@@ -189,13 +194,16 @@ class AttnBN(Method):
         maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True), self.normalise)[:, 0]
         return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
-    def _adversary(self, discriminator: DomainDiscriminator, seen: Seen) -> dict[str, Tensor]:
+    def _adversary(
+        self, discriminator: nn.Module, features: Tensor, source: slice | Tensor, target: slice | Tensor
+    ) -> dict[str, Tensor]:
         """L_adv through a frozen discriminator, and L_d on detached features."""
-        features = self.spatial(seen.features)
+        features = self.spatial(features)
+        if self.discriminator_input == "pooled":
+            features = features.mean((2, 3))
         if self.discriminator_input == "evidence":
             head: Any = self.network.get_classifier()  # type: ignore[operator]
             features = torch.einsum("nc,bchw->bnhw", head.weight, features)
-        source, target = seen.parts["source"], seen.parts["target"]
         with frozen(discriminator):
             fooled = adversarial_loss(discriminator(features[target]))
         told = discriminator(features.detach())

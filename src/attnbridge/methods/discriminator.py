@@ -1,4 +1,4 @@
-"""The domain discriminator of AttnBN: fully convolutional, on up-sampled features."""
+"""Domain discriminators: AttnBN's, fully convolutional on up-sampled features, and one on pooled features."""
 
 from __future__ import annotations
 
@@ -56,3 +56,15 @@ class DomainDiscriminator(nn.Module):
         size = [max(SMALLEST, side * self.upsample) for side in features.shape[2:]]
         enlarged = F.interpolate(self.project(features), size, mode="bilinear", align_corners=False)
         return self.layers(enlarged)  # type: ignore[no-any-return]
+
+
+class PooledDiscriminator(nn.Sequential):
+    """Two layers on features averaged over their positions; one logit of "source" per picture.
+
+    Args:
+        channels: of the features ``(B, channels)``.
+        width: inside.
+    """
+
+    def __init__(self, channels: int, width: int = 256) -> None:
+        super().__init__(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, 1))

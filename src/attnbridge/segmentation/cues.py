@@ -29,7 +29,7 @@ class CueSettings:
 
     threshold: float = 0.3
     background: float = 0.06
-    rule: str = "smaller"
+    rule: str = "stronger"
 
     def __post_init__(self) -> None:
         for name in ("threshold", "background"):

@@ -1,0 +1,156 @@
+"""Several domains of the same classes: learn on some, be scored on another, whose labels training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.domain_folders import domain_classes, scan_domain
+from attnbridge.data.folders import find_pictures, in_fixed_order
+from attnbridge.data.loaders import PictureData
+from attnbridge.data.pictures import Record, check_record
+from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
+from attnbridge.data.sample import Batch, Sample
+from attnbridge.data.transforms import Size, eval_transform, train_transform
+from attnbridge.errors import AttnBridgeError
+
+
+class DomainData(PictureData):
+    """Source domains with labels and saliency, and a target domain without.
+
+    Args:
+        data: ``data/DOMAIN/CLASS/*.jpg``; all domains have the same classes.
+        sources: names of the domains that are learnt from.
+        target: name of the domain that is scored. Its labels are withheld from training: in every training batch they
+            are NaN, so that a loss which reads them is none.
+        generalise: the target's pictures are withheld too (domain generalization; else adaptation).
+        saliency: maps of the pictures, ``saliency/DOMAIN/CLASS/*.png``, or the name of a saliency model, whose maps are
+            made once, into the user's cache. The target's serve the score of the energy alone.
+        val_share: share of each source domain's and class's pictures that is kept for validation, the same whatever the
+            seed.
+        image_size: side of the square pictures given to the network, or their height and width, pixels.
+        batch_size: pictures of the sources, and as many of the target, in a training batch.
+        min_crop: smallest share of a training picture's area that a random crop keeps.
+        workers: processes that load pictures; null: see :class:`~attnbridge.data.module.BridgeData`.
+        views: a training picture has so many fixed views, and what the network's frozen beginning makes of them is
+            kept; null: a new random view each time.
+        seed: of the order and the augmentation.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        sources: Sequence[str],
+        target: str,
+        generalise: bool = False,
+        saliency: str | None = None,
+        val_share: float = 0.2,
+        image_size: int | tuple[int, int] = 224,
+        batch_size: int = 32,
+        min_crop: float = 0.5,
+        workers: int | None = None,
+        views: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, views)
+        self.root, self.sources, self.target = Path(data), tuple(sources), target
+        if not 0 < val_share < 1:
+            raise AttnBridgeError(f"data.val_share must be above 0 and below 1, not {val_share}")
+        self.classes = domain_classes(self.root, [*self.sources, target])
+        self.generalise, self.val_share, self.min_crop, self.seed = generalise, val_share, min_crop, seed
+        self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.saliency_model = saliency if is_model(saliency) else None
+        self.saliency = saliency_folder(self.root, saliency) if saliency else None
+
+    def prepare_data(self) -> None:
+        """Make the saliency maps that are missing, in one process."""
+        if not self.saliency_model or not self.saliency:
+            return
+        found = find_pictures([str(self.root / domain) for domain in (*self.sources, self.target)])
+        pictures = {path.relative_to(self.root.absolute()).as_posix(): path for path in found.values()}
+        bad = make_saliency(pictures, self.saliency, self.saliency_model)
+        if bad:
+            raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+
+    def records(self, split: str) -> list[Record]:
+        """The records of ``source`` (for training), ``target`` (the same pictures as ``test``), ``val`` (of the
+        sources) or ``test``."""
+        if split in ("target", "test"):
+            return self._listed(self.target)
+        return [record for domain in self.sources for record in self._part(domain, split)]
+
+    def _part(self, domain: str, split: str) -> list[Record]:
+        own: dict[int, list[Record]] = {label: [] for label in range(len(self.classes))}
+        for record in in_fixed_order(self._listed(domain)):
+            own[record.classes[0]].append(record)
+        found = []
+        for records in own.values():
+            held = round(self.val_share * len(records))
+            found += records[:held] if split == "val" else records[held:]
+        return found
+
+    def _listed(self, domain: str) -> list[Record]:
+        records = scan_domain(self.root, domain, self.classes, self.saliency)
+        for record in records:
+            check_record(record)
+        return records
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Batches ``{"source": ..., "target": ...}``; the target's without labels, or, when generalising, none. As long
+        as the larger of the two."""
+        trainer = self.trainer
+        streams = getattr(trainer.lightning_module if trainer is not None else None, "streams", ("source", "target"))
+        records = {name: self.records(name) for name in self.wanted(streams)}
+        length = max(map(len, records.values()))
+        if length < self.batch_size * self.processes()[0]:
+            raise AttnBridgeError(
+                f"data.batch_size is {self.batch_size}, but there are only {length} pictures for training; make it "
+                "smaller"
+            )
+        sets = {}
+        for name, found in records.items():
+            transform = train_transform(self.image_size, (self.min_crop, 1.0))
+            given = found if name == "source" else without_saliency(found)
+            sets[name] = PictureDataset(given, len(self.classes), name, transform, length, withheld=name == "target")
+        kept = self.kept(sets)
+        loaders = {}
+        for number, name in enumerate(kept):
+            sampler = EpochSampler(kept[name], *self.processes(), seed=self.seed * 10 + number)
+            loaders[name] = self.loader(kept[name], sampler, self.batch_size, drop_last=True)
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def wanted(self, streams: Sequence[str]) -> list[str]:
+        """The streams of a method that there are."""
+        return [name for name in streams if name == "source" or not self.generalise]
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Two: the sources' validation pictures, and the target's, which are counted apart."""
+        return [self._eval_loader("val"), self._eval_loader("test")]
+
+    def samples(self, split: str, count: int) -> list[Sample]:
+        """``count`` samples as evaluation sees them, of as many classes as there are."""
+        seen = [0] * len(self.classes)
+        order = []
+        records = self.records(split)
+        for i, record in enumerate(records):
+            label = record.classes[0]
+            order.append((seen[label], label, i))
+            seen[label] += 1
+        dataset = self._evaluated(records)
+        return [dataset[i] for *_, i in sorted(order)[:count]]
+
+    def _evaluated(self, records: list[Record]) -> PictureDataset:
+        return PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size))
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        records = self.records(split)
+        return self.eval_loader(self._evaluated(records if split == "test" else without_saliency(records)))
+
+
+def without_saliency(records: Sequence[Record]) -> list[Record]:
+    """The same records, their saliency maps left out."""
+    return [Record(r.id, r.image, r.classes, mask=r.mask, values=r.values, boxes=r.boxes) for r in records]

@@ -1,0 +1,153 @@
+"""AttnBN without the target's labels, and its peers: DANN, CORAL, MMD; for adaptation and generalization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnbridge.data.sample import Batch
+from attnbridge.errors import AttnBridgeError
+from attnbridge.losses.adversarial import discriminator_loss
+from attnbridge.methods.attnbn import AttnBN, Seen
+from attnbridge.methods.discriminator import PooledDiscriminator
+
+
+class DomainAdaptation(AttnBN):
+    r"""One class a picture, labels in the source domains alone.
+
+    .. math:: L = \lambda_s L_{s-cl} + \lambda_{ac} L_{ac} + \lambda_{adv} L_{adv}
+
+    (The rows of Tables 6 and 7, Li et al., ICCV 2019.) The peers align features that are averaged over their positions:
+    by gradient reversal (DANN, Ganin et al., JMLR 2016), by their covariances (deep CORAL, Sun and Saenko, ECCV
+    Workshops 2016) or by the maximum mean discrepancy under several kernels (DAN, Long et al., ICML 2015).
+
+    In generalization there are no pictures of the target; what aligns domains then aligns the other sources with the
+    first one.
+
+    Args:
+        attention_weight: :math:`\lambda_{ac}`.
+        adversarial_weight: :math:`\lambda_{adv}`.
+        reversal_weight: the largest :math:`\lambda` of DANN; it grows as :math:`2 / (1 + e^{-10 t}) - 1` over the run.
+        coral_weight: of deep CORAL's loss, by skada.
+        mmd_weight: of DAN's loss, by skada.
+        options: everything of :class:`~attnbridge.methods.attnbn.AttnBN`, but ``target_weight``.
+    """
+
+    activation = "softmax"
+    only_training = ("discriminator.", "reversed.")
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        attention_weight: float = 0.0,
+        adversarial_weight: float = 0.0,
+        reversal_weight: float = 0.0,
+        coral_weight: float = 0.0,
+        mmd_weight: float = 0.0,
+        **options: Any,
+    ) -> None:
+        if options.pop("target_weight", 0):
+            raise AttnBridgeError("model.target_weight must be 0: the target has no labels")
+        super().__init__(
+            classes,
+            attention_weight=attention_weight,
+            adversarial_weight=adversarial_weight,
+            target_weight=0.0,
+            **options,
+        )
+        self.reversal_weight, self.coral_weight, self.mmd_weight = reversal_weight, coral_weight, mmd_weight
+        self.aligns = bool(adversarial_weight or reversal_weight or coral_weight or mmd_weight)
+        if self.aligns:
+            self.streams = ("source", "target")
+        self.reversed = PooledDiscriminator(self.channels) if reversal_weight else None
+        self.library: Any = _skada() if coral_weight or mmd_weight else None
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return super().loss_weights | {"coral": self.coral_weight, "mmd": self.mmd_weight}
+
+    def on_fit_start(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.aligns and data.generalise and len(data.sources) < 2:
+            raise AttnBridgeError(
+                "data.generalise withholds the target, and there is one source alone, so no two domains to align; name "
+                "several data.sources, or set the weights of what aligns to 0"
+            )
+
+    def see(self, batch: dict[str, Batch]) -> Seen:
+        """The pictures through the network; in generalization the first source is to be told from the others."""
+        if "target" in batch or "target" not in self.streams:
+            return super().see(batch)
+        logits, features = self.look_at([batch["source"]])
+        first: str = self.trainer.datamodule.sources[0]  # type: ignore[attr-defined]
+        own = torch.tensor([name.split("/")[0] == first for name in batch["source"]["id"]], device=logits.device)
+        there = bool(own.any()) and not bool(own.all())
+        sides = (own.nonzero()[:, 0], (~own).nonzero()[:, 0]) if there else None
+        return Seen(logits, features, {"source": slice(0, len(logits))}, sides)
+
+    def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
+        seen = self.see(batch)
+        losses = self.source_and_target(batch, seen)
+        if seen.sides is None or not (self.reversal_weight or self.library):
+            return losses
+        pooled = self.spatial(seen.features).float().mean((2, 3))
+        source, target = pooled[seen.sides[0]], pooled[seen.sides[1]]
+        if self.reversed is not None:
+            told = self.reversed(reverse(torch.cat([source, target]), self.reversal_weight * self._grown()))
+            losses["domain"] = discriminator_loss(told[: len(source)], told[len(source) :])
+        if self.coral_weight:
+            losses["coral"] = self.library.deepcoral_loss(source, target)
+        if self.mmd_weight:
+            losses["mmd"] = self.library.dan_loss(source, target)
+        return losses
+
+    def _grown(self) -> float:
+        share = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        return 2 / (1 + math.exp(-10 * share)) - 1
+
+    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+        """Scores and maps."""
+        return self.predict_batch(batch["image"])
+
+    test_step = validation_step
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The reversed discriminator is trained with the head."""
+        head, rest = super().parameter_groups()
+        own = list(self.reversed.parameters()) if self.reversed is not None else []
+        return [{**head, "params": [*head["params"], *own]}, rest]
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.weight * gradient, None
+
+
+def reverse(values: Tensor, weight: float) -> Tensor:
+    """The same values, whose gradient is multiplied by ``-weight``.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> reverse(x, 0.5).sum().backward()
+    >>> x.grad
+    tensor([-0.5000, -0.5000])
+    """
+    reversed_: Tensor = _Reverse.apply(values, weight)
+    return reversed_
+
+
+def _skada() -> Any:
+    try:
+        return import_module("skada.deep.losses")
+    except ImportError:
+        raise AttnBridgeError("coral_weight and mmd_weight need skada: pip install 'attnbridge[domains]'") from None

@@ -1,0 +1,245 @@
+"""Domains: what of the target training sees, what each loss is, which epoch is reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attnbridge.cli import main
+from attnbridge.data import dataset
+from attnbridge.data.domains import DomainData
+from attnbridge.data.pictures import Record
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.domain_scores import DomainScores, salient
+from attnbridge.losses.adversarial import discriminator_loss
+from attnbridge.methods.domain_adaptation import DomainAdaptation, reverse
+from tests.conftest import two_colours
+from tests.runs import make_trainer
+
+SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 32, "lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three domains of two classes, and saliency maps beside them: the left half."""
+    root = two_colours(tmp_path_factory.mktemp("domains") / "set", {"a": 10, "b": 10, "c": 12}, 32)
+    for path in root.rglob("*.png"):
+        target = root.parent / "saliency" / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        left = np.zeros((32, 32), np.uint8)
+        left[:, :16] = 255
+        Image.fromarray(left).save(target)
+    return root
+
+
+def make_data(root: Path, sources: tuple[str, ...] = ("a",), target: str = "c", **options: Any) -> DomainData:
+    settings: dict[str, Any] = {"image_size": 32, "batch_size": 8, "workers": 0, "seed": 1, **options}
+    return DomainData(str(root), sources, target, saliency=str(root.parent / "saliency"), **settings)
+
+
+def make_method(data: DomainData, **options: Any) -> DomainAdaptation:
+    L.seed_everything(0, verbose=False)
+    return DomainAdaptation(data.classes, **{**SMALL, **options})
+
+
+def trained(data: DomainData, **options: Any) -> dict[str, torch.Tensor]:
+    method = make_method(data, **options)
+    make_trainer(max_epochs=2).fit(method, data)
+    return method.state_dict()
+
+
+ALL: dict[str, Any] = {
+    "attention_weight": 1.0,
+    "adversarial_weight": 0.1,
+    "reversal_weight": 1.0,
+    "coral_weight": 1.0,
+    "mmd_weight": 1.0,
+}
+
+
+def test_the_targets_labels_are_not_in_a_training_batch(domains: Path) -> None:
+    data = make_data(domains)
+    batch = next(iter(data.train_dataloader()))[0]
+    assert torch.isnan(batch["target"]["labels"]).all()
+    assert "saliency" not in batch["target"]
+    assert torch.isfinite(batch["source"]["labels"]).all()
+    assert {name.split("/")[0] for name in batch["source"]["id"]} == {"a"}
+    assert {name.split("/")[0] for name in batch["target"]["id"]} == {"c"}
+
+
+def test_other_labels_of_the_target_change_nothing(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pictures, all of them said to be of the first class."""
+    before = trained(make_data(domains), **ALL)
+    listed = DomainData._listed
+
+    def one_class(self: DomainData, domain: str) -> list[Record]:
+        return [replace(r, classes=(0,)) if domain == self.target else r for r in listed(self, domain)]
+
+    monkeypatch.setattr(DomainData, "_listed", one_class)
+    assert {r.classes for r in make_data(domains).records("test")} == {(0,)}
+    for name, value in trained(make_data(domains), **ALL).items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_in_generalization_the_targets_pictures_are_not_opened(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    load = dataset.load_picture
+
+    def noted(path: Path, mode: str = "RGB") -> Any:
+        opened.append(path)
+        return load(path, mode)
+
+    monkeypatch.setattr(dataset, "load_picture", noted)
+    data = make_data(domains, ("a", "b"), generalise=True)
+    method = make_method(data, **ALL)
+    make_trainer(max_epochs=2).fit(method, data)
+    assert {path.relative_to(domains).parts[0] for path in opened if path.is_relative_to(domains)} == {"a", "b"}
+    losses = {name for name in method.trainer.callback_metrics if name.startswith("loss/")}
+    assert losses >= {"loss/target/adversarial", "loss/discriminator", "loss/domain", "loss/coral", "loss/mmd"}
+
+
+def test_in_generalization_the_first_source_is_told_from_the_others(domains: Path) -> None:
+    data = make_data(domains, ("b", "a"), generalise=True)
+    method = make_method(data, adversarial_weight=0.1)
+    make_trainer(max_steps=1).fit(method, data)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
+    sides = method.see(batch).sides
+    assert sides is not None
+    names = np.array([name.split("/")[0] for name in batch["source"]["id"]])
+    assert set(names[np.asarray(sides[0])]) == {"b"}
+    assert set(names[np.asarray(sides[1])]) == {"a"}
+
+
+def test_each_loss_is_what_it_is_said_to_be(domains: Path) -> None:
+    data = make_data(domains)
+    method = make_method(data, reversal_weight=1.0, coral_weight=1.0, mmd_weight=1.0)
+    make_trainer(max_steps=1).fit(method, data)
+    method.eval()
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
+    losses = method.losses(batch)
+    with torch.no_grad():
+        both = torch.cat([batch["source"]["image"], batch["target"]["image"]])
+        pooled = method.network.forward_features(method.normalised(both)).mean((2, 3))  # type: ignore[operator]
+        source, target = pooled[:8], pooled[8:]
+        gap = (source.T.cov() - target.T.cov()).square().sum() / (4 * source.shape[1] ** 2)
+        assert method.reversed is not None
+        told = discriminator_loss(method.reversed(source), method.reversed(target))
+    assert losses["coral"].item() == pytest.approx(gap.item(), rel=1e-4)
+    assert losses["domain"].item() == pytest.approx(told.item(), rel=1e-5)
+    deviations = torch.tensor([2 ** (-8) * 2 ** (i / 2) for i in range(33)]) * (
+        torch.cdist(source, source).median() + 1e-7
+    )
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-torch.cdist(a, b)[..., None] / deviations).sum(2).mean()  # skada's: Laplacian, not Gaussian
+
+    mmd = kernel(source, source) + kernel(target, target) - 2 * kernel(source, target)
+    assert losses["mmd"].item() == pytest.approx(mmd.item(), rel=1e-3)
+
+
+def test_the_features_go_against_the_reversed_discriminator() -> None:
+    weight = torch.ones(3, 1, requires_grad=True)
+    features = torch.ones(2, 3, requires_grad=True)
+    (reverse(features, 0.3) @ weight).sum().backward()
+    assert features.grad is not None
+    assert weight.grad is not None
+    torch.testing.assert_close(features.grad, torch.full((2, 3), -0.3))
+    torch.testing.assert_close(weight.grad, torch.full((3, 1), 2.0))
+
+
+def test_the_rules_of_selection() -> None:
+    scores = DomainScores(2)
+    scores.curve = [
+        {"val": 0.9, "target": 0.5, "energy": 0.1},
+        {"val": 0.9, "target": 0.4, "energy": 0.2},
+        {"val": 0.7, "target": 0.8, "energy": 0.3},
+        {"val": 0.6, "target": 0.3, "energy": 0.4},
+    ]
+    result = scores.result()
+    assert (result["source_validation"], result["target_oracle"], result["last"]) == (0.4, 0.8, 0.3)
+    assert (result["val"], result["energy"]) == (0.9, 0.2)
+
+
+def test_the_energy_is_that_of_the_true_class() -> None:
+    maps = torch.zeros(2, 2, 2, 2)
+    maps[0, 1, :, 0], maps[1, 0, 0, 0] = 1, 1
+    saliency = torch.zeros(2, 2, 2)
+    saliency[0, :, 0] = 0.9  # the second picture has no object
+    found, objects = salient(maps, saliency, torch.tensor([1, 0]))
+    assert found.tolist() == [[[1, 0], [1, 0]]]
+    assert objects.tolist() == [[[True, False], [True, False]]]
+
+
+def test_validation_is_of_the_sources_and_shares_no_picture_with_training(domains: Path) -> None:
+    data = make_data(domains, ("a", "b"))
+    val, train = ({r.id for r in data.records(split)} for split in ("val", "source"))
+    assert len(val) == 8
+    assert not val & train
+    assert {name.split("/")[0] for name in val} == {"a", "b"}
+    assert {r.id for r in make_data(domains, ("a", "b"), seed=5).records("val")} == val
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "words"),
+    [
+        (("a", "c"), "c", "named twice; a target cannot be learnt from"),
+        (("a",), "d", "unknown domain"),
+        ((), "c", "name at least one domain in data.sources"),
+    ],
+)
+def test_domains_that_cannot_be(domains: Path, sources: tuple[str, ...], target: str, words: str) -> None:
+    with pytest.raises(AttnBridgeError, match=words):
+        make_data(domains, sources, target)
+
+
+def test_other_classes_in_another_domain(tmp_path: Path) -> None:
+    root = two_colours(tmp_path / "set", {"a": 2, "b": 2}, 8)
+    (root / "b" / "green").mkdir()
+    with pytest.raises(AttnBridgeError, match=r"b: differs from .*a in the class 'green'"):
+        DomainData(str(root), ["a"], "b")
+
+
+def test_one_source_alone_cannot_be_aligned(domains: Path) -> None:
+    data = make_data(domains, generalise=True)
+    with pytest.raises(AttnBridgeError, match="no two domains to align"):
+        make_trainer().fit(make_method(data, coral_weight=1.0), data)
+
+
+def test_the_command_reports_each_rule_and_resumes_to_the_same(
+    domains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        *("fit", "domains/ac_adv", "--data.data", str(domains), "--data.sources", "[a, b]", "--data.target", "c"),
+        *("--data.saliency", str(domains.parent / "saliency"), "--data.image_size", "32", "--data.batch_size", "8"),
+        *("--data.workers", "0", "--data.views", "null", "--model.backbone", "resnet10t", "--model.weights", "none"),
+        *("--model.frozen", "[]", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
+    ]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    assert "target accuracy by rule of selection: source_validation" in capsys.readouterr().out
+
+    def stop(self: DomainAdaptation) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DomainAdaptation, "on_train_epoch_start", stop)
+        assert main([*command, "--out", str(tmp_path / "parts")]) == 130
+    assert main([*command, "--out", str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = (json.loads((tmp_path / n / "run.json").read_text())["scores"] for n in ("whole", "parts"))
+    assert whole == parts
+    assert len(whole["curve"]) == 2
+    assert 0 < whole["energy"] < 1
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert f"{100 * whole['source_validation']:.1f}" in page
+    assert "a, b to c" in page
+    capsys.readouterr()
+    assert main(["test", str(tmp_path / "whole")]) == 0
+    assert "source_validation" in capsys.readouterr().out
