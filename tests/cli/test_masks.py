@@ -17,6 +17,7 @@ from attnbridge.data.pictures import load_picture
 from attnbridge.data.saliency import make_saliency
 from attnbridge.evaluation import cue_folder, segment
 
+pytestmark = pytest.mark.usefixtures("module_cache")
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),

@@ -11,6 +11,7 @@ import pytest
 from attnbridge.cli import main, pipeline
 from attnbridge.data.pictures import load_picture
 
+pytestmark = pytest.mark.usefixtures("module_cache")
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),

@@ -189,6 +189,9 @@ def test_without_target_weight_target_labels_do_not_matter(scenes: Path, tmp_pat
         method = make_method(data, target_weight=0, adversarial_weight=0.1)
         make_trainer(max_steps=2).fit(method, data)
         results.append(method.state_dict())
+        given = next(iter(data.train_dataloader()))[0]
+        assert torch.isnan(given["target"]["labels"]).all()  # a loss that read them would be none
+        assert torch.isfinite(given["source"]["labels"]).all()
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 

@@ -26,11 +26,13 @@ TABLES: dict[str, tuple[str, ...]] = {
     "clothing": tuple(f"clothing/{row}" for row in ("grad_cam", "grad_cam_shift", *ROWS[1:])),
     "clothing_source": ("clothing/attnbn_10", "clothing/attnbn_50", "clothing/attnbn"),
     "clothing_masks": tuple(f"clothing/{row}" for row in ("no_mask", "gain", "gain_10", "gain_30", "gain_100")),
+    "clothing_unlabelled": tuple(f"clothing/adapt_{row}" for row in ("source", "ac", "adv", "ac_adv")),
     "biased": ("grad_cam", "gain", "biased/gain_1", "biased/gain_5", "biased/gain_20", "attnbn"),
     "table1": tuple(f"voc/{row}" for row in ROWS),
     "table2": ("voc/attnbn_10", "voc/attnbn_50", "voc/attnbn"),
     "at-cifar10": tuple(f"cifar10/{row}" for row in ("teacher", "student", "at", "kd", "at_kd", "f_act")),
     "at-nin": tuple(f"cifar10/nin_{row}" for row in ("teacher", "student", "symmetry", "gradient", "at")),
+    "domains": tuple(f"domains/{row}" for row in ("source", "ac", "adv", "ac_adv")),
     "finetune": tuple(f"finetune/{row}" for row in KEPT),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }

@@ -64,9 +64,11 @@ def _add_training(verbs: Verbs) -> None:
         "name",
         choices=[name for name in TABLES if name != "demo"],
         help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
-        "the rows of Table 1 on garments, clothing_source: with shares of the source, clothing_masks: GAIN with masks; "
+        "the rows of Table 1 on garments, clothing_source: with shares of the source, clothing_masks: GAIN with masks, "
+        "clothing_unlabelled: Table 6; "
         "biased: GAIN where the background tells the class; table1, table2: the paper's own, on VOC 2012; at-cifar10: "
-        "attention transfer, at-nin: by gradients; finetune: AFA and its baselines on class folders",
+        "attention transfer, at-nin: by gradients; finetune: AFA and its baselines on class folders; "
+        "domains: Tables 6 and 7 on folders of domains",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
@@ -74,6 +76,8 @@ def _add_training(verbs: Verbs) -> None:
     bench.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
     bench.add_argument("--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/")
+    bench.add_argument("--domains", help="of --data: names with commas between; default: all")
+    bench.add_argument("--leave-one-out", action="store_true", help="domains: each from all others, unseen in training")
     bench.add_argument("--trials", type=int, default=0, help="choose the options that a row's `search` names first")
     bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 

@@ -51,12 +51,12 @@ def markdown_table(
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
-        cells = [_mean([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
+        cells = [mean_text([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
         cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
         cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
-        cells += [_mean([100 * r[f] for r in rows]) for f in more]
+        cells += [mean_text([100 * r[f] for r in rows]) for f in more]
         if without:
-            cells += [_mean([100 * _mean_iou(r[f], without) for r in rows]) for f in ("iou", "iou_labels")]
+            cells += [mean_text([100 * _mean_iou(r[f], without) for r in rows]) for f in ("iou", "iou_labels")]
         if paper:
             cells.append(str(paper.get(name.rpartition("/")[2], "")))
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -74,7 +74,9 @@ def error_table(results: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
         seconds = statistics.mean(r["seconds"] for r in rows)
-        lines.append(f"| {name} | {_mean([100 * (1 - r['top1']) for r in rows], 2)} | {len(rows)} | {seconds:.0f} |")
+        lines.append(
+            f"| {name} | {mean_text([100 * (1 - r['top1']) for r in rows], 2)} | {len(rows)} | {seconds:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -90,9 +92,9 @@ def rank_table(results: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
         ranks = [1 + sum(o["top1"] > r["top1"] for o in results["rows"] if o["seed"] == r["seed"]) for r in rows]
-        scores = [_mean([100 * r["top1"] for r in rows], 2)]
+        scores = [mean_text([100 * r["top1"] for r in rows], 2)]
         known = [100 * r["val_top1"] for r in rows if r["val_top1"] is not None]
-        scores.append(_mean(known, 2) if known else "")
+        scores.append(mean_text(known, 2) if known else "")
         seconds = statistics.mean(r["seconds"] for r in rows)
         lines.append(f"| {name} | {' | '.join(scores)} | {statistics.mean(ranks):.1f} | {len(rows)} | {seconds:.0f} |")
     return "\n".join(lines)
@@ -102,6 +104,7 @@ def _mean_iou(iou: Mapping[str, float | None], without: str) -> float:
     return statistics.mean(value for name, value in iou.items() if value is not None and name != without)
 
 
-def _mean(values: Sequence[float], digits: int = 1) -> str:
+def mean_text(values: Sequence[float], digits: int = 1) -> str:
+    """Mean, and standard deviation of several values."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

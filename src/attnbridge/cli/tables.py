@@ -28,6 +28,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.evaluation.report import example_sheet
+from attnbridge.methods import DATA, PAIRED
 
 console = Console()
 
@@ -38,6 +39,7 @@ PAIRS = {
     "clothing": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "clothing_source": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "clothing_masks": ("source/train", "target", GARMENTS, "docs/clothing.md"),
+    "clothing_unlabelled": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "table1": ("source", "VOC2012", VOC, "docs/voc.md"),
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }
@@ -52,7 +54,7 @@ SPECS = {"biased": SceneSpec(context_bias=1.0, swapped=True)}
 class TableData:
     """What all rows of a table are trained on: the paths of the data module, in words, and what made it."""
 
-    paths: dict[str, str]
+    paths: dict[str, Any]
     words: str
     made_with: dict[str, Any]
 
@@ -112,7 +114,7 @@ def run_table(
     for seed in seeds:
         for row in rows or TABLES[name]:
             folder = out / f"{row.replace('/', '_')}-{seed}"
-            contents.append(_one_row(row, seed, folder, data, out, overrides, seeds[0], trials))
+            contents.append(one_row(row, seed, folder, data, out, overrides, seeds[0], trials))
             folders.append(folder)
             results = _collect(contents, data)
             write_json(out / "results.json", results)
@@ -124,7 +126,7 @@ def run_table(
     return results
 
 
-def _one_row(
+def one_row(
     row: str,
     seed: int,
     folder: Path,
@@ -134,6 +136,7 @@ def _one_row(
     first_seed: int,
     trials: int,
 ) -> dict[str, Any]:
+    """Train a row with one seed, or go on, or read what is done already."""
     if (folder / "run.json").is_file():
         console.print(f"{row}, seed {seed}: done already, in {folder}")
         content: dict[str, Any] = json.loads((folder / "run.json").read_text())
@@ -143,7 +146,7 @@ def _one_row(
     config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
     check_data(config)
-    target = config["data"].get("target")
+    target = config["data"].get("target") if DATA[config["method"]] in PAIRED else None
     if target and not has_split(Path(target), "val", config["data"].get("lists")):
         raise AttnBridgeError(f"{target}: has no val/ with masks; a table needs one")
     if trials and search_space(config):

@@ -132,10 +132,13 @@ class DomainData(PictureData):
         return [self._eval_loader("val"), self._eval_loader("test")]
 
     def samples(self, split: str, count: int) -> list[Sample]:
-        """``count`` samples as evaluation sees them, of as many classes as there are."""
+        """``count`` samples of ``test``, the target, as evaluation sees them, of as many classes as there are; without
+        saliency, which may not have been made yet."""
+        if split != "test":
+            raise AttnBridgeError(f"there are samples of the target alone, as `test`, not {split!r}")
         seen = [0] * len(self.classes)
         order = []
-        records = self.records(split)
+        records = scan_domain(self.root, self.target, self.classes)
         for i, record in enumerate(records):
             label = record.classes[0]
             order.append((seen[label], label, i))

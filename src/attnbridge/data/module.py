@@ -51,7 +51,8 @@ class BridgeData(PictureData):
             each time.
         seed: of the order and the augmentation.
 
-    The training stream never carries masks, whatever lies in the folder. A trainer turns the 8 bits of the loaders'
+    The training stream never carries masks, whatever lies in the folder, and no labels of the target for a method that
+    is to do without: they are NaN then. A trainer turns the 8 bits of the loaders'
     batches into floats; in a loop of your own :func:`~attnbridge.data.sample.as_floats` does.
     """
 
@@ -143,6 +144,7 @@ class BridgeData(PictureData):
         trainer = self.trainer
         module = trainer.lightning_module if trainer is not None else None
         streams = getattr(module, "streams", ("source", "target"))
+        withheld = not getattr(module, "reads_target_labels", True)
         processes = self.processes()[0]
         records = {"target": self.records("train")}
         if self.source or "source" in streams:
@@ -161,7 +163,8 @@ class BridgeData(PictureData):
             transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
             samples = length // self.batch_size * self.guided_batch if name == "guided" else length
             domain = "source" if name == "source" else "target"
-            sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples)
+            own = {"withheld": withheld and name == "target"}
+            sets[name] = PictureDataset(records[name], len(self.classes), domain, transform, samples, **own)
         return sets
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:

@@ -76,10 +76,11 @@ def accuracy_figure(runs: Sequence[Run], folders: Sequence[Path]) -> Figure:
     return figure
 
 
-def class_sheet(runs: Sequence[Run], folders: Sequence[Path], cell: int = 144) -> Image.Image:
-    """The same test pictures: image, and each run's map of the true class with its answer."""
+def class_sheet(runs: Sequence[Run], folders: Sequence[Path], cell: int = 144, most: int = 2) -> Image.Image:
+    """The same test pictures: image, and each run's map of the true class with its answer; of more runs than ``most``
+    the first and the last."""
     shown = list(zip(runs, folders, strict=True))
-    shown = [shown[0], shown[-1]] if len(shown) > 2 else shown
+    shown = [shown[0], shown[-1]] if len(shown) > most else shown
     data = [np.load(folder / "examples.npz") for _, folder in shown]
     rows = []
     for i, image in enumerate(data[0]["images"]):

@@ -101,6 +101,7 @@ class AttnBN(Method):
         self.second_order: SecondOrder = second_order
         self.label_shift = label_shift
         self.source_offset: Tensor | float = 0.0
+        self.reads_target_labels = bool(target_weight)
         self.discriminator_input = discriminator_input
         self.discriminator_lr = discriminator_lr
         self.discriminator: DomainDiscriminator | PooledDiscriminator | None = None

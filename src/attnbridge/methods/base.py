@@ -66,6 +66,8 @@ class Method(LightningModule):
     """Which training pictures the method wants; the data module leaves the others unread."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     """From logits to scores: several classes a picture, or one."""
+    reads_target_labels: bool = True
+    """Whether the data module is to give them; else they are NaN in training."""
     dilated: bool = False
     """Whether the backbone keeps its field of view where it drops strides."""
     only_training: tuple[str, ...] = ()

@@ -78,6 +78,7 @@ class Gain(AttnBN):
         self.mask_threshold, self.mask_slope, self.fill = mask_threshold, mask_slope, fill
         self.mining_stream, self.mining_score = mining_stream, mining_score
         self.mined_classes, self.mining_normalise = mined_classes, mining_normalise
+        self.reads_target_labels = bool(target_weight or mining_weight)
         if mining_weight and "target" not in self.streams:
             self.streams = (*self.streams, "target")
         if guidance_weight:

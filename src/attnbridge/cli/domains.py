@@ -1,0 +1,151 @@
+"""The table ``domains``: all ordered pairs of domains, or each from all others, by rows and seeds; resumable."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import statistics
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attnbridge.cli.config import TABLES
+from attnbridge.cli.table_text import mean_text
+from attnbridge.cli.tables import TableData, one_row
+from attnbridge.data.domain_folders import domain_classes, domain_names
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.class_report import class_sheet
+from attnbridge.evaluation.pictures import data_uri
+from attnbridge.evaluation.record import run_record, write_json
+from attnbridge.evaluation.report import as_figure, record, words, write_page
+
+Row = dict[str, Any]
+SCORES = ("source_validation", "target_oracle", "energy")
+
+
+def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Train what is missing; ``results.json`` and ``report.html`` after each run, the table at the end."""
+    out = options.out or Path("runs") / options.name
+    cases = all_cases(options.data, options.domains, options.leave_one_out)
+    contents: list[Row] = []
+    folders: list[Path] = []
+    for sources, target in cases:
+        paths = {"data": str(options.data), "sources": list(sources), "target": target}
+        data = TableData({**paths, "generalise": options.leave_one_out, "saliency": options.saliency}, "", {})
+        place = out / f"{'+'.join(sources)}-to-{target}"
+        for seed in options.seeds:
+            for name in options.rows or TABLES[options.name]:
+                folder = place / f"{name.replace('/', '_')}-{seed}"
+                contents.append(one_row(name, seed, folder, data, place, overrides, options.seeds[0], 0))
+                folders.append(folder)
+                rows = [as_row(content) for content in contents]
+                write_json(out / "results.json", {"rows": rows, "protocol": contents[0]["protocol"], **run_record()})
+                write_report(out / "report.html", rows, contents, folders)
+    print(table(rows))
+    return 0
+
+
+def all_cases(root: Path | None, named: str | None, leave_one_out: bool) -> list[tuple[tuple[str, ...], str]]:
+    """Sources and target of each case.
+
+    Raises:
+        AttnBridgeError: for fewer than two domains, one that is not there, or classes that differ.
+    """
+    if root is None:
+        raise AttnBridgeError("--data: name a folder with DOMAIN/CLASS/*.jpg")
+    names = [name.strip() for name in named.split(",")] if named else domain_names(root)
+    domain_classes(root, names)
+    if leave_one_out:
+        return [(tuple(name for name in names if name != target), target) for target in names]
+    return [((source,), target) for source, target in permutations(names, 2)]
+
+
+def as_row(content: Row) -> Row:
+    """A run's line of ``results.json``."""
+    scores = content["scores"]
+    own = {"name": content["name"], "seed": content["seed"], "seconds": content["seconds"]}
+    return {**own, "domains": content["protocol"]["domains"], **{name: scores[name] for name in SCORES}}
+
+
+def table(rows: Sequence[Row], score: str = "source_validation") -> str:
+    """Accuracy by case and row, mean and deviation over the seeds, and the mean over the cases, as Markdown.
+
+    >>> same = {"domains": "a to b"}
+    >>> rows = [{"name": n, "seed": s, "source_validation": 0.5 + s / 10, **same} for n in "xy" for s in (0, 1)]
+    >>> print(table(rows).splitlines()[-1])
+    | mean of 1 | 55.0 ± 7.1 | 55.0 ± 7.1 |
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    lines = [f"| {score} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    cases = list(dict.fromkeys(row["domains"] for row in rows))
+    for case in cases:
+        lines.append(f"| {case} | {' | '.join(_cell(rows, name, score, case) for name in names)} |")
+    lines.append(f"| mean of {len(cases)} | {' | '.join(_over_cases(rows, name, score) for name in names)} |")
+    return "\n".join(lines)
+
+
+def _cell(rows: Sequence[Row], name: str, score: str, case: str) -> str:
+    values = [100 * r[score] for r in rows if (r["name"], r["domains"]) == (name, case) and r[score] is not None]
+    return mean_text(values) if values else ""
+
+
+def _over_cases(rows: Sequence[Row], name: str, score: str) -> str:
+    """The mean over the cases of each seed that has all of them, then over the seeds."""
+    own = [r for r in rows if r["name"] == name and r[score] is not None]
+    cases = {r["domains"] for r in rows}
+    whole = [s for s in {r["seed"] for r in own} if {r["domains"] for r in own if r["seed"] == s} == cases]
+    values = [100 * statistics.mean(r[score] for r in own if r["seed"] == seed) for seed in whole]
+    return mean_text(values) if values else ""
+
+
+def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
+    """A matrix for each row: what was learnt from by what was asked, mean over the seeds."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    ends = [tuple(row["domains"].split(" to ")) for row in rows]
+    sources, targets = (list(dict.fromkeys(end[i] for end in ends)) for i in (0, 1))
+    figure = Figure(figsize=(3.2 * len(names) + 1, 0.6 * len(sources) + 2), layout="constrained")
+    for number, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), number + 1)
+        cells = np.full((len(sources), len(targets)), np.nan)
+        for y, source in enumerate(sources):
+            for x, target in enumerate(targets):
+                case = f"{source} to {target}"
+                values = [r[score] for r in rows if (r["name"], r["domains"]) == (name, case) and r[score] is not None]
+                if values:
+                    cells[y, x] = 100 * statistics.mean(values)
+                    axes.text(x, y, f"{cells[y, x]:.0f}", ha="center", va="center", color="white")
+        axes.imshow(cells, vmin=0, vmax=100, cmap="viridis")
+        axes.set_title(name.rpartition("/")[2])
+        axes.set_xticks(range(len(targets)), targets, rotation=45, ha="right")
+        axes.set_yticks(range(len(sources)), sources if number == 0 else [""] * len(sources))
+    return figure
+
+
+def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folders: Sequence[Path]) -> None:
+    """Tables, heat maps, and the attention of the same pictures of each target under each row."""
+    parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(contents[0]['protocol']))}</p>"]
+    for score in SCORES:
+        parts.append(_as_html(table(rows, score)))
+    parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))
+    first = contents[0]["seed"]
+    for case in dict.fromkeys(row["domains"] for row in rows):
+        shown = [
+            (c, f)
+            for c, f, row in zip(contents, folders, rows, strict=True)
+            if (row["domains"], row["seed"]) == (case, first)
+        ]
+        picture = data_uri(class_sheet([c for c, _ in shown], [f for _, f in shown], most=len(shown)))
+        parts.append(f'<h2>{html.escape(case)}</h2><figure><img alt="pictures and maps" src="{picture}"></figure>')
+    write_page(path, "attnbridge domains", [*parts, record(contents)])
+
+
+def _as_html(text: str) -> str:
+    """A Markdown table as HTML."""
+    lines = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    head = "".join(f"<th>{cell}</th>" for cell in lines[0])
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines[2:])
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,102 @@
+"""The table of domains as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnbridge.cli import main
+from attnbridge.cli import tables as tables_module
+from attnbridge.cli.domains import all_cases, heat_maps, table
+from tests.conftest import two_colours
+
+pytestmark = pytest.mark.usefixtures("module_cache")
+SMALL = [
+    *("--data.image_size", "32", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
+    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]"),
+    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
+]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three domains of two classes."""
+    return two_colours(tmp_path_factory.mktemp("three") / "set", {"a": 10, "b": 10, "c": 10}, 32)
+
+
+def test_all_pairs_of_the_named_domains(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["benchmark", "domains", "--data", str(three), "--domains", "a,c", "--saliency", "centre"]
+    command += ["--rows", "domains/source", "domains/ac", "--seeds", "0", "--out", str(tmp_path), *SMALL]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(r["domains"], r["name"]) for r in results["rows"]] == [
+        ("a to c", "domains/source"), ("a to c", "domains/ac"), ("c to a", "domains/source"), ("c to a", "domains/ac"),
+    ]  # fmt: skip
+    assert table(results["rows"]) in said
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('alt="pictures and maps"') == 2
+    for score in ("source_validation", "target_oracle", "energy"):
+        assert f"<th>{score}</th>" in page
+    monkeypatch.setattr(tables_module, "train", None)  # nothing is trained again
+    assert main(command) == 0
+
+
+def test_each_from_all_others(three: Path, tmp_path: Path) -> None:
+    command = ["benchmark", "domains", "--data", str(three), "--leave-one-out", "--saliency", "centre"]
+    command += ["--rows", "domains/ac_adv", "--seeds", "0", "--out", str(tmp_path), *SMALL]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [r["domains"] for r in rows] == ["b, c to a", "a, c to b", "a, b to c"]
+    record = json.loads((tmp_path / "a+b-to-c" / "domains_ac_adv-0" / "run.json").read_text())
+    assert record["protocol"]["target"] == "its pictures are withheld too"
+
+
+def test_means_over_cases_need_all_of_them() -> None:
+    rows = [
+        {"name": "x", "seed": s, "domains": d, "source_validation": v}
+        for s, d, v in [(0, "a to b", 0.5), (0, "b to a", 0.7), (1, "a to b", 0.1)]
+    ]
+    assert table(rows).splitlines()[-1] == "| mean of 2 | 60.0 |"
+    assert table(rows).splitlines()[2] == "| a to b | 30.0 ± 28.3 |"
+    axes = heat_maps(rows).axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(np.nan_to_num(shown, nan=-1), [[30, -1], [-1, 70]])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--domains", "a,d"], "unknown domain"),
+        (["--domains", "a"], "name at least one domain"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--rows", "domains/dan"], "did you mean 'domains/dann'"),
+    ],
+)
+def test_what_cannot_be(
+    three: Path, tmp_path: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark", "domains", "--data", str(three), "--out", str(tmp_path / "out"), *SMALL, *more]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_ordered_pairs(three: Path) -> None:
+    pairs = all_cases(three, None, leave_one_out=False)
+    assert len(pairs) == len(set(pairs)) == 6
+    assert all(target not in sources for sources, target in pairs)
+
+
+def test_a_folder_that_is_no_picture_is_told(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = two_colours(tmp_path / "set", {"a": 2, "b": 2}, 8)
+    (root / "b" / "red" / "bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(root / "b" / "red" / "good.png")
+    assert main(["benchmark", "domains", "--data", str(root), "--out", str(tmp_path / "out"), *SMALL]) == 2
+    assert "bad.png" in capsys.readouterr().err
