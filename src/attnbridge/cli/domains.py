@@ -21,7 +21,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.pictures import data_uri
 from attnbridge.evaluation.record import run_record, write_json
-from attnbridge.evaluation.report import as_figure, record, words, write_page
+from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
 
 Row = dict[str, Any]
 SCORES = ("source_validation", "target_oracle", "energy")
@@ -145,7 +145,5 @@ def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folde
 
 def _as_html(text: str) -> str:
     """A Markdown table as HTML."""
-    lines = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    head = "".join(f"<th>{cell}</th>" for cell in lines[0])
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines[2:])
-    return f"<table><tr>{head}</tr>{body}</table>"
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return html_table(lines[0], lines[2:])

@@ -31,7 +31,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.cue_folder import CueMaker
 from attnbridge.evaluation.pictures import colour_mask, data_uri, overlay, sheet
 from attnbridge.evaluation.predict import as_classifier
-from attnbridge.evaluation.report import write_page
+from attnbridge.evaluation.report import html_table, write_page
 from attnbridge.evaluation.segment import mask_path, write_masks
 from attnbridge.segmentation.cues import CueSettings, find_rule
 
@@ -219,9 +219,7 @@ def score_table(out: Path, last: str) -> str:
     before, after = (json.loads((out / name / "run.json").read_text())["scores"] for name in ("attnbn", last))
     if not before:
         return "<p>The target has no val/ with masks, so nothing was scored.</p>"
-    lines = {
-        "AttnBN's class maps, no post-processing": before["predicted"]["miou_best"],
-        f"the segmentation network ({html.escape(last)})": after["miou"],
-    }
-    cells = "".join(f"<tr><td>{name}</td><td>{100 * value:.1f}</td></tr>" for name, value in lines.items())
-    return f"<table><tr><th>masks from</th><th>mIoU</th></tr>{cells}</table>"
+    direct = ["AttnBN's class maps, no post-processing", f"{100 * before['predicted']['miou_best']:.1f}"]
+    return html_table(
+        ["masks from", "mIoU"], [direct, [f"the segmentation network ({last})", f"{100 * after['miou']:.1f}"]]
+    )

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from attnbridge.evaluation.pictures import caption, data_uri, overlay, sheet
-from attnbridge.evaluation.report import as_figure, record, words, write_page
+from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
 from attnbridge.evaluation.source_attention import PICTURE
 from attnbridge.segmentation.combine import enlarge_maps
 
@@ -55,11 +55,10 @@ def accuracy_table(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         scores = run["scores"]
-        cells = [html.escape(run["name"]), str(run["seed"]), f"{100 * (1 - scores['top1']):.2f}"]
-        cells += [f"{100 * (1 - scores['top5']):.2f}" if "top5" in scores else "", f"{run['seconds']:.0f} s"]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("row", "seed", "error, %", "top-5 error, %", "time"))
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table><p>{html.escape(words(runs[0]['protocol']))}</p>"
+        errors = (f"{100 * (1 - scores[top]):.2f}" if top in scores else "" for top in ("top1", "top5"))
+        rows.append([run["name"], str(run["seed"]), *errors, f"{run['seconds']:.0f} s"])
+    head = ["row", "seed", "error, %", "top-5 error, %", "time"]
+    return f"{html_table(head, rows)}<p>{html.escape(words(runs[0]['protocol']))}</p>"
 
 
 def accuracy_figure(runs: Sequence[Run], folders: Sequence[Path]) -> Figure:

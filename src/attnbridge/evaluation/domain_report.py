@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.pictures import data_uri
-from attnbridge.evaluation.report import as_figure, record, words, write_page
+from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
 
 Run = dict[str, Any]
 RULES = ("source_validation", "target_oracle", "last")
@@ -41,13 +41,11 @@ def rule_table(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         scores = run["scores"]
-        values = [scores[rule] for rule in RULES] + [scores["energy"]]
-        cells = [html.escape(run["name"]), str(run["seed"]), html.escape(run["protocol"]["domains"])]
-        cells += ["" if value is None else f"{100 * value:.1f}" for value in values] + [f"{run['seconds']:.0f} s"]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    names = ("row", "seed", "domains", *(rule.replace("_", " ") for rule in RULES), "energy inside", "time")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table><p>{html.escape(words(runs[0]['protocol']))}</p>"
+        values = [*(scores[rule] for rule in RULES), scores["energy"]]
+        cells = [run["name"], str(run["seed"]), run["protocol"]["domains"]]
+        rows.append([*cells, *("" if v is None else f"{100 * v:.1f}" for v in values), f"{run['seconds']:.0f} s"])
+    head = ["row", "seed", "domains", *(rule.replace("_", " ") for rule in RULES), "energy inside", "time"]
+    return f"{html_table(head, rows)}<p>{html.escape(words(runs[0]['protocol']))}</p>"
 
 
 def curves(runs: Sequence[Run]) -> Figure:

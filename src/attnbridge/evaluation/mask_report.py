@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from attnbridge.evaluation.pictures import colour_mask, data_uri, sheet
-from attnbridge.evaluation.report import as_figure, record, words, write_page
+from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
 
 Run = dict[str, Any]
 
@@ -37,11 +37,9 @@ def mask_table(runs: Sequence[Run]) -> str:
     for run in runs:
         scores = run["scores"]
         values = (scores["miou"], scores["plain"]["miou"], scores["val_miou"])
-        cells = [html.escape(run["name"]), str(run["seed"]), *(f"{100 * v:.1f}" for v in values)]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in [*cells, f"{run['seconds']:.0f} s"]) + "</tr>")
-    names = ("row", "seed", "mIoU", "one scale, no CRF", "validation, one scale, no CRF", "time")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table><p>{html.escape(words(runs[0]['protocol']))}</p>"
+        rows.append([run["name"], str(run["seed"]), *(f"{100 * v:.1f}" for v in values), f"{run['seconds']:.0f} s"])
+    head = ["row", "seed", "mIoU", "one scale, no CRF", "validation, one scale, no CRF", "time"]
+    return f"{html_table(head, rows)}<p>{html.escape(words(runs[0]['protocol']))}</p>"
 
 
 def iou_figure(runs: Sequence[Run]) -> Figure:

@@ -88,6 +88,19 @@ def write_unscored_report(
     write_page(path, title, [*parts, record(runs)])
 
 
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain cells as an HTML table.
+
+    >>> html_table(["a"], [["<1"]])
+    '<table><tr><th>a</th></tr><tr><td>&lt;1</td></tr></table>'
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write an HTML page of parts that are HTML already."""
     page = (
