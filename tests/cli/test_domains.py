@@ -54,7 +54,7 @@ def test_each_from_all_others(three: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [r["domains"] for r in rows] == ["b, c to a", "a, c to b", "a, b to c"]
-    record = json.loads((tmp_path / "a+b-to-c" / "domains_ac_adv-0" / "run.json").read_text())
+    record = json.loads((tmp_path / "a+b-to-unseen-c" / "domains_ac_adv-0" / "run.json").read_text())
     assert record["protocol"]["target"] == "its pictures are withheld too"
 
 
@@ -75,6 +75,10 @@ def test_means_over_cases_need_all_of_them() -> None:
     [
         (["--domains", "a,d"], "unknown domain"),
         (["--domains", "a"], "name at least one domain"),
+        (["--data.generalise", "true"], "has --data, --domains, --leave-one-out"),
+        (["--domains", "a,b", "--leave-one-out"], "has no two domains to align"),
+        (["--rows", "grad_cam"], "trains attnbn, which has no domains"),
+        (["--trials", "2"], "does not search"),
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--rows", "domains/dan"], "did you mean 'domains/dann'"),
     ],

@@ -145,6 +145,82 @@ def test_masks_of_a_folder_are_palette_pictures_of_their_own_size(network: Path,
     assert [path.read_bytes() for path in masks] == before
 
 
+def test_without_a_test_split_validation_is_scored(cues: Path, scenes: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    for split in ("train", "val"):
+        (target / split).symlink_to(scenes / "target" / split)
+    data = ["--data.target", str(target), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
+    run = tmp_path / "run"
+    assert main(["fit", "segmentation/sec", *data, "--model.head_width", "16", "--out", str(run), *SMALL]) == 0
+    record = json.loads((run / "run.json").read_text())
+    assert record["protocol"]["split"] == "val"
+    assert record["scores"]["plain"]["miou"] == record["scores"]["val_miou"]
+
+
+def test_cues_of_other_classes_are_refused(
+    cues: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same columns in another order: the cues' values would stand for other classes."""
+    target = tmp_path / "target"
+    for split in ("train", "val"):
+        (target / split).mkdir(parents=True)
+        for part in ("images", *(["masks"] if split == "val" else [])):
+            (target / split / part).symlink_to(scenes / "target" / split / part)
+        rows = [line.split(",") for line in (scenes / "target" / split / "labels.csv").read_text().splitlines()]
+        swapped = "\n".join(",".join([row[0], *row[:0:-1]]) for row in rows)
+        (target / split / "labels.csv").write_text(swapped + "\n")
+    command = ["fit", "segmentation/dsrg", "--data.target", str(target), "--data.cues", str(cues)]
+    assert main([*command, "--out", str(tmp_path / "run"), *SMALL]) == 2
+    assert "in this order; name the same data.source for both" in capsys.readouterr().err
+
+
+def test_saliency_of_two_splits_does_not_mix(classifier: Path, scenes: Path, tmp_path: Path) -> None:
+    """Pictures of both have the same names."""
+    made = {}
+    for split in ("train", "val"):
+        out = tmp_path / split
+        command = ["cues", "--checkpoint", str(classifier), "--split", split, "--out", str(out)]
+        assert main([*command, "--saliency", "spectral", "--background", "0.3"]) == 0
+        made[split] = (np.asarray(load_picture(out / "00000.png", "P")) == 0).tolist()
+    assert made["train"] != made["val"]
+
+
+def test_other_labels_make_another_cue(classifier: Path, scenes: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (target / "train").mkdir(parents=True)
+    (target / "train" / "images").symlink_to(scenes / "target/train/images")
+    table = target / "train" / "labels.csv"
+    table.write_text((scenes / "target/train/labels.csv").read_text())
+    command = ["cues", "--checkpoint", str(classifier), "--data", str(target), "--out", str(tmp_path / "cues")]
+    assert main(command) == 0
+    head, first, *rest = table.read_text().splitlines()
+    name, *shown = first.split(",")
+    table.write_text("\n".join([head, ",".join([name, *("10"[int(value)] for value in shown)]), *rest]) + "\n")
+    before = (tmp_path / "cues" / f"{name}.png").read_bytes()
+    assert main(command) == 0
+    assert (tmp_path / "cues" / f"{name}.png").read_bytes() != before
+
+
+def test_two_pictures_of_one_name_are_told(
+    network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = next(iter((scenes / "target/test/images").iterdir()))
+    for suffix in ("jpg", "png"):
+        Image.open(picture).save(tmp_path / f"a.{suffix}")
+    assert main(["segment", str(network), str(tmp_path), "--out", str(tmp_path / "masks")]) == 2
+    assert "would both become" in capsys.readouterr().err
+
+
+def test_deeplabs_network_passes_the_first_checks(
+    cues: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data.target", str(scenes / "target"), "--data.cues", str(cues), "--model.backbone", "vgg16"]
+    wrong = ["--model.layer", "features.99", "--model.frozen", "[]"]
+    assert main(["fit", "segmentation/dsrg", *data, *wrong, "--out", str(tmp_path / "run")]) == 2
+    assert "unknown layer 'features.99'" in capsys.readouterr().err  # not its stride of 8
+
+
 def test_one_bad_picture_does_not_stop_the_others(
     network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,13 @@ def test_what_is_current_is_skipped_and_what_is_not_is_made_again(
     assert "what it was made of has changed" in capsys.readouterr().out
 
 
+def test_a_stage_that_was_deleted_is_made_again(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(out_of(command) / "masks")
+    names = made(monkeypatch)
+    assert main([*command, "--threshold", "0.5"]) == 0
+    assert names == ["masks"]
+
+
 def test_a_folder_that_is_not_its_own_is_left_alone(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +126,10 @@ def test_a_folder_that_is_not_its_own_is_left_alone(
         (["--source", "nowhere"], "nowhere: no such folder"),
         (["--segmentation", "segmentation/drsg"], "did you mean 'segmentation/dsrg'"),
         (["--rule", "largest"], "unknown rule 'largest'"),
+        (["--retrain", "segmentation/retain"], "did you mean 'segmentation/retrain'"),
+        (["--segmentation", "grad_cam"], "no segmentation network"),
+        (["--target-saliency", "u2ned"], "did you mean 'u2net'"),
+        (["--data.source", "x"], "the pipeline has --source"),
     ],
 )
 def test_wrong_inputs_are_told_before_anything_is_made(

@@ -95,7 +95,7 @@ def build_backbone(
     return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size))
 
 
-def layer_names(name: str, stride: int | None = 16, image_size: Size = 224) -> list[str]:
+def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dilated: bool = False) -> list[str]:
     """Names of a backbone's modules; no weights are made or fetched.
 
     Raises:
@@ -105,7 +105,7 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224) -> l
     ['global_pool.flatten', 'fc']
     """
     with torch.device("meta"):
-        network = _create(name, 1, "none", stride, image_size)
+        network = _create(name, 1, "none", stride, image_size, dilated)
     return [module for module, _ in network.named_modules() if module]
 
 

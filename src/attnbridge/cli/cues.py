@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from attnbridge.cli.preflight import run_folder
 from attnbridge.cli.run import load_run, shape_of
 from attnbridge.data.cache import replacing
 from attnbridge.data.cues import cue_path
-from attnbridge.data.folders import scan_pair
+from attnbridge.data.folders import pair_classes, scan_pair
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.errors import AttnBridgeError
@@ -34,13 +33,16 @@ def cues(options: argparse.Namespace) -> int:
         raise AttnBridgeError(f"{options.checkpoint}: expected the folder of a run made by `attnbridge fit`")
     config, method = load_run(run)
     if DATA[config["method"]] != BRIDGE:
-        raise AttnBridgeError(f"{run}: its pictures have one class each; cues need the maps of several classes")
+        raise AttnBridgeError(
+            f"{run}: is no classifier of pictures with several classes; cues are made of the maps of one"
+        )
     data = config["data"] if options.data is None else {**config["data"], "target": str(options.data)}
     records, masked = target_records(data, options.split, method.classes)
-    saliency = target_saliency(records, Path(data["target"]), options.saliency) if options.saliency else None
+    saliency = target_saliency(records, options.saliency) if options.saliency else None
     model = as_classifier(method, run, shape_of(config))
     maker = CueMaker(model, saliency, settings, tuple(options.scales), not options.no_flip)
     maker.write(records, options.out)
+    (options.out / "scores.csv").unlink(missing_ok=True)
     if masked:
         write_scores(score_cues(masked, options.out, len(method.classes)), method.classes, options.out / "scores.csv")
     write_sheet({record.image: cue_path(options.out, record) for record in records}, options.out, len(method.classes))
@@ -57,28 +59,36 @@ def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int 
 
 
 def target_records(data: dict[str, Any], split: str, classes: tuple[str, ...]) -> tuple[list[Record], list[Record]]:
-    """The pictures of a split that show a class, and those of them whose masks are there, for scores alone.
+    """The pictures of a split that show a class, and the same with their masks, if they have some, for scores alone.
 
     Raises:
         AttnBridgeError: for a target that knows other classes, or no picture with a class.
     """
-    source = Path(data["source"]) if data.get("source") and Path(data["source"]).is_dir() else None
-    target = Path(data["target"])
-    found = [r for r in scan_pair(source, target, None, split, data.get("lists"), masks=False) if r.classes]
+    source = Path(data["source"]) if data.get("source") else None
+    target, lists = Path(data["target"]), data.get("lists")
+    known = tuple(pair_classes(source, target))
+    if known != classes:
+        raise AttnBridgeError(
+            f"{target}: the run knows the classes {', '.join(classes)}, in this order, but the data has "
+            f"{', '.join(known)}"
+        )
+    found = [r for r in scan_pair(source, target, None, split, lists, masks=False) if r.classes]
     if not found:
         raise AttnBridgeError(f"{target}: no picture of {split!r} shows one of {', '.join(classes)}")
-    with suppress(AttnBridgeError):
-        return found, [r for r in scan_pair(source, target, None, split, data.get("lists"), masks=True) if r.classes]
-    return found, []
+    try:
+        return found, [r for r in scan_pair(source, target, None, split, lists, masks=True) if r.classes]
+    except AttnBridgeError as error:
+        print(f"cues are not scored: {error}")
+        return found, []
 
 
-def target_saliency(records: list[Record], target: Path, saliency: str) -> Path:
+def target_saliency(records: list[Record], saliency: str) -> Path:
     """The folder with the pictures' maps, ``ID.png``; a model's are made where they are missing.
 
     Raises:
         AttnBridgeError: for a folder that lacks one.
     """
-    folder = saliency_folder(target, saliency)
+    folder = saliency_folder(records[0].image.parent, saliency)
     if is_model(saliency):
         bad = make_saliency({record.image.name: record.image for record in records}, folder, saliency)
         if bad:

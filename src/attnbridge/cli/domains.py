@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from attnbridge.cli.config import TABLES
+from attnbridge.cli.config import TABLES, load_config
+from attnbridge.cli.preflight import check_data
 from attnbridge.cli.table_text import mean_text
 from attnbridge.cli.tables import TableData, one_row
 from attnbridge.data.domain_folders import domain_classes, domain_names
@@ -22,6 +23,7 @@ from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.pictures import data_uri
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
+from attnbridge.methods import DATA, DOMAINS
 
 Row = dict[str, Any]
 SCORES = ("source_validation", "target_oracle", "energy")
@@ -30,23 +32,56 @@ SCORES = ("source_validation", "target_oracle", "energy")
 def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Train what is missing; ``results.json`` and ``report.html`` after each run, the table at the end."""
     out = options.out or Path("runs") / options.name
+    if options.trials:
+        raise AttnBridgeError("--trials: the table of domains does not search; `attnbridge search` does, on one case")
+    for word in overrides:
+        if word.split("=")[0] in (
+            "--data.data",
+            "--data.sources",
+            "--data.target",
+            "--data.generalise",
+            "--data.saliency",
+        ):
+            raise AttnBridgeError(f"{word}: the table has --data, --domains, --leave-one-out and --saliency for that")
     cases = all_cases(options.data, options.domains, options.leave_one_out)
+    check_all(options, cases, overrides)
     contents: list[Row] = []
     folders: list[Path] = []
     for sources, target in cases:
-        paths = {"data": str(options.data), "sources": list(sources), "target": target}
-        data = TableData({**paths, "generalise": options.leave_one_out, "saliency": options.saliency}, "", {})
-        place = out / f"{'+'.join(sources)}-to-{target}"
+        data = TableData(case_data(options, sources, target), "", {})
+        place = out / f"{'+'.join(sources)}-to-{'unseen-' * options.leave_one_out}{target}"
         for seed in options.seeds:
             for name in options.rows or TABLES[options.name]:
                 folder = place / f"{name.replace('/', '_')}-{seed}"
                 contents.append(one_row(name, seed, folder, data, place, overrides, options.seeds[0], 0))
                 folders.append(folder)
                 rows = [as_row(content) for content in contents]
-                write_json(out / "results.json", {"rows": rows, "protocol": contents[0]["protocol"], **run_record()})
+                write_json(out / "results.json", {"rows": rows, "protocol": shared_protocol(contents), **run_record()})
                 write_report(out / "report.html", rows, contents, folders)
     print(table(rows))
     return 0
+
+
+def case_data(options: argparse.Namespace, sources: Sequence[str], target: str) -> dict[str, Any]:
+    """The options of the data module in one case."""
+    paths = {"data": str(options.data), "sources": list(sources), "target": target}
+    return {**paths, "generalise": options.leave_one_out, "saliency": options.saliency}
+
+
+def check_all(
+    options: argparse.Namespace, cases: Sequence[tuple[tuple[str, ...], str]], overrides: Sequence[str]
+) -> None:
+    """Every row in every case, before the first is trained.
+
+    Raises:
+        AttnBridgeError: for the first thing that one of them would stumble over, or a row of another method.
+    """
+    for name in options.rows or TABLES[options.name]:
+        config = load_config(name, overrides)
+        if DATA[config["method"]] != DOMAINS:
+            raise AttnBridgeError(f"{name}: trains {config['method']}, which has no domains; take domains/source")
+        for sources, target in cases:
+            check_data({**config, "data": {**(config.get("data") or {}), **case_data(options, sources, target)}})
 
 
 def all_cases(root: Path | None, named: str | None, leave_one_out: bool) -> list[tuple[tuple[str, ...], str]]:
@@ -62,6 +97,12 @@ def all_cases(root: Path | None, named: str | None, leave_one_out: bool) -> list
     if leave_one_out:
         return [(tuple(name for name in names if name != target), target) for target in names]
     return [((source,), target) for source, target in permutations(names, 2)]
+
+
+def shared_protocol(contents: Sequence[Row]) -> dict[str, Any]:
+    """What of the protocol all runs have in common."""
+    first = contents[0]["protocol"]
+    return {k: v for k, v in first.items() if all(content["protocol"].get(k) == v for content in contents)}
 
 
 def as_row(content: Row) -> Row:
@@ -127,7 +168,7 @@ def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
 
 def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folders: Sequence[Path]) -> None:
     """Tables, heat maps, and the attention of the same pictures of each target under each row."""
-    parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(contents[0]['protocol']))}</p>"]
+    parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(shared_protocol(contents)))}</p>"]
     for score in SCORES:
         parts.append(_as_html(table(rows, score)))
     parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))

@@ -14,11 +14,11 @@ from attnbridge.cli.cues import write_sheet
 from attnbridge.cli.preflight import report_skipped
 from attnbridge.cli.run import load_run, shape_of
 from attnbridge.cli.tasks import inference_of
-from attnbridge.data.cache import sha256
+from attnbridge.data.cache import own_targets, sha256
 from attnbridge.data.folders import find_pictures
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier
-from attnbridge.evaluation.segment import FromMaps, FromNetwork, Segmenter, mask_path, write_masks
+from attnbridge.evaluation.segment import FromMaps, FromNetwork, Segmenter, write_masks
 from attnbridge.evaluation.submission import write_submission
 from attnbridge.methods import BRIDGE, DATA
 from attnbridge.methods.segmentation import Segmentation
@@ -30,7 +30,8 @@ def segment(options: argparse.Namespace) -> int:
     pictures = find_pictures([options.pictures], options.out)
     workers = default_workers() if options.workers is None else options.workers
     bad = write_masks(segmenter, pictures, options.out, workers=workers)
-    masks = {path: mask_path(options.out, name) for name, path in pictures.items()}
+    targets = own_targets(pictures, options.out)
+    masks = {path: targets[name] for name, path in pictures.items()}
     write_sheet(masks, options.out, len(segmenter.classes))
     return report_skipped(bad)
 

@@ -7,32 +7,35 @@ import hashlib
 import html
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 
-from attnbridge.cli.config import load_config
+from attnbridge.cli.config import SUFFIXES, load_config
 from attnbridge.cli.cues import target_records, target_saliency
 from attnbridge.cli.masks import default_workers, load_segmenter
 from attnbridge.cli.preflight import check_data, check_network
 from attnbridge.cli.run import load_run, shape_of, train
-from attnbridge.data.cache import make_folder, replacing
+from attnbridge.data.cache import make_folder, own_targets, replacing
 from attnbridge.data.cues import cue_path
 from attnbridge.data.folders import has_split, pair_classes, scan_pair
 from attnbridge.data.pictures import Record, load_picture
+from attnbridge.data.saliency import MODELS, check_model, is_model
 from attnbridge.data.voc import is_voc
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.evaluation.cue_folder import CueMaker
 from attnbridge.evaluation.pictures import colour_mask, data_uri, overlay, sheet
 from attnbridge.evaluation.predict import as_classifier
 from attnbridge.evaluation.report import html_table, write_page
-from attnbridge.evaluation.segment import mask_path, write_masks
+from attnbridge.evaluation.segment import write_masks
+from attnbridge.methods import BRIDGE, CUES, DATA
 from attnbridge.segmentation.cues import CueSettings, find_rule
 
 console = Console()
@@ -57,14 +60,14 @@ class Stages:
         """
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
         folder, known = self.out / name, self._read()
-        if known.get(name) == {"key": key, "done": True}:
+        if known.get(name) == {"key": key, "done": True} and folder.is_dir():
             console.print(f"[bold]{name}[/]: there already, in {folder}")
             return key
         if name not in known and folder.exists():
             raise AttnBridgeError(f"{folder}: is there, but not made by this pipeline; name another folder with --out")
         if known.get(name, {}).get("key") not in (None, key):
             console.print(f"[bold]{name}[/]: what it was made of has changed")
-            shutil.rmtree(folder, ignore_errors=True)
+            _move_away(folder)
         self._write({**known, name: {"key": key, "done": False}})
         console.print(f"[bold]{name}[/]")
         make(folder)
@@ -81,70 +84,101 @@ class Stages:
             partial.write_text(json.dumps(known, indent=1))
 
 
+def _move_away(folder: Path) -> None:
+    """Remove a folder; at no time are its remains where it was."""
+    old = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def pipeline(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Saliency and AttnBN, cues, a segmentation network, masks, a report."""
     settings = CueSettings(options.threshold, options.background, options.rule)
     find_rule(settings.rule)
-    bridge, network = configurations(options, overrides)
+    bridge, network, again = configurations(options, overrides)
     stages = Stages(make_folder(options.out))
     target = Path(bridge["data"]["target"])
-    pictures = stamps(bridge["data"])
+    everything = all_pictures(bridge["data"])
+    pictures = stamps(bridge["data"], everything.values())
     first = stages.run("attnbn", {"config": bridge, "pictures": pictures}, lambda folder: fit(bridge, folder))
     classes = tuple(pair_classes(Path(bridge["data"]["source"]), target))
     records, _ = target_records(bridge["data"], "train", classes)
 
     def cue(folder: Path) -> None:
-        saliency = target_saliency(records, target, options.target_saliency)
+        saliency = target_saliency(records, options.target_saliency)
         config, method = load_run(options.out / "attnbn")
         CueMaker(as_classifier(method, options.out / "attnbn", shape_of(config)), saliency, settings).write(
             records, folder
         )
 
-    made_of = {"attnbn": first, "settings": vars(settings), "saliency": options.target_saliency}
+    saliency = file_stamps(Path(options.target_saliency)) or options.target_saliency
+    made_of = {"attnbn": first, "settings": vars(settings), "saliency": saliency}
     second = stages.run("cues", made_of, cue)
     last, third = (
         "segmentation",
         stages.run("segmentation", {"cues": second, "config": network}, lambda folder: fit(network, folder)),
     )
-    if options.retrain:
+    if again is not None:
         own = stages.run(
             "own-masks", {"segmentation": third}, lambda f: mask(options.out / last, own_names(records), f, True)
         )
-        again = {**network, **load_stage(options.retrain, network, options.out / "own-masks", overrides)}
         last, third = (
             "retrained",
             stages.run("retrained", {"masks": own, "config": again}, lambda folder: fit(again, folder)),
         )
-    everything = all_pictures(bridge["data"])
     stages.run("masks", {last: third}, lambda folder: mask(options.out / last, everything, folder, False))
     write_report(options.out, everything, records[:SHOWN], last)
     console.print(f"masks in {options.out / 'masks'}; look at {options.out / 'report.html'}")
     return 0
 
 
-def configurations(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of AttnBN and of the segmentation network, on the user's folders, checked.
+def configurations(
+    options: argparse.Namespace, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """Those of AttnBN, of the segmentation network and of its second training, on the user's folders, checked.
 
     Raises:
         AttnBridgeError: for the first thing that one of them would stumble over.
     """
+    for word in overrides:
+        if word.split("=")[0] in ("--data.source", "--data.target", "--data.saliency", "--data.cues"):
+            raise AttnBridgeError(f"{word}: the pipeline has --source, --target, --saliency; it makes the cues itself")
+    if is_model(options.target_saliency):
+        check_model(options.target_saliency)
+    elif not Path(options.target_saliency).is_dir():
+        raise unknown("folder or saliency model:", options.target_saliency, MODELS)
     bridge = load_config(options.config, overrides)
     paths = {"source": str(options.source), "target": str(options.target), "saliency": options.saliency}
     bridge["data"] = {**(bridge.get("data") or {}), **paths}
     bridge["name"] = "attnbn"
     check_data(bridge)
     check_network(bridge)
+    if DATA[bridge["method"]] != BRIDGE:
+        raise AttnBridgeError(f"--config {options.config}: is no classifier of a source and a target")
     network = load_stage(options.segmentation, bridge, options.out / "cues", overrides)
-    check_network(network)
-    return bridge, network
+    again = load_stage(options.retrain, bridge, options.out / "own-masks", overrides) if options.retrain else None
+    return bridge, network, again
 
 
 def load_stage(name: str, earlier: dict[str, Any], cues: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """A segmentation network's configuration on the pictures of an earlier stage."""
+    """A segmentation network's configuration on the pictures of an earlier stage, whose sizes and seed it shares unless
+    the user's own file says otherwise.
+
+    Raises:
+        AttnBridgeError: for one of another method.
+    """
     config = load_config(name, overrides)
-    shared = {k: v for k, v in earlier["data"].items() if k in ("source", "target", "lists", "image_size", "shape")}
-    config["data"] = {**(config.get("data") or {}), **shared, "cues": str(cues)}
-    return {**config, "name": Path(name).name, "seed": earlier.get("seed", 0)}
+    if DATA[config["method"]] != CUES:
+        raise AttnBridgeError(f"{name}: trains {config['method']}, no segmentation network; take segmentation/dsrg")
+    own: dict[str, Any] = yaml.safe_load(Path(name).read_text()) if Path(name).suffix in SUFFIXES else {}
+    shared = {k: earlier["data"][k] for k in ("image_size", "shape") if k in earlier["data"]}
+    forced = {k: earlier["data"][k] for k in ("source", "target", "lists") if k in earlier["data"]}
+    data = {**(config.get("data") or {}), **shared, **(own.get("data") or {}), **forced, "cues": str(cues)}
+    config |= {"data": data, "name": Path(name).name, "seed": own.get("seed", earlier.get("seed", 0))}
+    check_network(config)
+    return config
 
 
 def fit(config: dict[str, Any], folder: Path) -> None:
@@ -171,12 +205,22 @@ def _present(record: Record, classes: int) -> torch.Tensor:
     return present
 
 
-def stamps(data: dict[str, Any]) -> list[str]:
-    """Names, sizes and times of the training pictures: when one changes, so does what is made of it."""
-    source, target = Path(data["source"]), Path(data["target"])
-    records = scan_pair(source, target, None, "source") + scan_pair(source, target, None, "train", data.get("lists"))
-    files = [(record, record.image.stat()) for record in records]
-    return [f"{r.image} {r.classes} {found.st_size} {found.st_mtime_ns}" for r, found in files]
+def stamps(data: dict[str, Any], targets: Iterable[Record]) -> list[str]:
+    """Names, labels, sizes and times of all pictures and their masks, and of the source's saliency maps, if they are
+    the user's: when one changes, so does what is made of it."""
+    records = [*scan_pair(Path(data["source"]), Path(data["target"]), None, "source"), *targets]
+    lines = [f"{r.classes} {_stamp(path)}" for r in records for path in (r.image, r.mask) if path is not None]
+    return lines + file_stamps(Path(data["saliency"]))
+
+
+def file_stamps(folder: Path) -> list[str]:
+    """Of all files in a folder; none if it is no folder."""
+    return [_stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()] if folder.is_dir() else []
+
+
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 def own_names(records: Sequence[Record]) -> dict[str, Record]:
@@ -185,23 +229,25 @@ def own_names(records: Sequence[Record]) -> dict[str, Record]:
 
 
 def all_pictures(data: dict[str, Any]) -> dict[str, Record]:
-    """The target's pictures of all splits by id: their place below the target, in VOC's layout their name."""
+    """The target's pictures of all splits by id: their place below the target, in VOC's layout their name; those that
+    are scored with their masks."""
     source, target, lists = Path(data["source"]), Path(data["target"]), data.get("lists")
     splits = [s for s in ("train", "val", "test") if has_split(target, s, lists)]
-    found = [(s, r) for s in splits for r in scan_pair(source, target, None, s, lists, masks=False)]
+    found = [(s, r) for s in splits for r in scan_pair(source, target, None, s, lists)]
     return {r.image.name if is_voc(target) else f"{s}/{r.image.name}": r for s, r in found}
 
 
 def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record], last: str) -> None:
     """``report.html``: pictures, class maps, cues and masks side by side; the scores before and after."""
     config, method = load_run(out / "attnbn")
-    classes, named = method.classes, {record.image: name for name, record in masks.items()}
+    classes, places = method.classes, own_targets(masks, out / "masks")
+    named = {record.image: places[name] for name, record in masks.items()}
     maker = CueMaker(as_classifier(method, out / "attnbn", shape_of(config)), scales=(1.0,), flip=False)
     rows = []
     for record, maps in zip(records, maker.maps(records), strict=True):
         picture = np.asarray(load_picture(record.image))
         cells = [picture, overlay(picture, maps.amax(0).numpy())]
-        for path in (cue_path(out / "cues", record), mask_path(out / "masks", named[record.image])):
+        for path in (cue_path(out / "cues", record), named[record.image]):
             cells.append(colour_mask(np.asarray(load_picture(path, "P")), len(classes)))
         rows.append(cells)
     shown: Image.Image = sheet(rows, ["picture", "class maps", "cue", "mask"], 200)

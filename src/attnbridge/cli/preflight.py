@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
 from attnbridge.data.domain_folders import domain_classes, scan_domain
-from attnbridge.data.folders import class_names, class_splits, has_split, scan_class_folders, scan_pair
+from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
 from attnbridge.data.pictures import Record, check_record
 from attnbridge.data.saliency import check_model, is_model
@@ -20,7 +21,7 @@ from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.methods import CUES, DATA, DOMAINS, PAIRED
 
 
-def check_data(config: dict[str, Any]) -> None:
+def check_data(config: dict[str, Any], training: bool = True) -> None:
     """Look for the folders, list every split, open every picture's header; look for the weight file. Free of torch.
 
     Raises:
@@ -32,8 +33,9 @@ def check_data(config: dict[str, Any]) -> None:
         raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
     if DATA[config["method"]] in PAIRED:
         found = _check_pair(config["method"], data, model)
-        if DATA[config["method"]] == CUES:
-            for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None):
+        if DATA[config["method"]] == CUES and training:
+            classes = pair_classes(Path(data["source"]) if data.get("source") else None, Path(data["target"]))
+            for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None, classes):
                 check_record(record)
     elif DATA[config["method"]] == DOMAINS:
         _check_domains(data, model)
@@ -46,6 +48,18 @@ def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
     for name in ("data", "sources", "target"):
         if not data.get(name):
             raise AttnBridgeError(f"data.{name} is not set; see `attnbridge show adaptation`")
+    if isinstance(data["sources"], str):
+        raise AttnBridgeError(f'data.sources must be a list of names: "[{data["sources"]}]"')
+    names = [str(name) for name in data["sources"]]
+    aligns = [f"{n}_weight" for n in ("adversarial", "reversal", "coral", "mmd") if model.get(f"{n}_weight")]
+    if data.get("generalise") and aligns and len(names) < 2:
+        raise AttnBridgeError(
+            f"data.generalise withholds the target, and there is one source alone, so model.{aligns[0]} has no two "
+            "domains to align; name several data.sources, or set it to 0"
+        )
+    for library in {"coral_weight": "skada", "mmd_weight": "skada"}.keys() & set(aligns):
+        if find_spec("skada") is None:
+            raise AttnBridgeError(f"model.{library} needs skada: pip install 'attnbridge[domains]'")
     named = data.get("saliency")
     if named and named.endswith(".onnx"):
         check_model(named)
@@ -55,8 +69,9 @@ def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
             "their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
         )
     root, saliency = Path(data["data"]), Path(named) if named and not is_model(named) else None
-    classes = domain_classes(root, [*data["sources"], data["target"]])
-    for domain in (*data["sources"], data["target"]):
+    domains = [*names, str(data["target"])]
+    classes = domain_classes(root, domains)
+    for domain in domains:
         for record in scan_domain(root, domain, classes, saliency):
             check_record(record)
 
@@ -128,21 +143,23 @@ def check_network(config: dict[str, Any]) -> None:
     known, model = method_options(config["method"]), config.get("model") or {}
     backbone, stride, layer, frozen = (option_value(model, known, n) for n in ("backbone", "stride", "layer", "frozen"))
     image_size = option_value(config.get("data") or {}, data_options(config["method"]), "image_size")
-    names = _layer_names(backbone, stride, image_size)
+    names = _layer_names(backbone, stride, image_size, DATA[config["method"]] == CUES)
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)
 
 
-def _layer_names(backbone: str, stride: int | None, image_size: Any) -> list[str]:
+def _layer_names(backbone: str, stride: int | None, image_size: Any, dilated: bool) -> list[str]:
     """A backbone's module names, remembered: importing timm takes seconds."""
-    memory = cache_dir("layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}.json")
+    memory = cache_dir(
+        "layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}{'-dilated' * dilated}.json"
+    )
     if memory.is_file():
         remembered: list[str] = json.loads(memory.read_text())
         return remembered
     from attnbridge.attention.backbones import layer_names
 
-    names = layer_names(backbone, stride, image_size)
+    names = layer_names(backbone, stride, image_size, dilated)
     with replacing(memory) as partial:
         partial.write_text(json.dumps(names))
     return names

@@ -28,7 +28,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.evaluation.report import example_sheet
-from attnbridge.methods import DATA, PAIRED
+from attnbridge.methods import CUES, DATA, PAIRED
 
 console = Console()
 
@@ -76,6 +76,8 @@ def demo(options: argparse.Namespace) -> int:
 def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int:
     """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
+    if options.domains or options.leave_one_out:
+        raise AttnBridgeError("--domains and --leave-one-out belong to the table `domains`")
     if options.name in PAIRS:
         data = paired_data(options.name, options.data, options.saliency)
     elif options.name in CLASSES:
@@ -146,6 +148,10 @@ def one_row(
     config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
     check_data(config)
+    if DATA[config["method"]] == CUES:
+        raise AttnBridgeError(
+            f"{row}: a segmentation network is no row of a table of maps; train it with `attnbridge fit`"
+        )
     target = config["data"].get("target") if DATA[config["method"]] in PAIRED else None
     if target and not has_split(Path(target), "val", config["data"].get("lists")):
         raise AttnBridgeError(f"{target}: has no val/ with masks; a table needs one")

@@ -16,6 +16,7 @@ from attnbridge.data.cue_data import CueData
 from attnbridge.data.domains import DomainData
 from attnbridge.data.module import BridgeData
 from attnbridge.data.sample import Sample
+from attnbridge.data.transforms import sides
 from attnbridge.evaluation.class_report import write_class_report
 from attnbridge.evaluation.class_scores import ClassScores
 from attnbridge.evaluation.domain_report import write_domain_report
@@ -67,6 +68,7 @@ class MapTask:
             "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
             "split": split,
             "threshold": f"relative to each map's maximum; chosen on val{same}",
+            "selection": "last: the weights are those of the last epoch",
             "fixed_threshold": self.fixed,
             "predicted": f"a class is predicted where its probability exceeds {self.score_threshold}",
             "score_threshold": self.score_threshold,
@@ -130,16 +132,18 @@ class MaskTask:
         self.scores = MaskScores(len(data.classes), self.inference)
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """Scores, and the classes' probabilities in the same pictures after each epoch."""
+        """Scores, and the classes' probabilities in the same pictures after each epoch.
+
+        Raises:
+            AttnBridgeError: before training, for scales that the network does not take.
+        """
+        infer(_network(method), torch.zeros(1, 3, *sides(method.image_size), device=method.device), self.inference)
         return [self.scores, AttentionGallery(folder, self.data.samples("val", PICTURES), method.classes)]
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """Score both splits; nothing is chosen on either."""
         trainer.validate(method, self.data, verbose=False)
-        if self.data.has("test"):
-            trainer.test(method, self.data, verbose=False)
-        else:
-            trainer.test(method, self.data.val_dataloader(), verbose=False)
+        trainer.test(method, self.data, verbose=False)
         return self.scores.result()
 
     def protocol(self) -> dict[str, Any]:
@@ -158,14 +162,9 @@ class MaskTask:
         """Keep eight test pictures with their masks, the network's and the refined ones, for reports."""
         samples = self.data.samples("test" if self.data.has("test") else "val", PICTURES)
         images = torch.stack([sample["image"] for sample in samples]).to(method.device)
-
-        def network(pictures: torch.Tensor) -> torch.Tensor:
-            answer: Any = method.eval().predict_batch(pictures)
-            return answer["probabilities"]  # type: ignore[no-any-return]
-
         ways = {"plain": Inference((1.0,), False, False), "refined": self.inference}
         found: dict[str, Any] = {
-            name: infer(network, images, how).argmax(1).byte().cpu().numpy() for name, how in ways.items()
+            name: infer(_network(method), images, how).argmax(1).byte().cpu().numpy() for name, how in ways.items()
         }
         np.savez_compressed(
             folder / "examples.npz",
@@ -173,6 +172,18 @@ class MaskTask:
             masks=np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples]),
             **found,
         )
+
+
+def _network(method: Method) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From pictures to probabilities of the labels, in eval mode."""
+
+    def network(pictures: torch.Tensor) -> torch.Tensor:
+        training = method.training
+        answer: Any = method.eval().predict_batch(pictures)
+        method.train(training)
+        return answer["probabilities"]  # type: ignore[no-any-return]
+
+    return network
 
 
 def inference_of(config: Config) -> Inference:

@@ -58,7 +58,7 @@ def test(options: argparse.Namespace) -> int:
     config, method = load_run(options.run)
     if options.target:
         config["data"]["target" if DATA[config["method"]] in PAIRED else "data"] = str(options.target)
-    check_data(config)
+    check_data(config, training=False)
     without = {"source": None} if DATA[config["method"]] in PAIRED else {}
     data = load_data(config["method"])(**without | config["data"])
     if tuple(data.classes) != method.classes:
@@ -107,7 +107,7 @@ def _print_scores(scores: dict[str, Any]) -> None:
         )
         return
     if "target_oracle" in scores:
-        rules = ("source_validation", "target_oracle", "last")
+        rules = ("source_validation", "target_oracle", "last") if len(scores["curve"]) > 1 else ("last",)
         print("target accuracy by rule of selection: " + ", ".join(f"{r} {100 * scores[r]:.1f}" for r in rules))
         return
     if "top1" in scores:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,21 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def own_targets(pictures: Iterable[str], out: Path) -> dict[str, Path]:
+    """Where what is made of each picture lies: its id below ``out``, as PNG.
+
+    Raises:
+        AttnBridgeError: for two that would be one file.
+    """
+    targets = {name: (out / name).with_suffix(".png") for name in pictures}
+    names: dict[Path, str] = {}
+    for name, path in targets.items():
+        if path in names:
+            raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
+        names[path] = name
+    return targets
 
 
 def remember(record: Path, settings: dict[str, Any], what: str) -> None:

@@ -25,4 +25,4 @@ class CueData(BridgeData):
 
     def records(self, split: str) -> list[Record]:
         records = super().records(split)
-        return with_cues(records, self.cues) if split == "train" else records
+        return with_cues(records, self.cues, self.classes) if split == "train" else records

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +16,26 @@ def cue_path(folder: Path, record: Record) -> Path:
     return folder / f"{record.image.stem}.png"
 
 
-def with_cues(records: list[Record], cues: Path | None) -> list[Record]:
+def with_cues(records: list[Record], cues: Path | None, classes: Sequence[str]) -> list[Record]:
     """The records whose cue is there, with it in the place of a mask.
 
+    Args:
+        records: of the training pictures.
+        cues: their folder.
+        classes: of the data, in the order of the cues' values.
+
     Raises:
-        AttnBridgeError: if there is none.
+        AttnBridgeError: if there is none, or they were made for other classes or another order of them.
     """
     if cues is None:
         raise AttnBridgeError("data.cues is not set; name the folder that `attnbridge cues` wrote")
+    for name in ("cues.json", "masks.json"):
+        known = json.loads((cues / name).read_text())["classes"] if (cues / name).is_file() else list(classes)
+        if known != list(classes):
+            raise AttnBridgeError(
+                f"{cues}: its values stand for {', '.join(known)}, but the data's classes are {', '.join(classes)}, in "
+                "this order; name the same data.source for both, or make the cues again"
+            )
     found = [(record, cue_path(cues, record)) for record in records]
     kept = [replace(record, mask=cue, values=None) for record, cue in found if record.classes and cue.is_file()]
     if not kept:

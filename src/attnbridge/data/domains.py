@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch.utilities import CombinedLoader
@@ -30,8 +32,8 @@ class DomainData(PictureData):
         generalise: the target's pictures are withheld too (domain generalization; else adaptation).
         saliency: maps of the pictures, ``saliency/DOMAIN/CLASS/*.png``, or the name of a saliency model, whose maps are
             made once, into the user's cache. The target's serve the score of the energy alone.
-        val_share: share of each source domain's and class's pictures that is kept for validation, the same whatever the
-            seed.
+        val_share: share of each source domain's and class's pictures that is kept for validation, at least one, the
+            same whatever the seed.
         image_size: side of the square pictures given to the network, or their height and width, pixels.
         batch_size: pictures of the sources, and as many of the target, in a training batch.
         min_crop: smallest share of a training picture's area that a random crop keeps.
@@ -71,7 +73,8 @@ class DomainData(PictureData):
         if not self.saliency_model or not self.saliency:
             return
         found = find_pictures([str(self.root / domain) for domain in (*self.sources, self.target)])
-        pictures = {path.relative_to(self.root.absolute()).as_posix(): path for path in found.values()}
+        root = Path(os.path.abspath(self.root))  # noqa: PTH100 (as find_pictures has them, without `..`)
+        pictures = {path.relative_to(root).as_posix(): path for path in found.values()}
         bad = make_saliency(pictures, self.saliency, self.saliency_model)
         if bad:
             raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
@@ -89,7 +92,7 @@ class DomainData(PictureData):
             own[record.classes[0]].append(record)
         found = []
         for records in own.values():
-            held = round(self.val_share * len(records))
+            held = min(max(1, round(self.val_share * len(records))), len(records) - 1)
             found += records[:held] if split == "val" else records[held:]
         return found
 
@@ -101,11 +104,11 @@ class DomainData(PictureData):
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches ``{"source": ..., "target": ...}``; the target's without labels, or, when generalising, none. As long
-        as the larger of the two."""
+        as the larger of the two, whether the method wants it or not, so that all rows of a table take as many steps."""
         trainer = self.trainer
         streams = getattr(trainer.lightning_module if trainer is not None else None, "streams", ("source", "target"))
         records = {name: self.records(name) for name in self.wanted(streams)}
-        length = max(map(len, records.values()))
+        length = max(len(self.records(name)) for name in self.wanted(("source", "target")))
         if length < self.batch_size * self.processes()[0]:
             raise AttnBridgeError(
                 f"data.batch_size is {self.batch_size}, but there are only {length} pictures for training; make it "
@@ -114,7 +117,7 @@ class DomainData(PictureData):
         sets = {}
         for name, found in records.items():
             transform = train_transform(self.image_size, (self.min_crop, 1.0))
-            given = found if name == "source" else without_saliency(found)
+            given = found if name == "source" else unlabelled(found)
             sets[name] = PictureDataset(given, len(self.classes), name, transform, length, withheld=name == "target")
         kept = self.kept(sets)
         loaders = {}
@@ -128,7 +131,13 @@ class DomainData(PictureData):
         return [name for name in streams if name == "source" or not self.generalise]
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two: the sources' validation pictures, and the target's, which are counted apart."""
+        """Two: the sources' validation pictures, and the target's, which are counted apart.
+
+        Raises:
+            AttnBridgeError: if there are no validation pictures.
+        """
+        if not self.records("val"):
+            raise AttnBridgeError(f"{self.root}: the sources' classes have one picture each, so none for validation")
         return [self._eval_loader("val"), self._eval_loader("test")]
 
     def samples(self, split: str, count: int) -> list[Sample]:
@@ -154,6 +163,11 @@ class DomainData(PictureData):
         return self.eval_loader(self._evaluated(records if split == "test" else without_saliency(records)))
 
 
+def unlabelled(records: Sequence[Record]) -> list[Record]:
+    """The same records without saliency maps, and named by a number, since their folder is their class."""
+    return [replace(r, id=f"{r.id.split('/')[0]}/{i}") for i, r in enumerate(without_saliency(records))]
+
+
 def without_saliency(records: Sequence[Record]) -> list[Record]:
     """The same records, their saliency maps left out."""
-    return [Record(r.id, r.image, r.classes, mask=r.mask, values=r.values, boxes=r.boxes) for r in records]
+    return [replace(record, saliency=None) for record in records]

@@ -171,7 +171,7 @@ class BridgeData(PictureData):
         return self._eval_loader("val") if self.has("val") else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("test")
+        return self._eval_loader("test" if self.has("test") else "val")
 
     def samples(self, split: str, count: int) -> list[Sample]:
         """The first ``count`` samples of ``val`` or ``test`` that show a class, as evaluation sees them."""

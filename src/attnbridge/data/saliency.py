@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir, is_current, remember, replacing
+from attnbridge.data.cache import cache_dir, is_current, own_targets, remember, replacing
 from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError, unknown
@@ -170,12 +170,7 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
     Raises:
         AttnBridgeError: for an unknown model, maps of another model in ``out``, or two pictures of one name.
     """
-    targets = {name: out / Path(name).with_suffix(".png") for name in pictures}
-    names: dict[Path, str] = {}
-    for name, path in targets.items():
-        if path in names:
-            raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
-        names[path] = name
+    targets = own_targets(pictures, out)
     remember(out / "saliency.json", {"model": model, "refine": refine}, "saliency maps")
     waiting = [name for name in pictures if not is_current(targets[name], pictures[name])]
     if not waiting:

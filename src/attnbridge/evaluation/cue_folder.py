@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Tensor
 from torchvision import tv_tensors
@@ -28,6 +30,9 @@ from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.segmentation.combine import enlarge_maps
 from attnbridge.segmentation.cues import CueSettings, make_cue
+
+LABELS = "labels"
+"""What a cue's file calls the classes that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,11 @@ class CueMaker:
         """
         made_of = {
             **asdict(self.settings), "scales": list(self.scales), "flip": self.flip, "saliency": str(self.saliency),
+            "pictures": str(records[0].image.parent), "classes": list(self.model.classes),
             "model": self.model.name, "checksum": self.model.checksum, "attnbridge": version("attnbridge"),
         }  # fmt: skip
         remember(make_folder(out) / "cues.json", made_of, "cues")
-        waiting = [r for r in records if not is_current(cue_path(out, r), r.image, *self._own_saliency(r))]
+        waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
         parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
         for part in track(parts, "cues", transient=True):
             for record, maps in zip(part, self.maps(part), strict=True):
@@ -70,7 +76,14 @@ class CueMaker:
                 present[list(record.classes)] = True
                 cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
                 with replacing(cue_path(out, record)) as partial:
-                    palette_png(cue.numpy()).save(partial, "PNG")
+                    palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
+
+    def _is_current(self, path: Path, record: Record) -> bool:
+        """Whether a cue is there, of the same labels, and not older than picture and saliency."""
+        if not is_current(path, record.image, *self._own_saliency(record)):
+            return False
+        with Image.open(path) as image:
+            return image.info.get(LABELS) == _text(record)
 
     def maps(self, records: Sequence[Record]) -> Iterator[Tensor]:
         """The maps of each picture, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
@@ -82,10 +95,13 @@ class CueMaker:
         present = torch.zeros(len(records), len(self.model.classes), dtype=torch.bool, device=device)
         for row, record in zip(present, records, strict=True):
             row[list(record.classes)] = True
-        with torch.no_grad():
-            maps = explain(
-                self.model.network, images, present, self.model.layer, scales=self.scales, flip=self.flip
-            ).cpu()
+        try:
+            with torch.no_grad():
+                maps = explain(
+                    self.model.network, images, present, self.model.layer, scales=self.scales, flip=self.flip
+                ).cpu()
+        except AssertionError as error:  # timm's transformers take one size
+            raise AttnBridgeError(f"the network does not take pictures at all of --scales ({error}); give 1") from None
         for each, picture in zip(maps, pictures, strict=True):
             size = (picture.shape[1], picture.shape[2])
             own = without_padding(each, size, self.model.size) if self.model.shape == "pad" else each
@@ -104,6 +120,17 @@ class CueMaker:
                 )
             return found / 255
         return None
+
+
+def _text(record: Record) -> str:
+    return ",".join(map(str, record.classes))
+
+
+def _labels(record: Record) -> PngInfo:
+    """The labels that a cue was made of, to be kept in its file."""
+    info = PngInfo()
+    info.add_text(LABELS, _text(record))
+    return info
 
 
 def read_cue(path: Path) -> Any:

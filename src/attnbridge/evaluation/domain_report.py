@@ -29,7 +29,7 @@ def write_domain_report(
             curves(runs), "Accuracy after each epoch: target (solid), the sources' validation pictures (dashed)."
         ),
         f'<h2>Where they look in the target</h2><figure><img alt="pictures of the target and maps" src="{picture}">'
-        "<figcaption>The map of each picture's true class, to its own maximum, and the class that is answered."
+        "<figcaption>After the last epoch: the map of each picture's true class, to its own maximum, and the answer."
         "</figcaption></figure>",
         record(runs),
     ]

@@ -79,7 +79,7 @@ class DomainScores(Callback):
         }
         found: dict[str, Any] = {rule: self.curve[i]["target"] for rule, i in chosen.items()}
         best = self.curve[chosen["source_validation"]]
-        return {**found, "val": best["val"], "energy": best.get("energy"), "curve": self.curve}
+        return {**found, "val_top1": best["val"], "energy": best.get("energy"), "curve": self.curve}
 
 
 def salient(maps: Tensor, saliency: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
@@ -25,9 +26,10 @@ def as_classifier(method: Any, run: Path, shape: Shape) -> Classifier:
         shape: in which it was given its pictures.
     """
     mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
+    network = method.network.cuda() if torch.cuda.is_available() else method.network
     checkpoint = run / "checkpoints" / "last.ckpt"
     return Classifier(
-        str(run), method.network.eval(), method.classes, method.image_size, mean, std, method.layer, method.activation,
+        str(run), network.eval(), method.classes, method.image_size, mean, std, method.layer, method.activation,
         sha256(checkpoint) if checkpoint.is_file() else None, shape,
     )  # fmt: skip
 

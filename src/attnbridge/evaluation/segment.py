@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.data.cache import is_current, make_folder, remember, replacing
+from attnbridge.data.cache import is_current, make_folder, own_targets, remember, replacing
 from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import load_picture
 from attnbridge.data.transforms import Shape, eval_transform, without_padding
@@ -29,7 +29,7 @@ from attnbridge.evaluation.explain_pictures import Look, Settings
 from attnbridge.methods.segmentation import Segmentation
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
 from attnbridge.segmentation.crf import mean_field
-from attnbridge.segmentation.inference import Inference, infer
+from attnbridge.segmentation.inference import Inference, enlarged, infer
 
 LARGEST = 1_000_000
 """Pixels up to which a CRF sees a picture at its own size; larger ones are made smaller for it."""
@@ -159,11 +159,12 @@ def write_masks(
         One message for each picture that could not be read.
 
     Raises:
-        AttnBridgeError: if ``out`` holds masks of another segmenter.
+        AttnBridgeError: if ``out`` holds masks of another segmenter, or two pictures' masks would be one file.
     """
     known = {"labels": present is not None, "classes": list(segmenter.classes)}
     remember(make_folder(out) / "masks.json", segmenter.made_of() | known, "masks")
-    waiting = {i: p for i, p in pictures.items() if not is_current(mask_path(out, i), p)}
+    targets = own_targets(pictures, out)
+    waiting = {i: p for i, p in pictures.items() if not is_current(targets[i], p)}
     bad: list[str] = []
     with ExitStack() as stack:
         pool = stack.enter_context(_pool(workers)) if workers and segmenter.crf and waiting else None
@@ -175,9 +176,9 @@ def write_masks(
                 bad.append(str(error))
                 continue
             if pool is None:
-                _finish(path, answer, segmenter.crf, mask_path(out, name))
+                _finish(path, answer, segmenter.crf, targets[name])
                 continue
-            begun.append(pool.submit(_finish, path, answer, segmenter.crf, mask_path(out, name)))
+            begun.append(pool.submit(_finish, path, answer, segmenter.crf, targets[name]))
             if len(begun) > 2 * workers:
                 begun.pop(0).result()
         for future in begun:
@@ -214,14 +215,5 @@ def finished(path: Path, answer: Any, crf: bool) -> Any:
         seen = (max(1, round(small * size[0])), max(1, round(small * size[1])))
         pixels = np.array(picture if small == 1 else picture.resize(seen[::-1], Image.Resampling.BILINEAR))
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(probabilities.device)
-        probabilities = mean_field(image, _enlarged(probabilities, seen))
-    return _enlarged(probabilities, size)[0].argmax(0).byte().cpu().numpy()
-
-
-def _enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(probabilities, size, mode="bilinear", align_corners=False)
-
-
-def mask_path(out: Path, name: str) -> Path:
-    """Where the mask of a picture lies."""
-    return (out / name).with_suffix(".png")
+        probabilities = mean_field(image, enlarged(probabilities, seen))
+    return enlarged(probabilities, size)[0].argmax(0).byte().cpu().numpy()

@@ -16,6 +16,9 @@ from attnbridge.losses.adversarial import discriminator_loss
 from attnbridge.methods.attnbn import AttnBN, Seen
 from attnbridge.methods.discriminator import PooledDiscriminator
 
+LEAST = 3
+"""Pictures of either side in a batch without which it aligns nothing: of fewer there is no covariance and no median."""
+
 
 class DomainAdaptation(AttnBN):
     r"""One class a picture, labels in the source domains alone.
@@ -53,6 +56,8 @@ class DomainAdaptation(AttnBN):
     ) -> None:
         if options.pop("target_weight", 0):
             raise AttnBridgeError("model.target_weight must be 0: the target has no labels")
+        if options.get("label_shift"):
+            raise AttnBridgeError("model.label_shift needs the target's class frequencies, which are withheld")
         super().__init__(
             classes,
             attention_weight=attention_weight,
@@ -86,7 +91,7 @@ class DomainAdaptation(AttnBN):
         logits, features = self.look_at([batch["source"]])
         first: str = self.trainer.datamodule.sources[0]  # type: ignore[attr-defined]
         own = torch.tensor([name.split("/")[0] == first for name in batch["source"]["id"]], device=logits.device)
-        there = bool(own.any()) and not bool(own.all())
+        there = min(int(own.sum()), int((~own).sum())) >= LEAST
         sides = (own.nonzero()[:, 0], (~own).nonzero()[:, 0]) if there else None
         return Seen(logits, features, {"source": slice(0, len(logits))}, sides)
 
@@ -107,7 +112,8 @@ class DomainAdaptation(AttnBN):
         return losses
 
     def _grown(self) -> float:
-        share = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        done = self.trainer.fit_loop.epoch_loop.total_batch_idx  # the adversary's steps count as well in global_step
+        share = done / max(1, int(self.trainer.estimated_stepping_batches))
         return 2 / (1 + math.exp(-10 * share)) - 1
 
     def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:

@@ -85,6 +85,8 @@ def find_rule(name: str) -> Rule:
         found: Rule = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise AttnBridgeError(f"--rule {name}: cannot be imported ({error})") from None
+    if not callable(found):
+        raise AttnBridgeError(f"--rule {name}: is no function, but a {type(found).__name__}")
     return found
 
 
@@ -118,7 +120,10 @@ def make_cue(
     quiet = saliency if saliency is not None else maps.amax(0)
     claims = torch.cat([(quiet < settings.background)[None], maps > settings.threshold])
     labels = find_rule(settings.rule)(claims, maps)
-    if labels.shape != claims.shape[1:] or not bool(((labels == IGNORE_INDEX) | (labels < len(claims))).all()):
+    if not isinstance(labels, Tensor):
+        raise AttnBridgeError(f"--rule {settings.rule}: gave a {type(labels).__name__}; expected a tensor of labels")
+    known = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < len(claims)))
+    if labels.shape != claims.shape[1:] or not bool(known.all()):
         raise AttnBridgeError(
             f"--rule {settings.rule}: gave {tuple(labels.shape)} with values up to {int(labels.max())}; expected "
             f"labels {tuple(claims.shape[1:])} from 0 to {len(claims) - 1}, or 255 where nothing is known"

@@ -45,6 +45,9 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
         images: ``(B, 3, H, W)`` in [0, 1].
         how: scales, mirroring, CRF.
 
+    Raises:
+        AttnBridgeError: for a scale at which the network takes no pictures.
+
     Returns:
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
 
@@ -58,14 +61,21 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
     for scale in how.scales:
         sides = [max(1, round(scale * side)) for side in size]
         scaled = images if scale == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True)
-        answers.append(_enlarged(network(scaled), size))
+        try:
+            answers.append(enlarged(network(scaled), size))
+        except AssertionError as error:  # timm's transformers take one size
+            raise AttnBridgeError(
+                f"the network takes no pictures of {sides[0]} x {sides[1]} pixels ({error}); set evaluation.scales to "
+                "[1.0]"
+            ) from None
         if how.flip:
-            answers.append(_enlarged(network(scaled.flip(3)), size).flip(3))
+            answers.append(enlarged(network(scaled.flip(3)), size).flip(3))
     probabilities = torch.stack(answers).mean(0)
     if not how.crf:
         return probabilities
     return mean_field((images.clamp(0, 1) * 255).round().byte(), probabilities)
 
 
-def _enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinearly, ``(B, L, h, w)`` to ``(B, L, H, W)``."""
     return F.interpolate(probabilities, size, mode="bilinear", align_corners=False)
