@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from PIL import Image
 from rich.console import Console
@@ -28,6 +27,7 @@ from attnbridge.data.cues import cue_path
 from attnbridge.data.folders import has_split, pair_classes, scan_pair
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.saliency import MODELS, check_model, is_model
+from attnbridge.data.sample import multi_hot
 from attnbridge.data.voc import is_voc
 from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.evaluation.cue_folder import CueMaker
@@ -193,16 +193,10 @@ def mask(run: Path, records: dict[str, Record], folder: Path, labelled: bool) ->
         AttnBridgeError: for a picture that cannot be read.
     """
     segmenter = load_segmenter(run)
-    present = {i: _present(r, len(segmenter.classes)) for i, r in records.items()} if labelled else None
+    present = {i: multi_hot(r.classes, len(segmenter.classes)) for i, r in records.items()} if labelled else None
     bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, default_workers())
     if bad:
         raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
-
-
-def _present(record: Record, classes: int) -> torch.Tensor:
-    present = torch.zeros(classes, dtype=torch.bool)
-    present[list(record.classes)] = True
-    return present
 
 
 def stamps(data: dict[str, Any], targets: Iterable[Record]) -> list[str]:

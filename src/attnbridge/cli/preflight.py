@@ -57,9 +57,8 @@ def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
             f"data.generalise withholds the target, and there is one source alone, so model.{aligns[0]} has no two "
             "domains to align; name several data.sources, or set it to 0"
         )
-    for library in {"coral_weight": "skada", "mmd_weight": "skada"}.keys() & set(aligns):
-        if find_spec("skada") is None:
-            raise AttnBridgeError(f"model.{library} needs skada: pip install 'attnbridge[domains]'")
+    if {"coral_weight", "mmd_weight"} & set(aligns) and find_spec("skada") is None:
+        raise AttnBridgeError("coral_weight and mmd_weight need skada: pip install 'attnbridge[domains]'")
     named = data.get("saliency")
     if named and named.endswith(".onnx"):
         check_model(named)

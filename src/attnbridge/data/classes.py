@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from attnbridge.data.cifar import NAMES, Pictures, load_cifar
 from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.folders import class_names, class_splits, in_fixed_order, scan_class_folders
 from attnbridge.data.loaders import PictureData
-from attnbridge.data.pictures import Record, check_record
+from attnbridge.data.pictures import Record, check_record, spread
 from attnbridge.data.sample import Batch, Sample
 from attnbridge.data.transforms import eval_transform, sides, train_transform
 from attnbridge.errors import AttnBridgeError
@@ -174,13 +173,7 @@ class ClassData(PictureData):
     def samples(self, split: str, count: int) -> list[Sample]:
         """``count`` samples of ``val`` or ``test`` as evaluation sees them, of as many classes as there are."""
         dataset = self.dataset(split)
-        seen: Counter[int] = Counter()
-        order = []
-        for i, record in enumerate(dataset.records):
-            (label,) = record.classes
-            order.append((seen[label], label, i))
-            seen[label] += 1
-        return [dataset[i] for *_, i in sorted(order)[:count]]
+        return [dataset[i] for i in spread(dataset.records)[:count]]
 
     def _augmented(self) -> v2.Transform:
         height, width = sides(self.image_size)

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.data.pictures import Box, Record, load_picture
-from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats
+from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats, multi_hot
 from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError
 
@@ -88,9 +88,7 @@ class PictureDataset(Dataset[Sample]):
         """Multi-hot, ``(N,)``, or NaN."""
         if self.withheld:
             return torch.full((self.num_classes,), torch.nan)
-        labels = torch.zeros(self.num_classes)
-        labels[list(record.classes)] = 1.0
-        return labels
+        return multi_hot(record.classes, self.num_classes).float()
 
     def _sample(self, index: int) -> Sample:
         record = self.records[index % len(self.records)]

@@ -14,7 +14,7 @@ from attnbridge.data.dataset import EpochSampler, PictureDataset
 from attnbridge.data.domain_folders import domain_classes, scan_domain
 from attnbridge.data.folders import find_pictures, in_fixed_order
 from attnbridge.data.loaders import PictureData
-from attnbridge.data.pictures import Record, check_record
+from attnbridge.data.pictures import Record, check_record, spread
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample
 from attnbridge.data.transforms import Size, eval_transform, train_transform
@@ -145,15 +145,8 @@ class DomainData(PictureData):
         saliency, which may not have been made yet."""
         if split != "test":
             raise AttnBridgeError(f"there are samples of the target alone, as `test`, not {split!r}")
-        seen = [0] * len(self.classes)
-        order = []
-        records = scan_domain(self.root, self.target, self.classes)
-        for i, record in enumerate(records):
-            label = record.classes[0]
-            order.append((seen[label], label, i))
-            seen[label] += 1
-        dataset = self._evaluated(records)
-        return [dataset[i] for *_, i in sorted(order)[:count]]
+        dataset = self._evaluated(scan_domain(self.root, self.target, self.classes))
+        return [dataset[i] for i in spread(dataset.records)[:count]]
 
     def _evaluated(self, records: list[Record]) -> PictureDataset:
         return PictureDataset(records, len(self.classes), "target", eval_transform(self.image_size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,21 @@ class Record:
     mask: Path | None = None
     values: tuple[int, ...] | None = None
     boxes: tuple[Box, ...] | None = None
+
+
+def spread(records: Sequence[Record]) -> list[int]:
+    """Places of single-label records in an order that takes one of each class, then another of each, and so on.
+
+    >>> spread([Record(str(i), Path("x"), (c,)) for i, c in enumerate((0, 0, 1))])
+    [0, 2, 1]
+    """
+    seen: Counter[int] = Counter()
+    order = []
+    for place, record in enumerate(records):
+        (label,) = record.classes
+        order.append((seen[label], label, place))
+        seen[label] += 1
+    return [place for *_, place in sorted(order)]
 
 
 def load_picture(path: Path, mode: str = "RGB") -> Image.Image:

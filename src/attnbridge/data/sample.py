@@ -53,6 +53,17 @@ class Batch(TypedDict, total=False):
 BatchOrSample = TypeVar("BatchOrSample", Batch, Sample)
 
 
+def multi_hot(classes: Sequence[int], count: int) -> Tensor:
+    """Bool ``(count,)``, true at the classes.
+
+    >>> multi_hot((2,), 3)
+    tensor([False, False,  True])
+    """
+    found = torch.zeros(count, dtype=torch.bool)
+    found[list(classes)] = True
+    return found
+
+
 def as_floats(batch: BatchOrSample) -> BatchOrSample:
     """A sample or batch with its picture and saliency map in [0, 1] and its mask as long, from the 8 bits of each.
 

@@ -25,7 +25,7 @@ from attnbridge.data.cues import cue_path
 from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import Record, load_picture
-from attnbridge.data.sample import IGNORE_INDEX
+from attnbridge.data.sample import IGNORE_INDEX, multi_hot
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.segmentation.combine import enlarge_maps
@@ -72,8 +72,7 @@ class CueMaker:
         parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
         for part in track(parts, "cues", transient=True):
             for record, maps in zip(part, self.maps(part), strict=True):
-                present = torch.zeros(len(self.model.classes), dtype=torch.bool)
-                present[list(record.classes)] = True
+                present = multi_hot(record.classes, len(self.model.classes))
                 cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
                 with replacing(cue_path(out, record)) as partial:
                     palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
@@ -92,9 +91,7 @@ class CueMaker:
         images = torch.stack([transform(tv_tensors.Image(picture)).as_subclass(Tensor) for picture in pictures])
         device = next(self.model.network.parameters()).device
         images = self.model.normalise(to_dtype(images.to(device), torch.float32, scale=True))
-        present = torch.zeros(len(records), len(self.model.classes), dtype=torch.bool, device=device)
-        for row, record in zip(present, records, strict=True):
-            row[list(record.classes)] = True
+        present = torch.stack([multi_hot(r.classes, len(self.model.classes)) for r in records]).to(device)
         try:
             with torch.no_grad():
                 maps = explain(
