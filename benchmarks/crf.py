@@ -1,22 +1,26 @@
 """Dense CRF and region growing beside the references: ``python -m benchmarks.crf``.
 
-pydensecrf takes a picture at a time in one thread, ours a batch with all of PyTorch's threads; both take turns. The
-reference of region growing is a plain flood from each seed, pixel by pixel.
+The backend pydensecrf takes a picture at a time in one thread, torch a batch with all of PyTorch's threads
+(``OMP_NUM_THREADS=1``: one); both take turns. Peak memory is that of a process of its own, beyond what it holds before.
+The reference of region growing is a plain flood from each seed, pixel by pixel.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attnbridge.evaluation.record import hardware
-from attnbridge.segmentation.crf import mean_field
+from attnbridge.segmentation.crf import Backend, mean_field
 from attnbridge.segmentation.grow import grow_seeds
 
 
@@ -32,26 +36,9 @@ def make_case(pictures: int, side: int, labels: int) -> tuple[Tensor, Tensor]:
     return images.byte(), (smooth(labels, 41) * 6).softmax(1)
 
 
-def theirs(images: Tensor, probabilities: Tensor) -> Callable[[], Tensor] | None:
-    """pydensecrf, where it is installed."""
-    try:
-        import pydensecrf.densecrf as densecrf
-    except ImportError:
-        return None
-
-    def run() -> Tensor:
-        found = []
-        for image, unary in zip(images, probabilities, strict=True):
-            labels, height, width = unary.shape
-            crf = densecrf.DenseCRF2D(width, height, labels)
-            crf.setUnaryEnergy(np.ascontiguousarray(-unary.log().flatten(1).numpy()))
-            crf.addPairwiseGaussian(sxy=3, compat=3)
-            picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-            crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
-            found.append(torch.from_numpy(np.array(crf.inference(10))).view(unary.shape))
-        return torch.stack(found)
-
-    return run
+def inference(backend: Backend, images: Tensor, probabilities: Tensor) -> Callable[[], Tensor]:
+    """The CRF over the whole batch."""
+    return lambda: mean_field(images, probabilities, backend=backend)
 
 
 def flood(probabilities: Tensor, seeds: Tensor) -> Tensor:
@@ -72,7 +59,7 @@ def flood(probabilities: Tensor, seeds: Tensor) -> Tensor:
     return torch.from_numpy(grown)
 
 
-def timed(steps: dict[str, Callable[[], Tensor]], turns: int) -> dict[str, list[float]]:
+def timed(steps: Mapping[str, Callable[[], Tensor]], turns: int) -> dict[str, list[float]]:
     """Seconds of each, in turns, the first of which is left out."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(turns + 1):
@@ -82,6 +69,27 @@ def timed(steps: dict[str, Callable[[], Tensor]], turns: int) -> dict[str, list[
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def memory(name: Backend, pictures: int, side: int, labels: int) -> float:
+    """MB that a process of its own needs beyond what it holds before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(grown, (name, pictures, side, labels))
+
+
+def grown(name: Backend, pictures: int, side: int, labels: int) -> float:
+    """The peak of this process while it runs a CRF, less what it held before, in MB (Linux)."""
+    run = inference(name, *make_case(pictures, side, labels))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> float:
+    """A size of this process as the kernel names it, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def show(seconds: dict[str, list[float]], pictures: int) -> None:
@@ -101,14 +109,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     images, probabilities = make_case(arguments.pictures, arguments.side, arguments.labels)
-    reference = theirs(images, probabilities)
-    steps: dict[str, Callable[[], Tensor]] = {"pydensecrf": reference} if reference else {}
-    steps["attnbridge, a batch"] = lambda: mean_field(images, probabilities)
+    backends: list[Backend] = ["pydensecrf", "torch"] if find_spec("pydensecrf") else ["torch"]
+    steps = {name: inference(name, images, probabilities) for name in backends}
     print(f"{hardware()}; {images.shape[0]} pictures of {arguments.side} pixels, {arguments.labels} labels\n")
     print("| dense CRF | ms a picture | ratio |\n|---|---|---|")
     show(timed(steps, arguments.turns), arguments.pictures)
-    if reference:
-        same = (reference().argmax(1) == mean_field(images, probabilities).argmax(1)).float().mean()
+    size = (arguments.pictures, arguments.side, arguments.labels)
+    print("\n" + ", ".join(f"{name}: {memory(name, *size):.0f} MB" for name in backends) + " at the peak")
+    if len(steps) == 2:
+        same = (steps["pydensecrf"]().argmax(1) == steps["torch"]().argmax(1)).float().mean()
         print(f"\n{100 * float(same):.3f}% of the labels are the same")
     small = torch.nn.functional.interpolate(probabilities, (41, 41), mode="bilinear").pow(12)
     small = small / small.sum(1, keepdim=True)

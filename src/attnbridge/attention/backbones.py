@@ -64,7 +64,7 @@ def build_backbone(
         name: a timm model name. ``vgg16`` gets global average pooling and a linear head in place of its
             fully connected layers.
         num_classes: number of logits.
-        weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` and
+        weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` to ``2`` and
             ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
         stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
             the network as it is (transformers).

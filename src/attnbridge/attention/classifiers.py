@@ -61,8 +61,8 @@ def load_classifier(name: str, weights: str = "imagenet") -> Classifier:
 
     Args:
         name: timm's name.
-        weights: ``imagenet``: from a package of the Python registry for ``tf_efficientnet_lite0``, from timm's hub for
-            others; or the file of a state dict, whose classifier tells the number of classes.
+        weights: ``imagenet``: from a package of the Python registry for ``tf_efficientnet_lite0`` to ``2``, from timm's
+            hub for others; or the file of a state dict, whose classifier tells the number of classes.
 
     Raises:
         AttnBridgeError: for an unknown model, or weights that cannot be had or do not fit.

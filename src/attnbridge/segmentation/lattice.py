@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from copy import copy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,38 +44,62 @@ class Permutohedral:
         places, steps = _packed(nearest, rank, picture)
         ordered, order = places.flatten().sort()
         lattice, counts = torch.unique_consecutive(ordered, return_counts=True)
-        self.blurs = [(_find(lattice, lattice + step), _find(lattice, lattice - step)) for step in steps]
+        self._blurs = [_blur(lattice, step) for step in steps]
         index = torch.empty_like(order)
         index[order] = torch.arange(len(lattice), device=features.device).repeat_interleave(counts)
         begins = torch.arange(0, index.numel() + 1, dims + 1, device=features.device)
-        rows = len(lattice) + 1  # the last one stands for places that are not there
-        self._slice = _csr(begins, index, weights.flatten() / (1 + 2.0**-dims), (len(places), rows))
-        ends = F.pad(counts.cumsum(0), (1, 0))
-        ends = torch.cat([ends, ends[-1:]])
-        self._splat = _csr(ends, order // (dims + 1), weights.flatten()[order], (rows, len(places)))
+        self._slice = _sums(index, begins, weights.flatten() / (1 + 2.0**-dims))
+        self._splat = _sums(order // (dims + 1), F.pad(counts.cumsum(0), (1, 0)), weights.flatten()[order])
 
     def __call__(self, values: Tensor, to: Tensor | None = None) -> Tensor:
         """Filter ``(B, P, C)``, and add the result to ``to``, of the same shape, if there is one."""
-        kept = self._splat @ values.reshape(-1, values.shape[-1]).float()
-        for up, down in self.blurs:
-            near = kept[up]
-            near += kept[down]
-            kept[:-1] += near.mul_(0.5)
-        if to is None:
-            return (self._slice @ kept).view(values.shape)
-        return torch.addmm(to.reshape(-1, to.shape[-1]), self._slice, kept).view(values.shape)
+        kept = values.reshape(-1, values.shape[-1]).float()
+        for sums in (self._splat, *self._blurs, self._slice):
+            kept = sums(kept)
+        found = kept.view(values.shape)
+        return found if to is None else found.add_(to)
 
     def scaled(self, before: Tensor, after: Tensor) -> Permutohedral:
         """The filter whose values are multiplied by ``before``, and whose result by ``after``, each ``(B, P, 1)``."""
         other = copy(self)
         splat, taken = self._splat, self._slice
-        before, after = before.flatten(), after.flatten()
-        each = after.repeat_interleave(taken.crow_indices().diff())
-        other._splat = _csr(
-            splat.crow_indices(), splat.col_indices(), splat.values() * before[splat.col_indices()], splat.shape
-        )
-        other._slice = _csr(taken.crow_indices(), taken.col_indices(), taken.values() * each, taken.shape)
+        each = after.flatten().repeat_interleave(taken.begins.diff())
+        other._splat = splat._replace(weights=splat.weights * before.flatten()[splat.rows])
+        other._slice = taken._replace(weights=taken.weights * each)
         return other
+
+
+class _Sums(NamedTuple):
+    """Weighted sums of rows: which, where each sum's begin, and their weights."""
+
+    rows: Tensor
+    begins: Tensor
+    weights: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        # several times as fast as PyTorch's product with a sparse matrix
+        bags: Tensor = F.embedding_bag(
+            self.rows, values, self.begins, mode="sum", per_sample_weights=self.weights, include_last_offset=True
+        )
+        return bags
+
+
+def _sums(index: Tensor, begins: Tensor, weights: Tensor) -> _Sums:
+    short = torch.int32 if len(index) < 2**31 else torch.int64
+    return _Sums(index.to(short), begins.to(short), weights)
+
+
+def _blur(lattice: Tensor, step: int) -> _Sums:
+    """Each place of the sorted lattice and half of its two neighbours on an axis, where they are there."""
+    own = torch.arange(len(lattice), device=lattice.device)
+    index, weights = [own], [torch.ones_like(own, dtype=torch.float)]
+    for wanted in (lattice + step, lattice - step):
+        found = torch.searchsorted(lattice, wanted).clamp_max(len(lattice) - 1)
+        there = lattice[found] == wanted
+        index.append(torch.where(there, found, own))
+        weights.append(there / 2)
+    begins = torch.arange(0, 3 * len(own) + 1, 3, device=lattice.device)
+    return _sums(torch.stack(index, 1).flatten(), begins, torch.stack(weights, 1).flatten())
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,15 +144,3 @@ def _packed(nearest: Tensor, rank: Tensor, picture: Tensor) -> tuple[Tensor, lis
     # from a corner to the next all coordinates grow by 1, and that of the highest rank left falls by d + 1
     grown = sum(strides) - (dims + 1) * by_rank.flip(0)[:dims]
     return torch.cat([first[None], grown]).cumsum(0).t().contiguous(), steps
-
-
-def _find(lattice: Tensor, wanted: Tensor) -> Tensor:
-    """Where each of the wanted is in the sorted lattice; its length for those that are not in it."""
-    found = torch.searchsorted(lattice, wanted).clamp_max(len(lattice) - 1)
-    return torch.where(lattice[found] == wanted, found, len(lattice))
-
-
-def _csr(begins: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(begins, columns, values, size, check_invariants=False)
