@@ -102,3 +102,27 @@ def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data: expected a folder with source/train/CLASS/*.jpg and target/" in capsys.readouterr().err
     assert main(["benchmark", "table1", "--data", "nowhere"]) == 2
     assert "nowhere: expected a folder with source/CLASS/*.jpg and VOC2012/" in capsys.readouterr().err
+
+
+def test_the_table_of_chains_from_cues_to_masks(
+    garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    command = ["benchmark", "clothing_segmentation", "--data", str(garments), "--out", str(out), "--seeds", "0", *SMALL]
+    assert main([*command, "--model.layer", "layer4"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == list(TABLES["clothing_segmentation"])
+    run = json.loads((out / "clothing_attnbn-0" / "segmentation" / "run.json").read_text())["scores"]
+    assert (rows[1]["plain"], rows[1]["refined"]) == (run["plain"]["miou"], run["miou"])
+    assert shown[-1].startswith(f"| clothing/attnbn | {100 * rows[1]['direct']:.1f} |")
+    assert shown[-1] in _as_markdown((out / "report.html").read_text())
+    assert main([*command, "--model.layer", "layer4"]) == 0
+    assert capsys.readouterr().out.count("there already") == 6  # three stages of each row
+    assert main([*command, "--trials", "2"]) == 2
+    assert "belong to other tables" in capsys.readouterr().err
+
+
+def _as_markdown(page: str) -> str:
+    return page.replace("<tr><td>", "\n| ").replace("</td><td>", " | ").replace("</td></tr>", " |")

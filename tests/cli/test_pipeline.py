@@ -18,7 +18,7 @@ SMALL = [
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]
-STAGES = ["attnbn", "cues", "segmentation", "own-masks", "retrained", "masks"]
+STAGES = ["classifier", "cues", "segmentation", "own-masks", "retrained", "masks"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_killed_at_a_stage_it_goes_on_from_there(command: list[str], monkeypatch
         patch.setattr(pipeline, "fit", killed)
         names = made(patch)
         assert main(command) == 130
-        assert names == ["attnbn", "cues", "segmentation"]
+        assert names == ["classifier", "cues", "segmentation"]
     names = made(monkeypatch)
     assert main(command) == 0
     assert names == STAGES[2:]
@@ -113,11 +113,11 @@ def test_a_stage_that_was_deleted_is_made_again(command: list[str], monkeypatch:
 def test_a_folder_that_is_not_its_own_is_left_alone(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "attnbn").mkdir()
-    (tmp_path / "attnbn" / "mine.txt").write_text("mine")
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "mine.txt").write_text("mine")
     assert main([*command, "--out", str(tmp_path)]) == 2
     assert "not made by this pipeline" in capsys.readouterr().err
-    assert (tmp_path / "attnbn" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "classifier" / "mine.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_without_any_mask_there_are_masks_but_no_scores(
     assert main([*plain, "--target", str(tmp_path / "target"), "--out", str(out)]) == 0
     assert len(list((out / "masks" / "train").glob("*.png"))) == 32
     assert "nothing was scored" in (out / "report.html").read_text()
-    assert json.loads((out / "attnbn" / "run.json").read_text())["scores"] == {}
+    assert json.loads((out / "classifier" / "run.json").read_text())["scores"] == {}
     capsys.readouterr()
-    assert main(["test", str(out / "attnbn")]) == 2
+    assert main(["test", str(out / "classifier")]) == 2
     assert "has no val/ with masks to score against" in capsys.readouterr().err
-    assert main(["segment", str(out / "attnbn"), str(train / "images"), "--out", str(tmp_path / "masks")]) == 2
+    assert main(["segment", str(out / "classifier"), str(train / "images"), "--out", str(tmp_path / "masks")]) == 2
     assert "was not scored, so no threshold was chosen" in capsys.readouterr().err
     data = ["--data.source", str(scenes / "source/train"), "--data.target", str(tmp_path / "target")]
     assert main(["fit", "grad_cam", *data, "--data.saliency", "null", "--out", str(tmp_path / "fit"), *SMALL]) == 0

@@ -34,6 +34,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "at-nin": tuple(f"cifar10/nin_{row}" for row in ("teacher", "student", "symmetry", "gradient", "at")),
     "domains": tuple(f"domains/{row}" for row in ("source", "ac", "adv", "ac_adv")),
     "finetune": tuple(f"finetune/{row}" for row in KEPT),
+    "segmentation": ("grad_cam", "attnbn"),
+    "clothing_segmentation": ("clothing/grad_cam", "clothing/attnbn"),
     "adaptation": ("adapt_source", "source_guided", "adapt_adv", "adapt_ac_adv"),
 }
 """Tables of results: name to the configurations that are their rows."""

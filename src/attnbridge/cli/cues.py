@@ -37,7 +37,7 @@ def cues(options: argparse.Namespace) -> int:
             f"{run}: is no classifier of pictures with several classes; cues are made of the maps of one"
         )
     data = config["data"] if options.data is None else {**config["data"], "target": str(options.data)}
-    records, masked = target_records(data, options.split, method.classes)
+    records, masked = target_records(data, options.split, method.classes), masked_records(data, options.split)
     saliency = target_saliency(records, options.saliency) if options.saliency else None
     model = as_classifier(method, run, shape_of(config))
     maker = CueMaker(model, saliency, settings, tuple(options.scales), not options.no_flip)
@@ -58,28 +58,37 @@ def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int 
         print(out / "sheet.jpg")
 
 
-def target_records(data: dict[str, Any], split: str, classes: tuple[str, ...]) -> tuple[list[Record], list[Record]]:
-    """The pictures of a split that show a class, and the same with their masks, if they have some, for scores alone.
+def target_records(data: dict[str, Any], split: str, classes: tuple[str, ...]) -> list[Record]:
+    """The pictures of a split that show a class, without masks.
 
     Raises:
         AttnBridgeError: for a target that knows other classes, or no picture with a class.
     """
-    source = Path(data["source"]) if data.get("source") else None
-    target, lists = Path(data["target"]), data.get("lists")
+    source, target = _pair(data)
     known = tuple(pair_classes(source, target))
     if known != classes:
         raise AttnBridgeError(
             f"{target}: the run knows the classes {', '.join(classes)}, in this order, but the data has "
             f"{', '.join(known)}"
         )
-    found = [r for r in scan_pair(source, target, None, split, lists, masks=False) if r.classes]
+    found = [r for r in scan_pair(source, target, None, split, data.get("lists"), masks=False) if r.classes]
     if not found:
         raise AttnBridgeError(f"{target}: no picture of {split!r} shows one of {', '.join(classes)}")
+    return found
+
+
+def masked_records(data: dict[str, Any], split: str) -> list[Record]:
+    """The same with their masks, for scores alone; none, and a word why, where there are none."""
+    source, target = _pair(data)
     try:
-        return found, [r for r in scan_pair(source, target, None, split, lists, masks=True) if r.classes]
+        return [r for r in scan_pair(source, target, None, split, data.get("lists"), masks=True) if r.classes]
     except AttnBridgeError as error:
         print(f"cues are not scored: {error}")
-        return found, []
+        return []
+
+
+def _pair(data: dict[str, Any]) -> tuple[Path | None, Path]:
+    return Path(data["source"]) if data.get("source") else None, Path(data["target"])
 
 
 def target_saliency(records: list[Record], saliency: str) -> Path:

@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 
 from attnbridge.cli.config import TABLES, load_config
 from attnbridge.cli.preflight import check_data
-from attnbridge.cli.table_text import mean_text
+from attnbridge.cli.table_text import as_html, mean_text
 from attnbridge.cli.tables import TableData, one_row
 from attnbridge.data.domain_folders import domain_classes, domain_names
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.class_report import class_sheet
 from attnbridge.evaluation.pictures import data_uri
 from attnbridge.evaluation.record import run_record, write_json
-from attnbridge.evaluation.report import as_figure, html_table, record, words, write_page
+from attnbridge.evaluation.report import as_figure, record, words, write_page
 from attnbridge.methods import DATA, DOMAINS
 
 Row = dict[str, Any]
@@ -170,7 +170,7 @@ def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folde
     """Tables, heat maps, and the attention of the same pictures of each target under each row."""
     parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(shared_protocol(contents)))}</p>"]
     for score in SCORES:
-        parts.append(_as_html(table(rows, score)))
+        parts.append(as_html(table(rows, score)))
     parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))
     first = contents[0]["seed"]
     for case in dict.fromkeys(row["domains"] for row in rows):
@@ -182,9 +182,3 @@ def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folde
         picture = data_uri(class_sheet([c for c, _ in shown], [f for _, f in shown], most=len(shown)))
         parts.append(f'<h2>{html.escape(case)}</h2><figure><img alt="pictures and maps" src="{picture}"></figure>')
     write_page(path, "attnbridge domains", [*parts, record(contents)])
-
-
-def _as_html(text: str) -> str:
-    """A Markdown table as HTML."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    return html_table(lines[0], lines[2:])

@@ -65,7 +65,7 @@ def _add_training(verbs: Verbs) -> None:
         choices=[name for name in TABLES if name != "demo"],
         help="scenes: the rows of Table 1, adversary: ways of using it, adaptation: the rows of Table 6; clothing: "
         "the rows of Table 1 on garments, clothing_source: with shares of the source, clothing_masks: GAIN with masks, "
-        "clothing_unlabelled: Table 6; "
+        "clothing_unlabelled: Table 6; segmentation, clothing_segmentation: masks from cues of Grad-CAM and AttnBN; "
         "biased: GAIN where the background tells the class; table1, table2: the paper's own, on VOC 2012; at-cifar10: "
         "attention transfer, at-nin: by gradients; finetune: AFA and its baselines on class folders; "
         "domains: Tables 6 and 7 on folders of domains",

@@ -93,45 +93,61 @@ def _move_away(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Chain:
+    """What the trained chain leaves.
+
+    Attributes:
+        pictures: of all splits of the target, by id; those that are scored with their masks.
+        trained: those that cues were made for.
+        last: name of the last stage.
+        key: what stands for it.
+    """
+
+    pictures: dict[str, Record]
+    trained: list[Record]
+    last: str
+    key: str
+
+
 def pipeline(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Saliency and AttnBN, cues, a segmentation network, masks, a report."""
+    chain = train_chain(options, overrides)
+    last = options.out / chain.last
+    Stages(options.out).run("masks", {chain.last: chain.key}, lambda f: mask(last, chain.pictures, f, False))
+    write_report(options.out, chain.pictures, chain.trained[:SHOWN], chain.last)
+    console.print(f"masks in {options.out / 'masks'}; look at {options.out / 'report.html'}")
+    return 0
+
+
+def train_chain(options: argparse.Namespace, overrides: Sequence[str]) -> Chain:
+    """All stages but the masks."""
     settings = CueSettings(options.threshold, options.background, options.rule)
     find_rule(settings.rule)
     bridge, network, again = configurations(options, overrides)
-    stages = Stages(make_folder(options.out))
+    stages, classifier = Stages(make_folder(options.out)), options.out / "classifier"
     target = Path(bridge["data"]["target"])
     everything = all_pictures(bridge["data"])
     pictures = stamps(bridge["data"], everything.values())
-    first = stages.run("attnbn", {"config": bridge, "pictures": pictures}, lambda folder: fit(bridge, folder))
+    first = stages.run("classifier", {"config": bridge, "pictures": pictures}, lambda folder: fit(bridge, folder))
     classes = tuple(pair_classes(Path(bridge["data"]["source"]), target))
-    records, _ = target_records(bridge["data"], "train", classes)
+    records = target_records(bridge["data"], "train", classes)
 
     def cue(folder: Path) -> None:
         saliency = target_saliency(records, options.target_saliency)
-        config, method = load_run(options.out / "attnbn")
-        CueMaker(as_classifier(method, options.out / "attnbn", shape_of(config)), saliency, settings).write(
-            records, folder
-        )
+        config, method = load_run(classifier)
+        CueMaker(as_classifier(method, classifier, shape_of(config)), saliency, settings).write(records, folder)
 
     saliency = file_stamps(Path(options.target_saliency)) or options.target_saliency
-    made_of = {"attnbn": first, "settings": vars(settings), "saliency": saliency}
+    made_of = {"classifier": first, "settings": vars(settings), "saliency": saliency}
     second = stages.run("cues", made_of, cue)
-    last, third = (
-        "segmentation",
-        stages.run("segmentation", {"cues": second, "config": network}, lambda folder: fit(network, folder)),
-    )
-    if again is not None:
-        own = stages.run(
-            "own-masks", {"segmentation": third}, lambda f: mask(options.out / last, own_names(records), f, True)
-        )
-        last, third = (
-            "retrained",
-            stages.run("retrained", {"masks": own, "config": again}, lambda folder: fit(again, folder)),
-        )
-    stages.run("masks", {last: third}, lambda folder: mask(options.out / last, everything, folder, False))
-    write_report(options.out, everything, records[:SHOWN], last)
-    console.print(f"masks in {options.out / 'masks'}; look at {options.out / 'report.html'}")
-    return 0
+    third = stages.run("segmentation", {"cues": second, "config": network}, lambda folder: fit(network, folder))
+    if again is None:
+        return Chain(everything, records, "segmentation", third)
+    earlier, named = options.out / "segmentation", own_names(records)
+    own = stages.run("own-masks", {"segmentation": third}, lambda folder: mask(earlier, named, folder, True))
+    last = stages.run("retrained", {"masks": own, "config": again}, lambda folder: fit(again, folder))
+    return Chain(everything, records, "retrained", last)
 
 
 def configurations(
@@ -152,7 +168,7 @@ def configurations(
     bridge = load_config(options.config, overrides)
     paths = {"source": str(options.source), "target": str(options.target), "saliency": options.saliency}
     bridge["data"] = {**(bridge.get("data") or {}), **paths}
-    bridge["name"] = "attnbn"
+    bridge["name"] = Path(options.config).stem
     check_data(bridge)
     check_network(bridge)
     if DATA[bridge["method"]] != BRIDGE:
@@ -233,10 +249,10 @@ def all_pictures(data: dict[str, Any]) -> dict[str, Record]:
 
 def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record], last: str) -> None:
     """``report.html``: pictures, class maps, cues and masks side by side; the scores before and after."""
-    config, method = load_run(out / "attnbn")
+    config, method = load_run(out / "classifier")
     classes, places = method.classes, own_targets(masks, out / "masks")
     named = {record.image: places[name] for name, record in masks.items()}
-    maker = CueMaker(as_classifier(method, out / "attnbn", shape_of(config)), scales=(1.0,), flip=False)
+    maker = CueMaker(as_classifier(method, out / "classifier", shape_of(config)), scales=(1.0,), flip=False)
     rows = []
     for record, maps in zip(records, maker.maps(records), strict=True):
         picture = np.asarray(load_picture(record.image))
@@ -256,10 +272,10 @@ def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record],
 
 def score_table(out: Path, last: str) -> str:
     """The scores before and after as an HTML table, if there is a split to score on."""
-    before, after = (json.loads((out / name / "run.json").read_text())["scores"] for name in ("attnbn", last))
+    before, after = (json.loads((out / name / "run.json").read_text())["scores"] for name in ("classifier", last))
     if not before:
         return "<p>The target has no val/ with masks, so nothing was scored.</p>"
-    direct = ["AttnBN's class maps, no post-processing", f"{100 * before['predicted']['miou_best']:.1f}"]
+    direct = ["class maps, no post-processing", f"{100 * before['predicted']['miou_best']:.1f}"]
     return html_table(
         ["masks from", "mIoU"], [direct, [f"the segmentation network ({last})", f"{100 * after['miou']:.1f}"]]
     )

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attnbridge.evaluation.report import html_table
+
 
 def print_demo(results: dict[str, Any], console: Console) -> None:
     """The table that `make demo` ends with."""
@@ -108,3 +110,13 @@ def mean_text(values: Sequence[float], digits: int = 1) -> str:
     """Mean, and standard deviation of several values."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def as_html(text: str) -> str:
+    """A Markdown table as HTML.
+
+    >>> as_html("| a |\\n|---|\\n| 1 |")
+    '<table><tr><th>a</th></tr><tr><td>1</td></tr></table>'
+    """
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return html_table(lines[0], lines[2:])

@@ -40,6 +40,7 @@ PAIRS = {
     "clothing_source": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "clothing_masks": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "clothing_unlabelled": ("source/train", "target", GARMENTS, "docs/clothing.md"),
+    "clothing_segmentation": ("source/train", "target", GARMENTS, "docs/clothing.md"),
     "table1": ("source", "VOC2012", VOC, "docs/voc.md"),
     "table2": ("source", "VOC2012", VOC, "docs/voc.md"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from attnbridge.cli import tables
+from attnbridge.cli.chains import SEGMENTERS, chains
 from attnbridge.cli.domains import domains
 from attnbridge.cli.masks import segment, submit
 from attnbridge.cli.preflight import check_data, report_skipped
@@ -38,7 +39,9 @@ def fit(config: dict[str, Any], name: str, out: Path | None, resume: bool) -> in
 
 
 def benchmark(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """A named table; that of domains has cases of its own."""
+    """A named table; those of domains and of chains have cases and stages of their own."""
+    if options.name in SEGMENTERS:
+        return chains(options, overrides)
     return domains(options, overrides) if options.name == "domains" else tables.benchmark(options, overrides)
 
 
