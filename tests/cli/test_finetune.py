@@ -82,6 +82,10 @@ def test_the_table_compares_and_resumes(classes: Path, tmp_path: Path, capsys: p
     assert all(r["val_top1"] is not None for r in results["rows"])
     assert main([*command, *SHORT, *FROZEN]) == 0
     assert capsys.readouterr().out.count("done already") == 3
+    assert main([*command, *SHORT, *FROZEN, "--model.lr", "0.02"]) == 2
+    words = capsys.readouterr().err
+    assert "was begun with model.lr = None, not 0.02" in words
+    assert "name another folder, or remove this one" in words
 
 
 def test_a_run_is_used_without_its_source(classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

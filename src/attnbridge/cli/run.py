@@ -89,7 +89,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     if main and (folder / "config.yaml").exists() and not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
     if resume and (folder / "config.yaml").is_file():
-        _check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
+        check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     keep_freed_memory()
     method, data, trainer = build(_with_teacher(config, folder, resume), folder)
     if config.get("after"):
@@ -156,8 +156,12 @@ def shape_of(config: Config) -> Shape:
     return shape
 
 
-def _check_same(before: Config, now: Config, folder: Path) -> None:
-    """A run goes on with the configuration that it began with; the schedule depends on it."""
+def check_same(before: Config, now: Config, folder: Path) -> None:
+    """A run goes on with the configuration that it began with; the schedule depends on it.
+
+    Raises:
+        AttnBridgeError: naming the first option that differs.
+    """
     for section in sorted({*before, *now}):
         old, new = before.get(section), now.get(section)
         if old == new:
@@ -166,8 +170,8 @@ def _check_same(before: Config, now: Config, folder: Path) -> None:
             name = next(n for n in [*old, *new] if old.get(n) != new.get(n))
             section, old, new = f"{section}.{name}", old.get(name), new.get(name)
         raise AttnBridgeError(
-            f"{folder}: was begun with {section} = {old!r}, not {new!r}; resume it with its own configuration "
-            f"({folder / 'config.yaml'}), or name another folder"
+            f"{folder}: was begun with {section} = {old!r}, not {new!r}; go on with its own configuration "
+            f"({folder / 'config.yaml'}), name another folder, or remove this one"
         )
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.progress import track
 
 from attnbridge.cli.config import PAPER, TABLES, load_config
 from attnbridge.cli.preflight import check_data
-from attnbridge.cli.run import train
+from attnbridge.cli.run import Config, check_same, train
 from attnbridge.cli.search import search, search_space
 from attnbridge.cli.table_text import error_table, markdown_table, print_demo, rank_table
 from attnbridge.cli.tasks import page_for
@@ -139,15 +140,22 @@ def one_row(
     first_seed: int,
     trials: int,
 ) -> dict[str, Any]:
-    """Train a row with one seed, or go on, or read what is done already."""
-    if (folder / "run.json").is_file():
-        console.print(f"{row}, seed {seed}: done already, in {folder}")
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-        return content
-    console.print(f"[bold]{row}[/], seed {seed}")
+    """Train a row with one seed, or go on, or read what is done already.
+
+    Raises:
+        AttnBridgeError: for what training would stumble over, or a run that is there with other options.
+    """
     config = load_config(row, overrides)
     config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
+    space = search_space(config) if trials else {}
+    if (folder / "run.json").is_file():
+        console.print(f"{row}, seed {seed}: done already, in {folder}")
+        before = yaml.safe_load((folder / "config.yaml").read_text())
+        check_same(_asked(before, space), _asked(config, space), folder)
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        return content
+    console.print(f"[bold]{row}[/], seed {seed}")
     check_data(config)
     if DATA[config["method"]] == CUES:
         raise AttnBridgeError(
@@ -156,7 +164,7 @@ def one_row(
     target = config["data"].get("target") if DATA[config["method"]] in PAIRED else None
     if target and not has_split(Path(target), "val", config["data"].get("lists")):
         raise AttnBridgeError(f"{target}: has no val/ with masks; a table needs one")
-    if trials and search_space(config):
+    if space:
         config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
         config["seed"] = seed
     first = out / f"{(config.get('after') or '').replace('/', '_')}-{seed}"
@@ -166,6 +174,17 @@ def one_row(
     if (teacher / "run.json").is_file():
         config["teacher"] = str(teacher)
     return train(config, folder, resume=folder.exists())
+
+
+def _asked(config: Config, space: Iterable[str]) -> Config:
+    """A configuration without what the table itself decides."""
+    sections = {n: dict(v) if isinstance(v, dict) else v for n, v in config.items()}
+    for name in ("after", "teacher", "search"):
+        sections.pop(name, None)
+    for option in (*space, "trainer.devices"):
+        section, _, name = option.partition(".")
+        (sections.get(section) or {}).pop(name, None)
+    return sections
 
 
 def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:
