@@ -54,6 +54,8 @@ def test_an_interruption_in_either_stage_changes_nothing(
         assert whole.keys() == parts.keys()
         assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     first = tmp_path / "whole/first"
+    spent = [json.loads((run / "run.json").read_text())["seconds"] for run in (first, first.parent)]
+    assert spent[1] > spent[0]  # that of both stages
     assert Image.open(first / "source_attention.png").size[0] > 400
     assert not (first / "source_channels.csv").exists()
     lines = (tmp_path / "whole/source_channels.csv").read_text().splitlines()[1:]
@@ -86,6 +88,8 @@ def test_the_table_compares_and_resumes(classes: Path, tmp_path: Path, capsys: p
     words = capsys.readouterr().err
     assert "was begun with model.lr = None, not 0.02" in words
     assert "name another folder, or remove this one" in words
+    assert main([*command, *SHORT, *FROZEN, "--trials", "2"]) == 2
+    assert "was begun without --trials" in capsys.readouterr().err
 
 
 def test_a_run_is_used_without_its_source(classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

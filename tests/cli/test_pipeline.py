@@ -129,7 +129,7 @@ def test_a_folder_that_is_not_its_own_is_left_alone(
         (["--retrain", "segmentation/retain"], "did you mean 'segmentation/retrain'"),
         (["--segmentation", "grad_cam"], "no segmentation network"),
         (["--target-saliency", "u2ned"], "did you mean 'u2net'"),
-        (["--data.source", "x"], "the pipeline has --source"),
+        (["--data.source", "x"], "the folders have options of their own"),
     ],
 )
 def test_wrong_inputs_are_told_before_anything_is_made(

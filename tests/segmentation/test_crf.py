@@ -126,6 +126,9 @@ def test_without_pydensecrf_the_error_names_the_extra(monkeypatch: pytest.Monkey
 
 def test_what_cannot_be_is_told() -> None:
     image, probabilities = noisy(6, 8, 3)
+    with pytest.raises(AttnBridgeError, match="did you mean 'pydensecrf'"):
+        mean_field(image, probabilities, backend="pydensecrv")  # type: ignore[arg-type]
+    assert mean_field(image[:0], probabilities[:0]).shape == (0, 3, 6, 8)
     with pytest.raises(AttnBridgeError, match="must be of one size; enlarge the probabilities"):
         mean_field(image, probabilities[..., :4])
     with pytest.raises(AttnBridgeError, match="expected uint8 pictures"):

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from attnbridge.cli.config import TABLES
+from attnbridge.cli.config import TABLES, load_config
 from attnbridge.cli.pipeline import train_chain
 from attnbridge.cli.table_text import as_html, mean_text
-from attnbridge.cli.tables import PAIRS, paired_data, scene_data
+from attnbridge.cli.tables import PAIRS, check_scored, paired_data, scene_data
 from attnbridge.data.scenes import SceneSpec
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.mask_report import mask_sheet
@@ -44,6 +44,9 @@ def chains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     else:
         data = scene_data(out, options.pictures, SceneSpec())
     paths = {name: Path(data.paths[name]) for name in ("source", "target")} | {"saliency": data.paths["saliency"]}
+    for name in options.rows or TABLES[options.name]:
+        own = load_config(name, overrides)
+        check_scored({**own, "data": {**(own.get("data") or {}), **data.paths}})
     rows: list[Row] = []
     for seed in options.seeds:
         for name in options.rows or TABLES[options.name]:
@@ -53,7 +56,7 @@ def chains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 **paths, **vars(CueSettings()), config=name, out=place, target_saliency=options.saliency,
                 segmentation=SEGMENTERS[options.name], retrain=None,
             )  # fmt: skip
-            train_chain(asked, [*overrides, "--seed", str(seed)])
+            train_chain(asked, [*overrides, "--seed", str(seed)], replaces=False)
             rows.append(as_row(name, seed, place))
             write_json(out / "results.json", {"rows": [plain(row) for row in rows], **run_record()})
             write_report(out / "report.html", data.words, rows)
@@ -104,7 +107,7 @@ def write_report(path: Path, introduction: str, rows: Sequence[Row]) -> None:
     """The table, and the masks of the same test pictures from each row's cues."""
     shown = [row for row in rows if row["seed"] == rows[0]["seed"]]
     runs = [row["run"] for row in shown]
-    picture = data_uri(mask_sheet(runs, [row["folder"] for row in shown]))
+    picture = data_uri(mask_sheet(runs, [row["folder"] for row in shown], most=len(shown)))
     parts = [
         f"<h1>From image labels to masks</h1><p>{html.escape(introduction)}</p>",
         as_html(table(rows)),

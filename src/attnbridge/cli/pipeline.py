@@ -48,15 +48,20 @@ class Stages:
 
     Attributes:
         out: folder of the pipeline.
+        replaces: a stage that was made of something else is made again; else that is an error.
     """
 
     out: Path
+    replaces: bool = True
 
     def run(self, name: str, made_of: dict[str, Any], make: Callable[[Path], None]) -> str:
         """Make ``out/name``, unless it is whole and made of the same; one that was made of something else goes first.
 
         Returns:
             What stands for the stage in the next one's ``made_of``.
+
+        Raises:
+            AttnBridgeError: for a folder that is not the pipeline's, or that may not be replaced.
         """
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
         folder, known = self.out / name, self._read()
@@ -66,6 +71,10 @@ class Stages:
         if name not in known and folder.exists():
             raise AttnBridgeError(f"{folder}: is there, but not made by this pipeline; name another folder with --out")
         if known.get(name, {}).get("key") not in (None, key):
+            if not self.replaces:
+                raise AttnBridgeError(
+                    f"{folder}: was made with other options or pictures; name another folder with --out, or remove it"
+                )
             console.print(f"[bold]{name}[/]: what it was made of has changed")
             _move_away(folder)
         self._write({**known, name: {"key": key, "done": False}})
@@ -120,12 +129,12 @@ def pipeline(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def train_chain(options: argparse.Namespace, overrides: Sequence[str]) -> Chain:
-    """All stages but the masks."""
+def train_chain(options: argparse.Namespace, overrides: Sequence[str], replaces: bool = True) -> Chain:
+    """All stages but the masks; see :class:`Stages`."""
     settings = CueSettings(options.threshold, options.background, options.rule)
     find_rule(settings.rule)
     bridge, network, again = configurations(options, overrides)
-    stages, classifier = Stages(make_folder(options.out)), options.out / "classifier"
+    stages, classifier = Stages(make_folder(options.out), replaces), options.out / "classifier"
     target = Path(bridge["data"]["target"])
     everything = all_pictures(bridge["data"])
     pictures = stamps(bridge["data"], everything.values())
@@ -160,7 +169,7 @@ def configurations(
     """
     for word in overrides:
         if word.split("=")[0] in ("--data.source", "--data.target", "--data.saliency", "--data.cues"):
-            raise AttnBridgeError(f"{word}: the pipeline has --source, --target, --saliency; it makes the cues itself")
+            raise AttnBridgeError(f"{word}: the folders have options of their own, and the cues are made")
     if is_model(options.target_saliency):
         check_model(options.target_saliency)
     elif not Path(options.target_saliency).is_dir():
@@ -189,10 +198,11 @@ def load_stage(name: str, earlier: dict[str, Any], cues: Path, overrides: Sequen
     if DATA[config["method"]] != CUES:
         raise AttnBridgeError(f"{name}: trains {config['method']}, no segmentation network; take segmentation/dsrg")
     own: dict[str, Any] = yaml.safe_load(Path(name).read_text()) if Path(name).suffix in SUFFIXES else {}
+    given = {k: v for k, v in (config.get("data") or {}).items() if k in (own.get("data") or {})}
     shared = {k: earlier["data"][k] for k in ("image_size", "shape") if k in earlier["data"]}
     forced = {k: earlier["data"][k] for k in ("source", "target", "lists") if k in earlier["data"]}
-    data = {**(config.get("data") or {}), **shared, **(own.get("data") or {}), **forced, "cues": str(cues)}
-    config |= {"data": data, "name": Path(name).name, "seed": own.get("seed", earlier.get("seed", 0))}
+    data = {**(config.get("data") or {}), **shared, **given, **forced, "cues": str(cues)}
+    config |= {"data": data, "name": Path(name).name, "seed": config.get("seed", earlier.get("seed", 0))}
     check_network(config)
     return config
 

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from attnbridge.cli.config import load_config
@@ -92,14 +92,18 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     keep_freed_memory()
     method, data, trainer = build(_with_teacher(config, folder, resume), folder)
+    before = 0.0
     if config.get("after"):
-        _start_from(method, _first_stage(config, folder, resume))
+        first = _first_stage(config, folder, resume)
+        _start_from(method, first / "checkpoints" / "last.ckpt")
+        before = json.loads((first / "run.json").read_text())["seconds"]
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     task = task_of(config, data)
     saver = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True)
-    trainer.callbacks += [*task.callbacks(method, folder), saver]  # type: ignore[attr-defined]
+    timer = Timer()
+    trainer.callbacks += [*task.callbacks(method, folder), saver, timer]  # type: ignore[attr-defined]
     checkpoint = folder / "checkpoints" / "last.ckpt"
     earlier = _read_metrics(folder) if resume else []
     start = time.perf_counter()
@@ -107,7 +111,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
     except SystemExit:  # Lightning's answer to an interrupt, after it has cleaned up
         raise KeyboardInterrupt from None
-    seconds = time.perf_counter() - start
+    seconds = before + time.perf_counter() - start + _earlier(timer)
     result = task.evaluate(method, trainer)
     content = {
         "name": config.get("name", config["method"]),
@@ -210,8 +214,20 @@ def _done_or(named: Path, own: Path) -> Path:
     return named if (named / "run.json").is_file() else own
 
 
+def _earlier(timer: Timer) -> float:
+    """Seconds of training before a run was resumed.
+
+    >>> timer = Timer()
+    >>> timer.load_state_dict({"time_elapsed": {"train": 5.0}})
+    >>> _earlier(timer)
+    5.0
+    """
+    start, end = timer.start_time("train"), timer.end_time("train")
+    return timer.time_elapsed("train") - (end - start if start and end else 0)
+
+
 def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
-    """Train the configuration that this one comes after, in ``folder/first``, unless it is done."""
+    """Train the configuration that this one comes after, in ``folder/first``, unless it is done; that run's folder."""
     first = _done_or(Path(config["after"]), folder / "first")
     if not (first / "run.json").is_file():
         earlier = load_config(config["after"])
@@ -224,7 +240,7 @@ def _first_stage(config: Config, folder: Path, resume: bool) -> Path:
         for section, own in (config.get("first") or {}).items():
             earlier[section] = {**(earlier.get(section) or {}), **own}
         train(earlier, first, resume=resume or first.exists())
-    return first / "checkpoints" / "last.ckpt"
+    return first
 
 
 def _with_teacher(config: Config, folder: Path, resume: bool) -> Config:

@@ -148,43 +148,51 @@ def one_row(
     config = load_config(row, overrides)
     config["data"] = {**(config.get("data") or {}), **data.paths}
     config |= {"name": row, "seed": seed}
-    space = search_space(config) if trials else {}
-    if (folder / "run.json").is_file():
-        console.print(f"{row}, seed {seed}: done already, in {folder}")
-        before = yaml.safe_load((folder / "config.yaml").read_text())
-        check_same(_asked(before, space), _asked(config, space), folder)
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-        return content
-    console.print(f"[bold]{row}[/], seed {seed}")
-    check_data(config)
+    done, begun = (folder / "run.json").is_file(), folder / "config.yaml"
+    console.print(f"{row}, seed {seed}: done already, in {folder}" if done else f"[bold]{row}[/], seed {seed}")
+    if not done:
+        _check_row(row, config)
+    if trials and search_space(config):
+        place = out / f"search_{row.replace('/', '_')}"
+        if begun.is_file() and not place.is_dir():
+            raise AttnBridgeError(f"{folder}: was begun without --trials; name another folder, or remove this one")
+        config |= {**search({**config, "seed": first_seed}, place, trials), "seed": seed}
+    if begun.is_file():
+        before = yaml.safe_load(begun.read_text())
+        config |= {name: before[name] for name in ("after", "teacher") if name in before}
+        check_same({**before, "search": None}, {**config, "search": None}, folder)
+        if done:
+            content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+            return content
+    else:
+        # one teacher for all seeds
+        for name, number in (("after", seed), ("teacher", first_seed)):
+            other = out / f"{(config.get(name) or '').replace('/', '_')}-{number}"
+            if (other / "run.json").is_file():
+                config[name] = str(other)
+    return train(config, folder, resume=folder.exists())
+
+
+def _check_row(row: str, config: Config) -> None:
+    """What is wrong with a row before anything is trained."""
     if DATA[config["method"]] == CUES:
         raise AttnBridgeError(
             f"{row}: a segmentation network is no row of a table of maps; train it with `attnbridge fit`"
         )
-    target = config["data"].get("target") if DATA[config["method"]] in PAIRED else None
+    check_data(config)
+    if DATA[config["method"]] in PAIRED:
+        check_scored(config)
+
+
+def check_scored(config: Config) -> None:
+    """A table needs masks to score by.
+
+    Raises:
+        AttnBridgeError: for a target without them.
+    """
+    target = config["data"].get("target")
     if target and not has_split(Path(target), "val", config["data"].get("lists")):
         raise AttnBridgeError(f"{target}: has no val/ with masks; a table needs one")
-    if space:
-        config |= search({**config, "seed": first_seed}, out / f"search_{row.replace('/', '_')}", trials)
-        config["seed"] = seed
-    first = out / f"{(config.get('after') or '').replace('/', '_')}-{seed}"
-    if (first / "run.json").is_file():
-        config["after"] = str(first)
-    teacher = out / f"{(config.get('teacher') or '').replace('/', '_')}-{first_seed}"  # one teacher for all seeds
-    if (teacher / "run.json").is_file():
-        config["teacher"] = str(teacher)
-    return train(config, folder, resume=folder.exists())
-
-
-def _asked(config: Config, space: Iterable[str]) -> Config:
-    """A configuration without what the table itself decides."""
-    sections = {n: dict(v) if isinstance(v, dict) else v for n, v in config.items()}
-    for name in ("after", "teacher", "search"):
-        sections.pop(name, None)
-    for option in (*space, "trainer.devices"):
-        section, _, name = option.partition(".")
-        (sections.get(section) or {}).pop(name, None)
-    return sections
 
 
 def paired_data(name: str, folder: Path | None, saliency: str) -> TableData:

@@ -57,10 +57,11 @@ def iou_figure(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def mask_sheet(runs: Sequence[Run], folders: Sequence[Path]) -> Image.Image:
-    """The same test pictures: image, true mask, and each run's mask, refined; with one run its plain one before it."""
+def mask_sheet(runs: Sequence[Run], folders: Sequence[Path], most: int = 2) -> Image.Image:
+    """The same test pictures: image, true mask, and each run's mask, refined; with one run its plain one before it, of
+    more runs than ``most`` the first and the last."""
     shown = list(zip(runs, folders, strict=True))
-    shown = [shown[0], shown[-1]] if len(shown) > 2 else shown
+    shown = [shown[0], shown[-1]] if len(shown) > most else shown
     data = [np.load(folder / "examples.npz") for _, folder in shown]
     count = len(runs[0]["classes"])
     columns = [("picture", data[0]["images"]), ("mask", data[0]["masks"])]

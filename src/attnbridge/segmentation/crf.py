@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, unknown
 from attnbridge.segmentation.lattice import Permutohedral
 
 Backend = Literal["torch", "pydensecrf"]
@@ -62,7 +62,7 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
 
     Raises:
         AttnBridgeError: for pictures and probabilities of different sizes, pictures that are not uint8, or a backend
-            that is not installed.
+            that is unknown or not installed.
 
     >>> image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
     >>> image[..., 3:] = 255
@@ -80,6 +80,10 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
             f"pictures {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
+    if backend not in get_args(Backend):
+        raise unknown("backend", backend, get_args(Backend))
+    if not len(images):
+        return probabilities.float()
     if backend == "pydensecrf":
         return _by_pydensecrf(images, probabilities, crf)
     count = len(images)
