@@ -75,6 +75,11 @@ def test_a_table_takes_what_was_found(
     assert main([*words, "--trials", "2", "--rows", *rows, *SHORT, *FROZEN]) == 0
     for row, option in (("finetune_afa", "alignment_weight"), ("finetune_l2_sp", "start_weight")):
         best = json.loads((tmp_path / f"search_{row}/search.json").read_text())["best"]
+        run, trial = (
+            json.loads((tmp_path / f / "run.json").read_text())
+            for f in (f"{row}-0", f"search_{row}/trial-{best['number']}")
+        )
+        assert run == trial  # it is not trained again
         for seed in (0, 1):
             config = yaml.safe_load((tmp_path / f"{row}-{seed}/config.yaml").read_text())
             assert config["model"][option] == best["options"][f"model.{option}"]

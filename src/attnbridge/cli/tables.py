@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,11 @@ def one_row(
         if begun.is_file() and not place.is_dir():
             raise AttnBridgeError(f"{folder}: was begun without --trials; name another folder, or remove this one")
         config |= {**search({**config, "seed": first_seed}, place, trials), "seed": seed}
+        if seed == first_seed and not folder.exists():  # the best trial is this run
+            best = json.loads((place / "search.json").read_text())["best"]["number"]
+            shutil.copytree(place / f"trial-{best}", partial := out / f".{folder.name}", dirs_exist_ok=True)
+            partial.rename(folder)
+            done = True
     if begun.is_file():
         before = yaml.safe_load(begun.read_text())
         config |= {name: before[name] for name in ("after", "teacher") if name in before}
