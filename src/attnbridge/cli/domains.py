@@ -30,7 +30,7 @@ SCORES = ("source_validation", "target_oracle", "energy")
 
 
 def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Train what is missing; ``results.json`` and ``report.html`` after each run, the table at the end."""
+    """Train what is missing; ``results.json`` after each run, ``report.html`` after each case, the table at the end."""
     out = options.out or Path("runs") / options.name
     if options.trials:
         raise AttnBridgeError("--trials: the table of domains does not search; `attnbridge search` does, on one case")
@@ -57,7 +57,7 @@ def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 folders.append(folder)
                 rows = [as_row(content) for content in contents]
                 write_json(out / "results.json", {"rows": rows, "protocol": shared_protocol(contents), **run_record()})
-                write_report(out / "report.html", rows, contents, folders)
+        write_report(out / "report.html", rows, contents, folders)
     print(table(rows))
     return 0
 
