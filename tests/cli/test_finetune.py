@@ -17,7 +17,16 @@ from attnbridge.methods.fine_tuning import FineTuning
 SHORT = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.layers", "[layer1, layer2]"),
     *("--data.image_size", "32", "--data.batch_size", "8", "--data.workers", "0"),
-    *("--trainer.max_epochs", "2", "--first.trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+    *(
+        "--trainer.max_epochs",
+        "2",
+        "--first.trainer.max_epochs",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+    ),
 ]
 FROZEN = ["--model.frozen", "[conv1, bn1]"]
 
