@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from attnbridge.evaluation.record import hardware
 from attnbridge.segmentation.crf import Backend, mean_field
 from attnbridge.segmentation.grow import grow_seeds
+from benchmarks.memory import peak_memory
 
 
 def make_case(pictures: int, side: int, labels: int) -> tuple[Tensor, Tensor]:
@@ -80,16 +80,8 @@ def memory(name: Backend, pictures: int, side: int, labels: int) -> float:
 def grown(name: Backend, pictures: int, side: int, labels: int) -> float:
     """The peak of this process while it runs a CRF, less what it held before, in MB (Linux)."""
     run = inference(name, *make_case(pictures, side, labels))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
-    before = resident("VmRSS")
-    run()
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> float:
-    """A size of this process as the kernel names it, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    before = peak_memory(lambda: None)
+    return peak_memory(run) - before
 
 
 def show(seconds: dict[str, list[float]], pictures: int) -> None:

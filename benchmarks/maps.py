@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from attnbridge import explain, grad_cam, observe
 from attnbridge.evaluation.record import hardware
+from benchmarks.memory import peak_memory
 
 LAYERS = {"resnet50": "layer4", "vgg16": "features.29"}
 Make = Callable[[nn.Module, Tensor, str, int], Tensor]
@@ -123,15 +123,11 @@ def measure_peak(options: dict[str, Any]) -> float:
     layer, cuda = LAYERS[options["model"]], options["device"] == "cuda"
 
     def worst(make: Make) -> float:
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is used now
+        if not cuda:
+            return peak_memory(lambda: make(network, images, layer, options["count"]))
+        torch.cuda.reset_peak_memory_stats()
         make(network, images, layer, options["count"])
-        if cuda:
-            return torch.cuda.max_memory_allocated() / 2**20
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+        return torch.cuda.max_memory_allocated() / 2**20
 
     forward(network, images, layer, 1)
     plain = worst(forward)
