@@ -82,10 +82,10 @@ def build_backbone(
     """
     network = _create(name, num_classes, weights, stride, image_size, dilated)
     cfg: Any = network.pretrained_cfg
-    mean, std = cfg["mean"], cfg["std"]
-    if weights == "imagenet" and name in PACKAGED:
+    known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
+    mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
+    if weights == "imagenet" and known:
         load_packaged(network, name)
-        mean, std = PACKAGED[name].mean, PACKAGED[name].std
     elif weights not in ("imagenet", "none"):
         load_file(network, Path(weights))
     if layer is not None:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import ctypes
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from attnbridge.methods.base import Method
 Config = dict[str, Any]
 TAUGHT = ("transfer", "distillation", "hint", "gradient")
 """The losses that need a teacher."""
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # no hints on hardware and add-ons
 
 
 class _CLI(LightningCLI):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from attnbridge.evaluation.predict import as_classifier, predict_pictures
 from attnbridge.methods import DATA, PAIRED, load_data
 
 __all__ = ["benchmark", "choose", "demo", "fit", "predict", "segment", "submit", "test"]
-logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def fit(config: dict[str, Any], name: str, out: Path | None, resume: bool) -> int:
