@@ -244,6 +244,7 @@ def test_the_command_reports_each_rule_and_resumes_to_the_same(
         *("--data.saliency", str(domains.parent / "saliency"), "--data.image_size", "32", "--data.batch_size", "8"),
         *("--data.workers", "0", "--data.views", "null", "--model.backbone", "resnet10t", "--model.weights", "none"),
         *("--model.frozen", "[]", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.check_val_every_n_epoch", "1"),
     ]
     assert main([*command, "--out", str(tmp_path / "whole")]) == 0
     assert "target accuracy by rule of selection: source_validation" in capsys.readouterr().out
