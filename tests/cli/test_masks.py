@@ -20,17 +20,24 @@ from attnbridge.evaluation import cue_folder, segment
 pytestmark = pytest.mark.usefixtures("module_cache")
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
-    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),
+    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]
+ALONE = ["--data.source", "null", "--model.source_weight", "0"]
+
+
+def paired(scenes: Path) -> list[str]:
+    return [
+        *("--data.source", str(scenes / "source/train"), "--data.saliency", str(scenes / "saliency/train")),
+        *("--data.target", str(scenes / "target")),
+    ]
 
 
 @pytest.fixture(scope="module")
 def classifier(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose class maps are taken."""
     run = tmp_path_factory.mktemp("runs") / "classifier"
-    data = ["--data.source", str(scenes / "source/train"), "--data.saliency", str(scenes / "saliency/train")]
-    assert main(["fit", "grad_cam", *data, "--data.target", str(scenes / "target"), "--out", str(run), *SMALL]) == 0
+    assert main(["fit", "grad_cam", *paired(scenes), "--out", str(run), *SMALL]) == 0
     return run
 
 
@@ -45,7 +52,7 @@ def cues(classifier: Path, scenes: Path) -> Path:
 def network(cues: Path, scenes: Path) -> Path:
     """A segmentation network that was trained from the cues."""
     out = cues.parent / "dsrg"
-    data = ["--data.target", str(scenes / "target"), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
+    data = [*paired(scenes), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
     assert main(["fit", "segmentation/dsrg", *data, "--model.head_width", "16", "--out", str(out), *SMALL]) == 0
     return out
 
@@ -150,7 +157,7 @@ def test_without_a_test_split_validation_is_scored(cues: Path, scenes: Path, tmp
     target.mkdir()
     for split in ("train", "val"):
         (target / split).symlink_to(scenes / "target" / split)
-    data = ["--data.target", str(target), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
+    data = [*ALONE, "--data.target", str(target), "--data.cues", str(cues), "--evaluation.scales", "[1.0]"]
     run = tmp_path / "run"
     assert main(["fit", "segmentation/sec", *data, "--model.head_width", "16", "--out", str(run), *SMALL]) == 0
     record = json.loads((run / "run.json").read_text())
@@ -170,7 +177,7 @@ def test_cues_of_other_classes_are_refused(
         rows = [line.split(",") for line in (scenes / "target" / split / "labels.csv").read_text().splitlines()]
         swapped = "\n".join(",".join([row[0], *row[:0:-1]]) for row in rows)
         (target / split / "labels.csv").write_text(swapped + "\n")
-    command = ["fit", "segmentation/dsrg", "--data.target", str(target), "--data.cues", str(cues)]
+    command = ["fit", "segmentation/dsrg", *ALONE, "--data.target", str(target), "--data.cues", str(cues)]
     assert main([*command, "--out", str(tmp_path / "run"), *SMALL]) == 2
     assert "in this order; name the same data.source for both" in capsys.readouterr().err
 
@@ -202,6 +209,14 @@ def test_other_labels_make_another_cue(classifier: Path, scenes: Path, tmp_path:
     assert (tmp_path / "cues" / f"{name}.png").read_bytes() != before
 
 
+def test_the_sources_seeds_need_their_saliency(
+    cues: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [*paired(scenes), "--data.saliency", "null", "--data.cues", str(cues)]
+    assert main(["fit", "segmentation/dsrg", *data, "--out", str(tmp_path / "run"), *SMALL]) == 2
+    assert "data.saliency is not set, but model.source_weight needs" in capsys.readouterr().err
+
+
 def test_two_pictures_of_one_name_are_told(
     network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,8 +230,8 @@ def test_two_pictures_of_one_name_are_told(
 def test_deeplabs_network_passes_the_first_checks(
     cues: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data.target", str(scenes / "target"), "--data.cues", str(cues), "--model.backbone", "vgg16"]
-    wrong = ["--model.layer", "features.99", "--model.frozen", "[]"]
+    data = [*paired(scenes), "--data.cues", str(cues), "--model.backbone", "vgg16"]
+    wrong = ["--model.layer", "features.99", "--model.frozen", "[]", "--model.stride", "8"]
     assert main(["fit", "segmentation/dsrg", *data, *wrong, "--out", str(tmp_path / "run")]) == 2
     assert "unknown layer 'features.99'" in capsys.readouterr().err  # not its stride of 8
 
@@ -246,16 +261,16 @@ def test_a_picture_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, m
     sizes = []
     refine = segment.mean_field
 
-    def seen(images: Any, probabilities: Any) -> Any:
-        sizes.append(tuple(images.shape[2:]))
-        return refine(images, probabilities)
+    def seen(images: Any, probabilities: Any, crf: Any) -> Any:
+        sizes.append((*images.shape[2:], crf.bilateral_xy))
+        return refine(images, probabilities, crf)
 
     monkeypatch.setattr(segment, "mean_field", seen)
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
     answer = np.zeros((2, 5, 10), np.float16)
     answer[0], answer[1] = 0.1, 0.9
     mask = segment.finished(tmp_path / "a.png", answer, crf=True)
-    assert (mask.shape, sizes) == ((20, 40), [(10, 20)])
+    assert (mask.shape, sizes) == ((20, 40), [(10, 20, 3.2)])
     assert (mask == 1).all()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from attnbridge.cli import main, pipeline
 from attnbridge.data.pictures import load_picture
@@ -15,7 +16,7 @@ from attnbridge.data.pictures import load_picture
 pytestmark = pytest.mark.usefixtures("module_cache")
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
-    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0"),
+    *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]
 STAGES = ["classifier", "cues", "segmentation", "own-masks", "retrained", "masks"]
@@ -130,6 +131,7 @@ def test_a_folder_that_is_not_its_own_is_left_alone(
         (["--segmentation", "grad_cam"], "no segmentation network"),
         (["--target-saliency", "u2ned"], "did you mean 'u2net'"),
         (["--data.source", "x"], "the folders have options of their own"),
+        (["--model.source_weight", "0"], "both networks have one"),
     ],
 )
 def test_wrong_inputs_are_told_before_anything_is_made(
@@ -164,3 +166,45 @@ def test_without_any_mask_there_are_masks_but_no_scores(
     assert "nothing was scored" in capsys.readouterr().out
     assert "since the target has no val split" in (tmp_path / "fit/report.html").read_text()
     assert (tmp_path / "fit/attention/epoch_01.png").is_file()
+
+
+@pytest.mark.parametrize(("backbone", "begins"), [("tf_efficientnet_lite0", True), ("resnet18", False)])
+def test_the_segmentation_network_begins_with_the_classifiers_weights(
+    tmp_path: Path, backbone: str, begins: bool
+) -> None:
+    data = {"source": "s", "target": "t", "saliency": "u2net", "source_share": 0.1, "image_size": 224}
+    earlier = {"method": "attnbn", "model": {"backbone": backbone}, "data": data}
+    config = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", [])
+    begin = str(tmp_path / "classifier" / "checkpoints" / "last.ckpt")
+    assert config["model"].get("weights") == (begin if begins else None)
+    assert {name: config["data"][name] for name in data} == data
+    own = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", ["--model.weights", "imagenet"])
+    assert own["model"]["weights"] == "imagenet"
+    free = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", ["--model.frozen", "[]"])
+    assert free["data"]["views"] is None
+    assert pipeline.load_stage("voc/dsrg", earlier, tmp_path / "cues", [])["data"]["image_size"] == 321
+
+
+def test_few_pictures_are_seen_more_often(scenes: Path) -> None:
+    paths = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
+    pictures = max(len(list((scenes / place).rglob("*.*g"))) for place in ("source/train", "target/train/images"))
+    for batch, epochs in ((8, -(-140 // (pictures // 8))), (1, 9)):
+        config = {
+            "method": "attnbn",
+            "data": {**paths, "batch_size": batch},
+            "trainer": {"max_epochs": 2 if batch == 8 else 9},
+        }
+        pipeline.train_enough(config)
+        assert config["trainer"]["max_epochs"] == epochs
+
+
+def test_the_chain_as_it_is_shipped(command: list[str], tmp_path: Path) -> None:
+    """Packaged weights, kept views, the classifier's checkpoint to begin with; scored again where that is gone."""
+    quick = ["--data.image_size", "48", "--data.workers", "0", "--trainer.max_epochs", "1", "--data.batch_size", "8"]
+    quick += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    out = tmp_path / "out"
+    assert main([*command[: command.index("--out")], "--out", str(out), *quick]) == 0
+    config = yaml.safe_load((out / "segmentation" / "config.yaml").read_text())
+    assert config["model"]["weights"] == str(out / "classifier" / "checkpoints" / "last.ckpt")
+    shutil.rmtree(out / "classifier")
+    assert main(["test", str(out / "segmentation")]) == 0

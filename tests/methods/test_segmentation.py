@@ -43,8 +43,8 @@ def cues(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_data(scenes: Path, cues: Path, **options: Any) -> CueData:
-    settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, **options}
-    return CueData(str(cues), source=None, target=str(scenes / "target"), **settings)
+    settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, "source": None, **options}
+    return CueData(str(cues), target=str(scenes / "target"), **settings)
 
 
 def make_method(data: CueData, **options: Any) -> Segmentation:
@@ -70,7 +70,7 @@ def test_the_losses_are_those_written_out(scenes: Path, cues: Path) -> None:
     assert logits.shape[2:] == (6, 6)  # a stride of 8
     p = logits.softmax(1)
     seeds = grow_seeds(p, seeds_of(target["mask"], p), target["labels"], 0.99, 0.85)
-    crf = CRF(bilateral_xy=80 / 12, gaussian_xy=3 / 12)
+    crf = CRF(bilateral_xy=80 / 12 * 6 / 41, gaussian_xy=3 / 12)
     refined = mean_field(method.small(target["image"]), p.detach(), crf)
     torch.testing.assert_close(losses["target/seeding"], seeding(p, seeds))
     torch.testing.assert_close(losses["target/expansion"], expansion(p, target["labels"]))
@@ -91,6 +91,30 @@ def test_only_the_losses_that_have_a_weight(scenes: Path, cues: Path) -> None:
             (((q + 1e-4) / (1 + 1e-4 * len(q)))[s].log().sum() / s.sum()) for q, s in zip(p, known, strict=True)
         )
     assert losses["target/seeding"].item() == pytest.approx(wanted.item() / len(p), rel=1e-4)
+
+
+def test_a_source_picture_is_held_to_its_saliency(scenes: Path, cues: Path) -> None:
+    """Beside a loop over positions; the target's losses are what they are without a source."""
+    data = make_data(scenes, cues, source=str(scenes / "source/train"), saliency=str(scenes / "saliency/train"))
+    method = make_method(data, source_weight=2.0)
+    batch = first_batch(data, method)
+    method.eval()
+    losses, source = method.losses(batch), batch["source"]
+    with torch.no_grad():
+        p = method.predict_batch(source["image"])["probabilities"]
+    p = (p + 1e-4) / (p + 1e-4).sum(1, keepdim=True)
+    saliency = F.interpolate(source["saliency"][:, None], (6, 6), mode="bilinear", antialias=True)[:, 0]
+    total = 0.0
+    for picture, shown, label in zip(p, saliency, source["labels"].argmax(1) + 1, strict=True):
+        for value, places in ((0, shown < 0.06), (int(label), shown > 0.5)):
+            logs = [picture[value, y, x].log().item() for y, x in places.nonzero().tolist()]
+            total -= sum(logs) / max(1, len(logs))
+    assert losses["source/seeding"].item() == pytest.approx(total / len(p), rel=1e-4)
+    assert method.loss_weights["source/seeding"] == 2.0
+    alone = make_method(data, source_weight=0.0)
+    alone.load_state_dict(method.state_dict())
+    for name, value in alone.eval().losses({"target": batch["target"]}).items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_cues_become_seeds_and_the_unknown_none() -> None:
@@ -128,14 +152,18 @@ def seeding_of(method: Segmentation, data: CueData) -> Tensor:
 
 
 def test_kept_views_hold_what_the_losses_need(scenes: Path, cues: Path, own_cache: None) -> None:
-    data = make_data(scenes, cues, views=2)
-    method = make_method(data, frozen=["conv1", "bn1", "layer1"])
+    paths = {"source": str(scenes / "source/train"), "saliency": str(scenes / "saliency/train")}
+    data = make_data(scenes, cues, views=2, **paths)
+    method = make_method(data, frozen=["conv1", "bn1", "layer1"], source_weight=1.0)
     batch = first_batch(data, method)
     assert set(batch["target"]) >= {"features", "mask", "small"}
+    assert set(batch["source"]) >= {"features", "saliency", "labels"}
     assert "image" not in batch["target"]
+    assert batch["source"]["saliency"].amax() == 1
     method.eval()
     kept = method.losses(batch)
     assert all(torch.isfinite(value) for value in kept.values())
+    assert kept["source/seeding"] > 0
     assert batch["target"]["small"].shape[1:] == (3, 6, 6)
 
 
@@ -201,7 +229,8 @@ def test_inference_averages_scales_and_mirrors(scenes: Path) -> None:
         )
     torch.testing.assert_close(found, wanted / 4, rtol=1e-4, atol=1e-5)
     refined = infer(network, images, Inference((1.0,), flip=False))
-    torch.testing.assert_close(refined, mean_field((images * 255).round().byte(), network(images).detach()))
+    crf = CRF(bilateral_xy=80 * 28 / 500)
+    torch.testing.assert_close(refined, mean_field((images * 255).round().byte(), network(images).detach(), crf))
 
 
 def test_deeplabs_vgg_keeps_a_stride_of_8_and_its_field_of_view() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import html
 import json
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,14 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from attnbridge.cli.config import SUFFIXES, load_config
+from attnbridge.cli.config import SUFFIXES, load_config, read_config
 from attnbridge.cli.cues import target_records, target_saliency
 from attnbridge.cli.masks import default_workers, load_segmenter
 from attnbridge.cli.preflight import check_data, check_network
 from attnbridge.cli.run import load_run, shape_of, train
-from attnbridge.data.cache import make_folder, own_targets, replacing
+from attnbridge.cli.schema import data_options, method_options, option_value
+from attnbridge.cli.stages import Stages
+from attnbridge.data.cache import make_folder, own_targets
 from attnbridge.data.cues import cue_path
 from attnbridge.data.folders import has_split, pair_classes, scan_pair
 from attnbridge.data.pictures import Record, load_picture
@@ -40,66 +40,8 @@ from attnbridge.segmentation.cues import CueSettings, find_rule
 
 console = Console()
 SHOWN = 8
-
-
-@dataclass
-class Stages:
-    """Which stages are done, and from what: ``pipeline.json``.
-
-    Attributes:
-        out: folder of the pipeline.
-        replaces: a stage that was made of something else is made again; else that is an error.
-    """
-
-    out: Path
-    replaces: bool = True
-
-    def run(self, name: str, made_of: dict[str, Any], make: Callable[[Path], None]) -> str:
-        """Make ``out/name``, unless it is whole and made of the same; one that was made of something else goes first.
-
-        Returns:
-            What stands for the stage in the next one's ``made_of``.
-
-        Raises:
-            AttnBridgeError: for a folder that is not the pipeline's, or that may not be replaced.
-        """
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        folder, known = self.out / name, self._read()
-        if known.get(name) == {"key": key, "done": True} and folder.is_dir():
-            console.print(f"[bold]{name}[/]: there already, in {folder}")
-            return key
-        if name not in known and folder.exists():
-            raise AttnBridgeError(f"{folder}: is there, but not made by this pipeline; name another folder with --out")
-        if known.get(name, {}).get("key") not in (None, key):
-            if not self.replaces:
-                raise AttnBridgeError(
-                    f"{folder}: was made with other options or pictures; name another folder with --out, or remove it"
-                )
-            console.print(f"[bold]{name}[/]: what it was made of has changed")
-            _move_away(folder)
-        self._write({**known, name: {"key": key, "done": False}})
-        console.print(f"[bold]{name}[/]")
-        make(folder)
-        self._write({**self._read(), name: {"key": key, "done": True}})
-        return key
-
-    def _read(self) -> dict[str, Any]:
-        path = self.out / "pipeline.json"
-        known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        return known
-
-    def _write(self, known: dict[str, Any]) -> None:
-        with replacing(self.out / "pipeline.json") as partial:
-            partial.write_text(json.dumps(known, indent=1))
-
-
-def _move_away(folder: Path) -> None:
-    """Remove a folder; at no time are its remains where it was."""
-    old = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+LEAST = 140
+"""Training steps of each network, unless the user says how many."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +112,8 @@ def configurations(
     for word in overrides:
         if word.split("=")[0] in ("--data.source", "--data.target", "--data.saliency", "--data.cues"):
             raise AttnBridgeError(f"{word}: the folders have options of their own, and the cues are made")
+        if word.split("=")[0] == "--model.source_weight":
+            raise AttnBridgeError(f"{word}: both networks have one; name a file with it by --config or --segmentation")
     if is_model(options.target_saliency):
         check_model(options.target_saliency)
     elif not Path(options.target_saliency).is_dir():
@@ -184,12 +128,27 @@ def configurations(
         raise AttnBridgeError(f"--config {options.config}: is no classifier of a source and a target")
     network = load_stage(options.segmentation, bridge, options.out / "cues", overrides)
     again = load_stage(options.retrain, bridge, options.out / "own-masks", overrides) if options.retrain else None
+    if not any(word.split("=")[0] in ("--trainer.max_epochs", "--trainer.max_steps") for word in overrides):
+        named = {options.config: bridge, options.segmentation: network, options.retrain: again}
+        for config in (c for name, c in named.items() if c and Path(name).suffix not in SUFFIXES):
+            train_enough(config)
     return bridge, network, again
 
 
+def train_enough(config: dict[str, Any]) -> None:
+    """As many epochs as make :data:`LEAST` steps, if its own make fewer: they are meant for thousands of pictures."""
+    data = config["data"]
+    both, lists = (Path(data["source"]), Path(data["target"])), data.get("lists")
+    pictures = max(len(scan_pair(*both, None, split, lists)) for split in ("source", "train"))
+    steps = max(1, pictures // option_value(data, data_options(config["method"]), "batch_size"))
+    trainer = config["trainer"] = dict(config.get("trainer") or {})
+    if "max_epochs" in trainer:
+        trainer["max_epochs"] = max(trainer["max_epochs"], -(-LEAST // steps))
+
+
 def load_stage(name: str, earlier: dict[str, Any], cues: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """A segmentation network's configuration on the pictures of an earlier stage, whose sizes and seed it shares unless
-    the user's own file says otherwise.
+    """A segmentation network's configuration on the pictures of an earlier stage, whose sizes and seed it shares, and
+    whose weights it begins with if it is of the same backbone, unless it says otherwise itself.
 
     Raises:
         AttnBridgeError: for one of another method.
@@ -198,13 +157,26 @@ def load_stage(name: str, earlier: dict[str, Any], cues: Path, overrides: Sequen
     if DATA[config["method"]] != CUES:
         raise AttnBridgeError(f"{name}: trains {config['method']}, no segmentation network; take segmentation/dsrg")
     own: dict[str, Any] = yaml.safe_load(Path(name).read_text()) if Path(name).suffix in SUFFIXES else {}
-    given = {k: v for k, v in (config.get("data") or {}).items() if k in (own.get("data") or {})}
+    usual, named = read_config("segmentation/_settings")["data"], own.get("data") or {}
+    given = {k: v for k, v in (config.get("data") or {}).items() if k in named or v != usual.get(k)}
     shared = {k: earlier["data"][k] for k in ("image_size", "shape") if k in earlier["data"]}
-    forced = {k: earlier["data"][k] for k in ("source", "target", "lists") if k in earlier["data"]}
+    everywhere = ("source", "source_share", "target", "lists", "saliency")
+    forced = {k: earlier["data"][k] for k in everywhere if k in earlier["data"]}
     data = {**(config.get("data") or {}), **shared, **given, **forced, "cues": str(cues)}
-    config |= {"data": data, "name": Path(name).name, "seed": config.get("seed", earlier.get("seed", 0))}
+    model = dict(config.get("model") or {})
+    if not model.get("frozen"):
+        data["views"] = None  # nothing to keep
+    if "weights" not in model and backbone_of(config) == backbone_of(earlier):
+        model["weights"] = str(cues.parent / "classifier" / "checkpoints" / "last.ckpt")
+    config |= {"model": model, "data": data, "name": Path(name).name}
+    config.setdefault("seed", earlier.get("seed", 0))
     check_network(config)
     return config
+
+
+def backbone_of(config: dict[str, Any]) -> str:
+    """The name of the network."""
+    return str(option_value(config.get("model") or {}, method_options(config["method"]), "backbone"))
 
 
 def fit(config: dict[str, Any], folder: Path) -> None:

@@ -29,10 +29,10 @@ def check_data(config: dict[str, Any], training: bool = True) -> None:
     """
     data, model = config.get("data") or {}, config.get("model") or {}
     begin = model.get("weights", "imagenet")
-    if begin not in ("imagenet", "none") and not Path(begin).is_file():
+    if training and begin not in ("imagenet", "none") and not Path(begin).is_file():
         raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
     if DATA[config["method"]] in PAIRED:
-        found = _check_pair(config["method"], data, model)
+        found = _check_pair(config["method"], data if training else {**data, "saliency": None}, model, training)
         if DATA[config["method"]] == CUES and training:
             classes = pair_classes(Path(data["source"]) if data.get("source") else None, Path(data["target"]))
             for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None, classes):
@@ -89,25 +89,27 @@ def _check_classes(data: dict[str, Any]) -> None:
                 check_record(record)
 
 
-def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any]) -> list[Record]:
+def _check_pair(method: str, data: dict[str, Any], model: dict[str, Any], training: bool) -> list[Record]:
     """Returns the target's training pictures."""
     known = method_options(method)
     weights = {n: option_value(model, known, f"{n}_weight") for n in ("source", "attention", "adversarial")}
+    asks = "source" if DATA[method] == CUES else "attention"
     for name in ("source", "target"):
         if not data.get(name) and (name == "target" or any(weights.values())):
+            without = "; without a source set model.source_weight to 0" if asks == "source" and name == asks else ""
             raise AttnBridgeError(
                 f"data.{name} is not set; name the folder of the {name} domain in the configuration, or with "
-                f"--data.{name} FOLDER"
+                f"--data.{name} FOLDER{without}"
             )
     source, target = Path(data["source"]) if data.get("source") else None, Path(data["target"])
     named = data.get("saliency")
     if named and named.endswith(".onnx"):
         check_model(named)
     saliency = Path(named) if named and not is_model(named) else None  # a model's maps are yet to be made
-    if not named and weights["attention"]:
+    if training and not named and weights[asks]:
         raise AttnBridgeError(
-            "data.saliency is not set, but the attention constraint needs a saliency map of each source "
-            "picture; name their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
+            f"data.saliency is not set, but model.{asks}_weight needs a saliency map of each source picture; name "
+            f"their folder, or a saliency model such as u2net, or set model.{asks}_weight to 0"
         )
     if data.get("views") and option_value(model, known, "mining_weight"):
         raise AttnBridgeError(
@@ -146,6 +148,10 @@ def check_network(config: dict[str, Any]) -> None:
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)
+    if DATA[config["method"]] in PAIRED and (config.get("data") or {}).get("views") and not frozen:
+        raise AttnBridgeError(
+            "data.views needs model.frozen: the modules from the first one on that are not trained; or set it to null"
+        )
 
 
 def _layer_names(backbone: str, stride: int | None, image_size: Any, dilated: bool) -> list[str]:

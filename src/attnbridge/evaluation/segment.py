@@ -28,7 +28,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.explain_pictures import Look, Settings
 from attnbridge.methods.segmentation import Segmentation
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
-from attnbridge.segmentation.crf import mean_field
+from attnbridge.segmentation.crf import CRF, mean_field
 from attnbridge.segmentation.inference import Inference, enlarged, infer
 
 LARGEST = 1_000_000
@@ -215,5 +215,5 @@ def finished(path: Path, answer: Any, crf: bool) -> Any:
         seen = (max(1, round(small * size[0])), max(1, round(small * size[1])))
         pixels = np.array(picture if small == 1 else picture.resize(seen[::-1], Image.Resampling.BILINEAR))
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(probabilities.device)
-        probabilities = mean_field(image, enlarged(probabilities, seen))
+        probabilities = mean_field(image, enlarged(probabilities, seen), CRF.of_size(*seen))
     return enlarged(probabilities, size)[0].argmax(0).byte().cpu().numpy()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.segmentation.crf import mean_field
+from attnbridge.segmentation.crf import CRF, mean_field
 
 Network = Callable[[Tensor], Tensor]
 """From images ``(B, 3, H, W)`` in [0, 1] to probabilities of the labels, ``(B, L, h, w)``."""
@@ -73,7 +73,7 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
     probabilities = torch.stack(answers).mean(0)
     if not how.crf:
         return probabilities
-    return mean_field((images.clamp(0, 1) * 255).round().byte(), probabilities)
+    return mean_field((images.clamp(0, 1) * 255).round().byte(), probabilities, CRF.of_size(*size))
 
 
 def enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
