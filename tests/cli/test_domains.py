@@ -70,6 +70,17 @@ def test_means_over_cases_need_all_of_them() -> None:
     np.testing.assert_allclose(np.nan_to_num(shown, nan=-1), [[30, -1], [-1, 70]])
 
 
+def test_how_much_a_row_is_above_the_first() -> None:
+    values = {("x", "a to b"): (0.5, 0.7), ("x", "b to a"): (0.2, 0.2), ("y", "a to b"): (0.7, 0.7)}
+    values[("y", "b to a")] = (0.2, 0.1)
+    rows = [
+        {"name": name, "seed": seed, "domains": case, "source_validation": value}
+        for (name, case), both in values.items()
+        for seed, value in enumerate(both)
+    ]
+    assert table(rows).splitlines()[-1] == "| above x |  | 2.5 ± 10.6, in 1 of 2 |"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -236,6 +236,19 @@ def test_one_source_alone_cannot_be_aligned(domains: Path) -> None:
         make_trainer().fit(make_method(data, coral_weight=1.0), data)
 
 
+def test_the_last_epoch_is_scored_whatever_the_interval(domains: Path, tmp_path: Path) -> None:
+    command = [
+        *("fit", "domains/source", "--data.data", str(domains), "--data.sources", "[a]", "--data.target", "c"),
+        *("--data.saliency", "null", "--data.image_size", "32", "--data.batch_size", "8", "--data.workers", "0"),
+        *("--data.views", "null", "--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]"),
+        *("--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false", "--out", str(tmp_path / "run")),
+    ]
+    assert main([*command, "--trainer.check_val_every_n_epoch", "2"]) == 0
+    scores = json.loads((tmp_path / "run" / "run.json").read_text())["scores"]
+    assert [point["epoch"] for point in scores["curve"]] == [2, 3]
+    assert scores["last"] == scores["curve"][1]["target"]
+
+
 def test_the_command_reports_each_rule_and_resumes_to_the_same(
     domains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +272,7 @@ def test_the_command_reports_each_rule_and_resumes_to_the_same(
     assert main([*command, "--out", str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (json.loads((tmp_path / n / "run.json").read_text())["scores"] for n in ("whole", "parts"))
     assert whole == parts
-    assert len(whole["curve"]) == 2
+    assert [point["epoch"] for point in whole["curve"]] == [1, 2]
     assert 0 < whole["energy"] < 1
     page = (tmp_path / "whole" / "report.html").read_text()
     assert f"{100 * whole['source_validation']:.1f}" in page

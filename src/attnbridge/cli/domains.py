@@ -58,7 +58,7 @@ def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 rows = [as_row(content) for content in contents]
                 write_json(out / "results.json", {"rows": rows, "protocol": shared_protocol(contents), **run_record()})
         write_report(out / "report.html", rows, contents, folders)
-    print(table(rows))
+    print(f"{table(rows)}\n\n{table(rows, 'energy')}")
     return 0
 
 
@@ -113,34 +113,58 @@ def as_row(content: Row) -> Row:
 
 
 def table(rows: Sequence[Row], score: str = "source_validation") -> str:
-    """Accuracy by case and row, mean and deviation over the seeds, and the mean over the cases, as Markdown.
+    """Accuracy by case and row, mean and deviation over the seeds, the mean over the cases, and how much that is above
+    the first row's, as Markdown.
 
     >>> same = {"domains": "a to b"}
     >>> rows = [{"name": n, "seed": s, "source_validation": 0.5 + s / 10, **same} for n in "xy" for s in (0, 1)]
-    >>> print(table(rows).splitlines()[-1])
+    >>> print("\\n".join(table(rows).splitlines()[-2:]))
     | mean of 1 | 55.0 ± 7.1 | 55.0 ± 7.1 |
+    | above x |  | 0.0 ± 0.0, in 0 of 1 |
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     lines = [f"| {score} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     cases = list(dict.fromkeys(row["domains"] for row in rows))
     for case in cases:
         lines.append(f"| {case} | {' | '.join(_cell(rows, name, score, case) for name in names)} |")
-    lines.append(f"| mean of {len(cases)} | {' | '.join(_over_cases(rows, name, score) for name in names)} |")
+    means = {name: _over_cases(rows, name, score) for name in names}
+    lines.append(f"| mean of {len(cases)} | {' | '.join(_words(list(means[name].values())) for name in names)} |")
+    if len(names) > 1:
+        above = [_above(rows, means, (name, names[0]), score) for name in names[1:]]
+        lines.append(f"| above {names[0]} |  | {' | '.join(above)} |")
     return "\n".join(lines)
 
 
 def _cell(rows: Sequence[Row], name: str, score: str, case: str) -> str:
-    values = [100 * r[score] for r in rows if (r["name"], r["domains"]) == (name, case) and r[score] is not None]
+    return _words(_values(rows, name, score, case))
+
+
+def _words(values: Sequence[float]) -> str:
     return mean_text(values) if values else ""
 
 
-def _over_cases(rows: Sequence[Row], name: str, score: str) -> str:
-    """The mean over the cases of each seed that has all of them, then over the seeds."""
+def _values(rows: Sequence[Row], name: str, score: str, case: str) -> list[float]:
+    """Of each seed, percent."""
+    return [100 * r[score] for r in rows if (r["name"], r["domains"]) == (name, case) and r[score] is not None]
+
+
+def _over_cases(rows: Sequence[Row], name: str, score: str) -> dict[int, float]:
+    """The mean over the cases, of each seed that has all of them."""
     own = [r for r in rows if r["name"] == name and r[score] is not None]
     cases = {r["domains"] for r in rows}
     whole = [s for s in {r["seed"] for r in own} if {r["domains"] for r in own if r["seed"] == s} == cases]
-    values = [100 * statistics.mean(r[score] for r in own if r["seed"] == seed) for seed in whole]
-    return mean_text(values) if values else ""
+    return {seed: 100 * statistics.mean(r[score] for r in own if r["seed"] == seed) for seed in whole}
+
+
+def _above(rows: Sequence[Row], means: dict[str, dict[int, float]], pair: tuple[str, str], score: str) -> str:
+    """By how much a row is above another with each seed, and in how many cases, means over the seeds."""
+    differences = [means[pair[0]][seed] - means[pair[1]][seed] for seed in means[pair[0]] if seed in means[pair[1]]]
+    if not differences:
+        return ""
+    cases = {row["domains"] for row in rows}
+    mean = {(n, c): statistics.mean(_values(rows, n, score, c)) for n in pair for c in cases}
+    higher = sum(mean[pair[0], case] > mean[pair[1], case] for case in cases)
+    return f"{mean_text(differences)}, in {higher} of {len(cases)}"
 
 
 def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
@@ -155,9 +179,9 @@ def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
         for y, source in enumerate(sources):
             for x, target in enumerate(targets):
                 case = f"{source} to {target}"
-                values = [r[score] for r in rows if (r["name"], r["domains"]) == (name, case) and r[score] is not None]
+                values = _values(rows, name, score, case)
                 if values:
-                    cells[y, x] = 100 * statistics.mean(values)
+                    cells[y, x] = statistics.mean(values)
                     axes.text(x, y, f"{cells[y, x]:.0f}", ha="center", va="center", color="white")
         axes.imshow(cells, vmin=0, vmax=100, cmap="viridis")
         axes.set_title(name.rpartition("/")[2])

@@ -206,8 +206,8 @@ class DomainTask:
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """What was counted after each epoch, under each rule of selection."""
-        if not self.scores.curve:  # a run that is scored again
-            trainer.validate(method, self.data, verbose=False)
+        if not self.scores.curve or self.scores.curve[-1]["epoch"] < trainer.current_epoch:
+            trainer.validate(method, self.data, verbose=False)  # a run that is scored again, or its last epoch was not
         return self.scores.result()
 
     def protocol(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         for name, line in (("target", "-"), ("val", "--")):
             label = f"{run['name']} {run['seed']}" if name == "target" else None
             values = [100 * point[name] for point in points]
-            axes.plot(range(1, len(points) + 1), values, line, color=f"C{number % 10}", label=label)
+            axes.plot([point["epoch"] for point in points], values, line, color=f"C{number % 10}", label=label)
     axes.set(xlabel="epoch", ylabel="accuracy, %")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)

@@ -19,8 +19,9 @@ SALIENT = 0.5
 class DomainScores(Callback):
     """Two validation loaders: the sources' held-out pictures, then the target's.
 
-    After each epoch :attr:`curve` gains a point: accuracy on both, and, where the target's pictures have saliency maps,
-    the share of the true class's map that lies on the salient object. It is kept in the checkpoint.
+    After each epoch that is scored :attr:`curve` gains a point: the epoch, counted from 1, accuracy on both, and, where
+    the target's pictures have saliency maps, the share of the true class's map that lies on the salient object. It is
+    kept in the checkpoint.
 
     Args:
         num_classes: number of classes.
@@ -52,11 +53,13 @@ class DomainScores(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        point = {name: float(metric.compute()) for name, metric in self.accuracy.items()}
+        accuracy = {name: float(metric.compute()) for name, metric in self.accuracy.items()}
+        point = {"epoch": trainer.current_epoch + (trainer.state.fn == "fit"), **accuracy}  # counted on after each fit
         if self.energy.count:
             point["energy"] = float(self.energy.compute())
-        pl_module.log_dict({f"{name}/top1": point[name] for name in SPLITS}, prog_bar=True, rank_zero_only=False)
-        if trainer.state.fn == "fit" or not self.curve:  # a run that is done may be scored again
+        values = {f"{name}/top1": value for name, value in accuracy.items()}
+        pl_module.log_dict(values, prog_bar=True, rank_zero_only=False)
+        if not self.curve or point["epoch"] > self.curve[-1]["epoch"]:  # a run that is done may be scored again
             self.curve.append(point)
 
     def state_dict(self) -> dict[str, Any]:
