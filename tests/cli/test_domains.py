@@ -48,13 +48,17 @@ def test_all_pairs_of_the_named_domains(
     assert main(command) == 0
 
 
-def test_each_from_all_others(three: Path, tmp_path: Path) -> None:
+def test_each_from_all_others(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     command = ["benchmark", "domains", "--data", str(three), "--leave-one-out", "--saliency", "centre"]
-    command += ["--rows", "domains/ac_adv", "--seeds", "0", "--out", str(tmp_path), *SMALL]
+    command += ["--rows", "domains/ac_adv", "--seeds", "0", *SMALL]
     assert main(command) == 0
-    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    out = tmp_path / "runs" / "domains-unseen"
+    rows = json.loads((out / "results.json").read_text())["rows"]
     assert [r["domains"] for r in rows] == ["b, c to a", "a, c to b", "a, b to c"]
-    record = json.loads((tmp_path / "a+b-to-unseen-c" / "domains_ac_adv-0" / "run.json").read_text())
+    labels = heat_maps(rows).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["all others"]
+    record = json.loads((out / "a+b-to-unseen-c" / "domains_ac_adv-0" / "run.json").read_text())
     assert record["protocol"]["target"] == "its pictures are withheld too"
 
 
@@ -90,6 +94,7 @@ def test_how_much_a_row_is_above_the_first() -> None:
         (["--domains", "a,b", "--leave-one-out"], "has no two domains to align"),
         (["--rows", "grad_cam"], "trains attnbn, which has no domains"),
         (["--trials", "2"], "does not search"),
+        (["--data.views", "2"], "data.views needs model.frozen"),
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--rows", "domains/dan"], "did you mean 'domains/dann'"),
     ],

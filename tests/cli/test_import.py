@@ -108,6 +108,15 @@ def test_class_folders_are_linked(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.jpg")) == ["hat/1.jpg", "shirt/1.jpg"]
 
 
+def test_a_domain_is_told_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in ("photo", "sketch"):
+        (tmp_path / "PACS" / domain / "dog").mkdir(parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "PACS" / domain / "dog" / "pic_001.jpg")
+    out = tmp_path / "pacs" / "photo"
+    assert main(["data", "import", "pacs", str(tmp_path / "PACS"), "--split", "photo", "--out", str(out)]) == 0
+    assert f"data: {out.parent}\n    sources: [...]\n    target: photo" in capsys.readouterr().out
+
+
 def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "import", "pacs", str(tmp_path), "--out", str(tmp_path.parent / "out")]
     told = "pacs: get it from https://dali-dl.github.io/project_iccv2017.html"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -65,9 +67,13 @@ ALL: dict[str, Any] = {
 }
 
 
-def test_the_targets_labels_are_not_in_a_training_batch(domains: Path) -> None:
-    data = make_data(domains)
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.usefixtures("own_cache")
+def test_the_targets_labels_are_not_in_a_training_batch(domains: Path, views: int | None) -> None:
+    data = make_data(domains, views=views)
+    make_trainer(max_steps=1).fit(make_method(data, **ALL, frozen=["conv1", "bn1", "layer1"]), data)
     batch = next(iter(data.train_dataloader()))[0]
+    assert ("features" in batch["target"]) == (views is not None)
     assert torch.isnan(batch["target"]["labels"]).all()
     assert "saliency" not in batch["target"]
     assert torch.isfinite(batch["source"]["labels"]).all()
@@ -106,9 +112,11 @@ def test_in_generalization_the_targets_pictures_are_not_opened(domains: Path, mo
     assert losses >= {"loss/target/adversarial", "loss/discriminator", "loss/domain", "loss/coral", "loss/mmd"}
 
 
-def test_in_generalization_the_first_source_is_told_from_the_others(domains: Path) -> None:
-    data = make_data(domains, ("b", "a"), generalise=True)
-    method = make_method(data, adversarial_weight=0.1)
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.usefixtures("own_cache")
+def test_in_generalization_the_first_source_is_told_from_the_others(domains: Path, views: int | None) -> None:
+    data = make_data(domains, ("b", "a"), generalise=True, views=views)
+    method = make_method(data, adversarial_weight=0.1, frozen=["conv1", "bn1", "layer1"])
     make_trainer(max_steps=1).fit(method, data)
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
     sides = method.see(batch).sides
@@ -166,6 +174,41 @@ def test_each_loss_is_what_it_is_said_to_be(domains: Path) -> None:
 
     mmd = kernel(source, source) + kernel(target, target) - 2 * kernel(source, target)
     assert losses["mmd"].item() == pytest.approx(mmd.item(), rel=1e-3)
+
+
+def test_what_aligns_reaches_the_network_and_in_which_direction(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DomainAdaptation, "_grown", lambda self: 0.4)
+    data = make_data(domains)
+    method = make_method(data, reversal_weight=0.5, coral_weight=1.0, mmd_weight=1.0)
+    make_trainer(max_steps=1).fit(method, data)
+    method.eval()
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
+    weight: torch.Tensor = method.network.get_parameter("layer1.0.conv1.weight")
+    losses = method.losses(batch)
+    names = ("domain", "coral", "mmd")
+    found = {name: torch.autograd.grad(losses[name], weight, retain_graph=True)[0] for name in names}
+    seen = method.see(batch)
+    assert method.reversed is not None
+    assert seen.sides is not None
+    told = [method.reversed(method.spatial(seen.features).mean((2, 3))[side]) for side in seen.sides]
+    wanted = torch.autograd.grad(discriminator_loss(told[0], told[1]), weight)[0]
+    torch.testing.assert_close(found["domain"], -0.5 * 0.4 * wanted, rtol=1e-3, atol=1e-7)
+    for name in ("coral", "mmd"):
+        assert found[name].abs().amax() > 0
+
+
+def test_the_reversal_grows_over_the_run(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    grown = DomainAdaptation._grown
+
+    def noted(self: DomainAdaptation) -> float:
+        found.append(grown(self))
+        return found[-1]
+
+    monkeypatch.setattr(DomainAdaptation, "_grown", noted)
+    data = make_data(domains)
+    make_trainer(max_epochs=2).fit(make_method(data, reversal_weight=1.0, adversarial_weight=0.1), data)
+    assert found == pytest.approx([2 / (1 + math.exp(-10 * step / 6)) - 1 for step in range(6)])
 
 
 def test_the_features_go_against_the_reversed_discriminator() -> None:
@@ -236,17 +279,63 @@ def test_one_source_alone_cannot_be_aligned(domains: Path) -> None:
         make_trainer().fit(make_method(data, coral_weight=1.0), data)
 
 
-def test_the_last_epoch_is_scored_whatever_the_interval(domains: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("interval", "epochs"),
+    [(["--trainer.check_val_every_n_epoch", "2"], [2, 3]), (["--trainer.val_check_interval", "1"], [2])],
+)
+def test_the_last_epoch_is_scored_whatever_the_interval(
+    domains: Path, tmp_path: Path, interval: list[str], epochs: list[int]
+) -> None:
     command = [
         *("fit", "domains/source", "--data.data", str(domains), "--data.sources", "[a]", "--data.target", "c"),
         *("--data.saliency", "null", "--data.image_size", "32", "--data.batch_size", "8", "--data.workers", "0"),
         *("--data.views", "null", "--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]"),
-        *("--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false", "--out", str(tmp_path / "run")),
+        *("--trainer.max_epochs", str(max(epochs)), "--trainer.enable_progress_bar", "false"),
+        *("--out", str(tmp_path / "run")),
     ]
-    assert main([*command, "--trainer.check_val_every_n_epoch", "2"]) == 0
+    assert main([*command, *interval]) == 0
     scores = json.loads((tmp_path / "run" / "run.json").read_text())["scores"]
-    assert [point["epoch"] for point in scores["curve"]] == [2, 3]
-    assert scores["last"] == scores["curve"][1]["target"]
+    assert [point["epoch"] for point in scores["curve"]] == epochs
+    assert scores["last"] == scores["curve"][-1]["target"]
+    assert scores["energy"] is None
+
+
+def test_a_point_within_an_epoch_gives_way_to_the_one_at_its_end() -> None:
+    scores = DomainScores(2)
+    for fn, epoch, right in (("fit", 0, 0), ("fit", 0, 1), ("validate", 1, 0)):
+        trainer: Any = SimpleNamespace(sanity_checking=False, current_epoch=epoch, state=SimpleNamespace(fn=fn))
+        module: Any = SimpleNamespace(log_dict=lambda *args, **options: None)
+        for metric in scores.accuracy.values():
+            metric.reset()
+            metric.update(torch.tensor([1]), torch.tensor([right]))
+        scores.on_validation_epoch_end(trainer, module)
+    assert [(point["epoch"], point["target"]) for point in scores.curve] == [(1, 1.0)]
+
+
+def test_maps_are_made_of_the_classes_pictures_through_links_too(domains: Path, tmp_path: Path) -> None:
+    for domain in ("a", "c"):
+        (tmp_path / domain).mkdir()
+        for name in ("blue", "red"):
+            (tmp_path / domain / name).symlink_to(domains / domain / name)
+    (tmp_path / "a" / "notes.png").write_bytes(b"no picture of the set")
+    data = DomainData(str(tmp_path), ["a"], "c", saliency="centre", image_size=32, batch_size=8, workers=0)
+    data.prepare_data()
+    assert all(record.saliency and record.saliency.is_file() for record in data.records("source"))
+
+
+def test_a_target_without_maps_has_no_energy(domains: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a").symlink_to(domains.parent / "saliency" / "a")
+    command = [
+        *("fit", "domains/ac", "--data.data", str(domains), "--data.sources", "[a]", "--data.target", "c"),
+        *("--data.saliency", str(tmp_path / "maps"), "--data.image_size", "32", "--data.batch_size", "8"),
+        *("--data.workers", "0", "--data.views", "null", "--model.backbone", "resnet10t", "--model.weights", "none"),
+        *("--model.frozen", "[]", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
+    ]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["scores"]["energy"] is None
+    (tmp_path / "maps" / "a").unlink()
+    assert main(["test", str(tmp_path / "run")]) == 0  # no map is needed to score
 
 
 def test_the_command_reports_each_rule_and_resumes_to_the_same(

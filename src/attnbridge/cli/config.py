@@ -33,6 +33,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "at-cifar10": tuple(f"cifar10/{row}" for row in ("teacher", "student", "at", "kd", "at_kd", "f_act")),
     "at-nin": tuple(f"cifar10/nin_{row}" for row in ("teacher", "student", "symmetry", "gradient", "at")),
     "domains": tuple(f"domains/{row}" for row in ("source", "ac", "adv", "ac_adv")),
+    "table7": tuple(f"domains/full_{row}" for row in ("source", "ac", "adv", "ac_adv")),
     "finetune": tuple(f"finetune/{row}" for row in KEPT),
     "segmentation": ("grad_cam", "attnbn"),
     "clothing_segmentation": ("clothing/grad_cam", "clothing/attnbn"),

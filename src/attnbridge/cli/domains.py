@@ -31,7 +31,7 @@ SCORES = ("source_validation", "target_oracle", "energy")
 
 def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Train what is missing; ``results.json`` after each run, ``report.html`` after each case, the table at the end."""
-    out = options.out or Path("runs") / options.name
+    out = options.out or Path("runs") / (f"{options.name}-unseen" if options.leave_one_out else options.name)
     if options.trials:
         raise AttnBridgeError("--trials: the table of domains does not search; `attnbridge search` does, on one case")
     for word in overrides:
@@ -168,21 +168,22 @@ def _above(rows: Sequence[Row], means: dict[str, dict[int, float]], pair: tuple[
 
 
 def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
-    """A matrix for each row: what was learnt from by what was asked, mean over the seeds."""
+    """A matrix for each row: what was learnt from by what was asked, mean over the seeds; several sources are all
+    others."""
     names = list(dict.fromkeys(row["name"] for row in rows))
-    ends = [tuple(row["domains"].split(" to ")) for row in rows]
-    sources, targets = (list(dict.fromkeys(end[i] for end in ends)) for i in (0, 1))
+    cases = {row["domains"]: row["domains"].split(" to ") for row in rows}
+    ends = {case: ("all others" if ", " in source else source, target) for case, (source, target) in cases.items()}
+    sources, targets = (list(dict.fromkeys(end[i] for end in ends.values())) for i in (0, 1))
     figure = Figure(figsize=(3.2 * len(names) + 1, 0.6 * len(sources) + 2), layout="constrained")
     for number, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
         cells = np.full((len(sources), len(targets)), np.nan)
-        for y, source in enumerate(sources):
-            for x, target in enumerate(targets):
-                case = f"{source} to {target}"
-                values = _values(rows, name, score, case)
-                if values:
-                    cells[y, x] = statistics.mean(values)
-                    axes.text(x, y, f"{cells[y, x]:.0f}", ha="center", va="center", color="white")
+        for case, (source, target) in ends.items():
+            y, x = sources.index(source), targets.index(target)
+            values = _values(rows, name, score, case)
+            if values:
+                cells[y, x] = value = statistics.mean(values)
+                axes.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
         axes.imshow(cells, vmin=0, vmax=100, cmap="viridis")
         axes.set_title(name.rpartition("/")[2])
         axes.set_xticks(range(len(targets)), targets, rotation=45, ha="right")
@@ -204,5 +205,9 @@ def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folde
             if (row["domains"], row["seed"]) == (case, first)
         ]
         picture = data_uri(class_sheet([c for c, _ in shown], [f for _, f in shown], most=len(shown)))
-        parts.append(f'<h2>{html.escape(case)}</h2><figure><img alt="pictures and maps" src="{picture}"></figure>')
+        parts.append(
+            f'<h2>{html.escape(case)}</h2><figure><img alt="pictures and maps" src="{picture}"><figcaption>After the '
+            f"last epoch, seed {first}: the map of each picture's true class, to its own maximum, and the answer."
+            "</figcaption></figure>"
+        )
     write_page(path, "attnbridge domains", [*parts, record(contents)])

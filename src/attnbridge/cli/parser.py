@@ -68,7 +68,7 @@ def _add_training(verbs: Verbs) -> None:
         "clothing_unlabelled: Table 6; segmentation, clothing_segmentation: masks from cues of Grad-CAM and AttnBN; "
         "biased: GAIN where the background tells the class; table1, table2: the paper's own, on VOC 2012; at-cifar10: "
         "attention transfer, at-nin: by gradients; finetune: AFA and its baselines on class folders; "
-        "domains: Tables 6 and 7 on folders of domains",
+        "domains: Table 7 on folders of domains, table7: at full size",
     )
     bench.epilog = OVERRIDES
     bench.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")

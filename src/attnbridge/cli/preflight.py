@@ -12,7 +12,7 @@ from attnbridge.cli.schema import data_options, method_options, option_value
 from attnbridge.data.cache import cache_dir, replacing
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
-from attnbridge.data.domain_folders import domain_classes, scan_domain
+from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
 from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
 from attnbridge.data.guidance import scan_guided
 from attnbridge.data.pictures import Record, check_record
@@ -38,12 +38,12 @@ def check_data(config: dict[str, Any], training: bool = True) -> None:
             for record in with_cues(found, Path(data["cues"]) if data.get("cues") else None, classes):
                 check_record(record)
     elif DATA[config["method"]] == DOMAINS:
-        _check_domains(data, model)
+        _check_domains(data if training else {**data, "saliency": None}, model, training)
     else:
         _check_classes(data)
 
 
-def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
+def _check_domains(data: dict[str, Any], model: dict[str, Any], training: bool) -> None:
     """A folder of domains with the same classes."""
     for name in ("data", "sources", "target"):
         if not data.get(name):
@@ -62,7 +62,7 @@ def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
     named = data.get("saliency")
     if named and named.endswith(".onnx"):
         check_model(named)
-    if not named and model.get("attention_weight"):
+    if training and not named and model.get("attention_weight"):
         raise AttnBridgeError(
             "data.saliency is not set, but the attention constraint needs a saliency map of each source picture; name "
             "their folder, or a saliency model such as u2net, or set model.attention_weight to 0"
@@ -71,7 +71,7 @@ def _check_domains(data: dict[str, Any], model: dict[str, Any]) -> None:
     domains = [*names, str(data["target"])]
     classes = domain_classes(root, domains)
     for domain in domains:
-        for record in scan_domain(root, domain, classes, saliency):
+        for record in scan_domain(root, domain, classes, saliency if domain in names else of_target(saliency, domain)):
             check_record(record)
 
 
@@ -148,7 +148,7 @@ def check_network(config: dict[str, Any]) -> None:
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown("layer", name, names)
-    if DATA[config["method"]] in PAIRED and (config.get("data") or {}).get("views") and not frozen:
+    if DATA[config["method"]] in (*PAIRED, DOMAINS) and (config.get("data") or {}).get("views") and not frozen:
         raise AttnBridgeError(
             "data.views needs model.frozen: the modules from the first one on that are not trained; or set it to null"
         )

@@ -73,7 +73,13 @@ def _import(options: argparse.Namespace) -> int:
     done = bring(options.set, options.root, options.out, options.split, options.classes, options.download)
     counts = Counter(dict(enumerate(done.counts.values())))
     print(table(Check(tuple(done.counts), {done.split: counts}, {done.split: done.pictures})))
-    if done.kind == "class folders":
+    if SETS[options.set].module.endswith(".domains"):
+        print(
+            f"\nnext: attnbridge data check {done.folder}, and the other domains beside it\nin a configuration:\n"
+            f"  data:\n    data: {done.folder.parent}\n"
+            f"    sources: [...]\n    target: {done.folder.name}"
+        )
+    elif done.kind == "class folders":
         print(f"\nnext: attnbridge data check {done.folder}\nin a configuration:\n  data:\n    source: {done.folder}")
     else:
         print(

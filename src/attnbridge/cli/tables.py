@@ -80,7 +80,7 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
     """A named table over several seeds, with the same overrides for each row."""
     out = options.out or Path("runs") / options.name
     if options.domains or options.leave_one_out:
-        raise AttnBridgeError("--domains and --leave-one-out belong to the table `domains`")
+        raise AttnBridgeError("--domains and --leave-one-out belong to the tables `domains` and `table7`")
     if options.name in PAIRS:
         data = paired_data(options.name, options.data, options.saliency)
     elif options.name in CLASSES:
@@ -97,6 +97,8 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str] = ()) -> int
         print(rank_table(results))
     else:
         print(error_table(results) if options.name in CLASSES else markdown_table(results, paper, without, more))
+        if "selection" in results["protocol"]:
+            print(f"\nepoch: {results['protocol']['selection']}")
     return 0
 
 

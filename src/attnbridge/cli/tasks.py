@@ -217,9 +217,10 @@ class DomainTask:
             "score": "share of the target's pictures whose class is the most probable one",
             "domains": f"{', '.join(data.sources)} to {data.target}",
             "target": "its pictures are withheld too" if data.generalise else "its pictures are seen without labels",
-            "source_validation": f"the epoch that is best on {len(data.records('val'))} held-out source pictures",
+            "source_validation": f"the epoch that is best on held-out pictures of the sources, {data.val_share:.0%}",
             "target_oracle": "the epoch that is best on the target: an upper bound, no result",
-            "energy": "of the true class's map inside the salient object, at the epoch of source_validation",
+            "energy": "of the true class's map inside the salient object, at the epoch of source_validation; saliency "
+            f"by {data.saliency_model or 'given maps' if data.saliency else 'none'}",
             "resolution": f"{data.image_size} pixels, one crop",
         }
 

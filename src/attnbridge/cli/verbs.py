@@ -20,7 +20,7 @@ from attnbridge.cli.tables import demo
 from attnbridge.cli.tasks import page_for, task_of
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier, predict_pictures
-from attnbridge.methods import DATA, PAIRED, load_data
+from attnbridge.methods import DATA, DOMAINS, PAIRED, load_data
 
 __all__ = ["benchmark", "choose", "demo", "fit", "predict", "segment", "submit", "test"]
 
@@ -40,7 +40,9 @@ def benchmark(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """A named table; those of domains and of chains have cases and stages of their own."""
     if options.name in SEGMENTERS:
         return chains(options, overrides)
-    return domains(options, overrides) if options.name == "domains" else tables.benchmark(options, overrides)
+    if options.name in ("domains", "table7"):
+        return domains(options, overrides)
+    return tables.benchmark(options, overrides)
 
 
 def choose(config: dict[str, Any], name: str, out: Path | None, trials: int) -> int:
@@ -60,6 +62,8 @@ def test(options: argparse.Namespace) -> int:
     if options.target:
         config["data"]["target" if DATA[config["method"]] in PAIRED else "data"] = str(options.target)
     check_data(config, training=False)
+    if DATA[config["method"]] == DOMAINS:
+        config["data"]["saliency"] = None
     without = {"source": None} if DATA[config["method"]] in PAIRED else {}
     data = load_data(config["method"])(**without | config["data"])
     if tuple(data.classes) != method.classes:

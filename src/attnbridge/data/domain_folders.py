@@ -56,3 +56,8 @@ def scan_domain(root: Path, domain: str, classes: Sequence[str], saliency: Path 
     """
     records = scan_class_folders(root / domain, classes, saliency / domain if saliency else None)
     return [replace(record, id=f"{domain}/{record.id}") for record in records]
+
+
+def of_target(saliency: Path | None, target: str) -> Path | None:
+    """The folder of maps, if it has the target's: they serve the energy alone, and may be missing."""
+    return saliency if saliency and (saliency / target).is_dir() else None

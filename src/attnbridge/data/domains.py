@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from attnbridge.data.dataset import EpochSampler, PictureDataset
-from attnbridge.data.domain_folders import domain_classes, scan_domain
-from attnbridge.data.folders import find_pictures, in_fixed_order
+from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
+from attnbridge.data.folders import in_fixed_order
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.pictures import Record, check_record, spread
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
@@ -31,7 +30,7 @@ class DomainData(PictureData):
             are NaN, so that a loss which reads them is none.
         generalise: the target's pictures are withheld too (domain generalization; else adaptation).
         saliency: maps of the pictures, ``saliency/DOMAIN/CLASS/*.png``, or the name of a saliency model, whose maps are
-            made once, into the user's cache. The target's serve the score of the energy alone.
+            made once, into the user's cache. The target's serve the score of the energy alone; a folder may lack them.
         val_share: share of each source domain's and class's pictures that is kept for validation, at least one, the
             same whatever the seed.
         image_size: side of the square pictures given to the network, or their height and width, pixels.
@@ -72,9 +71,8 @@ class DomainData(PictureData):
         """Make the saliency maps that are missing, in one process."""
         if not self.saliency_model or not self.saliency:
             return
-        found = find_pictures([str(self.root / domain) for domain in (*self.sources, self.target)])
-        root = Path(os.path.abspath(self.root))  # noqa: PTH100 (as find_pictures has them, without `..`)
-        pictures = {path.relative_to(root).as_posix(): path for path in found.values()}
+        found = [r for domain in (*self.sources, self.target) for r in scan_domain(self.root, domain, self.classes)]
+        pictures = {record.image.relative_to(self.root).as_posix(): record.image for record in found}
         bad = make_saliency(pictures, self.saliency, self.saliency_model)
         if bad:
             raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
@@ -97,7 +95,8 @@ class DomainData(PictureData):
         return found
 
     def _listed(self, domain: str) -> list[Record]:
-        records = scan_domain(self.root, domain, self.classes, self.saliency)
+        maps = of_target(self.saliency, domain) if domain == self.target else self.saliency
+        records = scan_domain(self.root, domain, self.classes, maps)
         for record in records:
             check_record(record)
         return records

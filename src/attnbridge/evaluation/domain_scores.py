@@ -59,8 +59,11 @@ class DomainScores(Callback):
             point["energy"] = float(self.energy.compute())
         values = {f"{name}/top1": value for name, value in accuracy.items()}
         pl_module.log_dict(values, prog_bar=True, rank_zero_only=False)
-        if not self.curve or point["epoch"] > self.curve[-1]["epoch"]:  # a run that is done may be scored again
-            self.curve.append(point)
+        if self.curve and self.curve[-1]["epoch"] >= point["epoch"]:
+            if trainer.state.fn != "fit":  # a run that is done may be scored again
+                return
+            self.curve.pop()  # the same epoch, before its end
+        self.curve.append(point)
 
     def state_dict(self) -> dict[str, Any]:
         return {"curve": self.curve}

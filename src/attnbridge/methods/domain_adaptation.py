@@ -116,11 +116,10 @@ class DomainAdaptation(AttnBN):
         share = done / max(1, int(self.trainer.estimated_stepping_batches))
         return 2 / (1 + math.exp(-10 * share)) - 1
 
-    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
-        """Scores and maps."""
-        return self.predict_batch(batch["image"])
-
-    test_step = validation_step
+    @staticmethod
+    def to_use(options: dict[str, Any]) -> dict[str, Any]:
+        """Without what needs skada."""
+        return {**AttnBN.to_use(options), "coral_weight": 0.0, "mmd_weight": 0.0}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The reversed discriminator is trained with the head."""
