@@ -42,7 +42,7 @@ def test_all_pairs_of_the_named_domains(
     assert table(results["rows"]) in said
     page = (tmp_path / "report.html").read_text()
     assert page.count('alt="pictures and maps"') == 2
-    for score in ("source_validation", "target_oracle", "energy"):
+    for score in ("source_validation", "target_oracle", "energy", "target after epoch"):
         assert f"<th>{score}</th>" in page
     monkeypatch.setattr(tables_module, "train", None)  # nothing is trained again
     assert main(command) == 0

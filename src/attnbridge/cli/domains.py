@@ -58,7 +58,7 @@ def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 rows = [as_row(content) for content in contents]
                 write_json(out / "results.json", {"rows": rows, "protocol": shared_protocol(contents), **run_record()})
         write_report(out / "report.html", rows, contents, folders)
-    print(f"{table(rows)}\n\n{table(rows, 'energy')}")
+    print(f"{table(rows)}\n\n{table(rows, 'energy')}\n\n{by_epoch(contents)}")
     return 0
 
 
@@ -167,6 +167,25 @@ def _above(rows: Sequence[Row], means: dict[str, dict[int, float]], pair: tuple[
     return f"{mean_text(differences)}, in {higher} of {len(cases)}"
 
 
+def by_epoch(contents: Sequence[Row]) -> str:
+    """Accuracy in the target after each epoch that was scored, mean over all runs of a row, as Markdown.
+
+    >>> runs = [{"name": "x", "scores": {"curve": [{"epoch": 2, "target": value}]}} for value in (0.5, 0.7)]
+    >>> print(by_epoch(runs).splitlines()[-1])
+    | 2 | 60.0 |
+    """
+    found: dict[tuple[int, str], list[float]] = {}
+    for content in contents:
+        for point in content["scores"]["curve"]:
+            found.setdefault((int(point["epoch"]), content["name"]), []).append(100 * point["target"])
+    names = list(dict.fromkeys(content["name"] for content in contents))
+    lines = [f"| target after epoch | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for epoch in sorted({epoch for epoch, _ in found}):
+        means = [f"{statistics.mean(found[epoch, name]):.1f}" if (epoch, name) in found else "" for name in names]
+        lines.append(f"| {epoch} | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
 def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
     """A matrix for each row: what was learnt from by what was asked, mean over the seeds; several sources are all
     others."""
@@ -196,6 +215,7 @@ def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folde
     parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(shared_protocol(contents)))}</p>"]
     for score in SCORES:
         parts.append(as_html(table(rows, score)))
+    parts.append(as_html(by_epoch(contents)))
     parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))
     first = contents[0]["seed"]
     for case in dict.fromkeys(row["domains"] for row in rows):
