@@ -71,7 +71,7 @@ def test_means_over_cases_need_all_of_them() -> None:
     assert table(rows).splitlines()[2] == "| a to b | 30.0 ± 28.3 |"
     axes = heat_maps(rows).axes[0]
     shown = np.asarray(axes.images[0].get_array())
-    np.testing.assert_allclose(np.nan_to_num(shown, nan=-1), [[30, -1], [-1, 70]])
+    np.testing.assert_allclose(np.nan_to_num(shown, nan=-1), [[-1, 30], [70, -1]])
 
 
 def test_how_much_a_row_is_above_the_first() -> None:

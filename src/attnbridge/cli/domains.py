@@ -192,7 +192,7 @@ def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
     names = list(dict.fromkeys(row["name"] for row in rows))
     cases = {row["domains"]: row["domains"].split(" to ") for row in rows}
     ends = {case: ("all others" if ", " in source else source, target) for case, (source, target) in cases.items()}
-    sources, targets = (list(dict.fromkeys(end[i] for end in ends.values())) for i in (0, 1))
+    sources, targets = (sorted({end[i] for end in ends.values()}) for i in (0, 1))
     figure = Figure(figsize=(3.2 * len(names) + 1, 0.6 * len(sources) + 2), layout="constrained")
     for number, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
