@@ -361,6 +361,7 @@ def test_the_command_reports_each_rule_and_resumes_to_the_same(
     assert main([*command, "--out", str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (json.loads((tmp_path / n / "run.json").read_text())["scores"] for n in ("whole", "parts"))
     assert whole == parts
+    assert [path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert [point["epoch"] for point in whole["curve"]] == [1, 2]
     assert 0 < whole["energy"] < 1
     page = (tmp_path / "whole" / "report.html").read_text()

@@ -53,6 +53,8 @@ def build(config: Config, folder: Path | None = None) -> tuple[Method, PictureDa
     """
     defaults = {"source": None} if DATA[config["method"]] in PAIRED else {}
     trainer: Config = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
+    # Lightning would keep a second copy of what `train` saves; callbacks of the user's may save what they like
+    trainer["enable_checkpointing"] = bool((config.get("trainer") or {}).get("callbacks"))
     if folder is not None:
         place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
         trainer["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
