@@ -77,7 +77,9 @@ def _add_training(verbs: Verbs) -> None:
     bench.add_argument("--pictures", choices=("auto", "photos", "shapes"), default="auto", help="of the scenes")
     bench.add_argument("--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/")
     bench.add_argument("--domains", help="of --data: names with commas between; default: all")
-    bench.add_argument("--leave-one-out", action="store_true", help="domains: each from all others, unseen in training")
+    bench.add_argument(
+        "--leave-one-out", action="store_true", help="domains: each from all others, unseen in training; NAME-unseen"
+    )
     bench.add_argument("--trials", type=int, default=0, help="choose the options that a row's `search` names first")
     bench.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
 
