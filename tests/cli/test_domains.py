@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,24 @@ def test_what_cannot_be(
     assert main(command) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_full_size_table_is_one_of_domains(
+    three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows are the paper's: VGG16, and the paper's weights of the losses."""
+    seen = []
+
+    def noted(config: dict[str, Any], *_args: Any, **_options: Any) -> None:
+        seen.append(config["model"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables_module, "train", noted)
+    command = ["benchmark", "table7", "--data", str(three), "--saliency", "centre", "--data.batch_size", "8"]
+    for row in ("source", "ac", "adv", "ac_adv"):
+        main([*command, "--seeds", "0", "--rows", f"domains/full_{row}", "--out", str(tmp_path / row)])
+    found = [(m["backbone"], m.get("attention_weight", 0), m.get("adversarial_weight", 0)) for m in seen]
+    assert found == [("vgg16", 0, 0), ("vgg16", 2, 0), ("vgg16", 0, 0.001), ("vgg16", 2, 0.001)]
 
 
 def test_all_ordered_pairs(three: Path) -> None:

@@ -47,7 +47,9 @@ def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     check_all(options, cases, overrides)
     contents: list[Row] = []
     folders: list[Path] = []
+    pictures: list[str] = []
     for sources, target in cases:
+        begin = len(contents)
         data = TableData(case_data(options, sources, target), "", {})
         place = out / f"{'+'.join(sources)}-to-{'unseen-' * options.leave_one_out}{target}"
         for seed in options.seeds:
@@ -57,7 +59,8 @@ def domains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 folders.append(folder)
                 rows = [as_row(content) for content in contents]
                 write_json(out / "results.json", {"rows": rows, "protocol": shared_protocol(contents), **run_record()})
-        write_report(out / "report.html", rows, contents, folders)
+        pictures.append(case_pictures(contents[begin:], folders[begin:]))
+        write_report(out / "report.html", rows, contents, pictures)
     print(f"{table(rows)}\n\n{table(rows, 'energy')}\n\n{by_epoch(contents)}")
     return 0
 
@@ -210,24 +213,22 @@ def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
     return figure
 
 
-def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], folders: Sequence[Path]) -> None:
-    """Tables, heat maps, and the attention of the same pictures of each target under each row."""
+def case_pictures(contents: Sequence[Row], folders: Sequence[Path]) -> str:
+    """The attention of the same pictures of a case's target under each row, with the first seed, as HTML."""
+    first, case = contents[0]["seed"], html.escape(contents[0]["protocol"]["domains"])
+    shown = [(content, folder) for content, folder in zip(contents, folders, strict=True) if content["seed"] == first]
+    picture = data_uri(class_sheet([c for c, _ in shown], [f for _, f in shown], most=len(shown)))
+    return (
+        f'<h2>{case}</h2><figure><img alt="pictures and maps" src="{picture}"><figcaption>After the last epoch, seed '
+        f"{first}: the map of each picture's true class, to its own maximum, and the answer.</figcaption></figure>"
+    )
+
+
+def write_report(path: Path, rows: Sequence[Row], contents: Sequence[Row], pictures: Sequence[str]) -> None:
+    """Tables, heat maps, and the cases' pictures."""
     parts = ["<h1>attnbridge domains</h1>", f"<p>{html.escape(words(shared_protocol(contents)))}</p>"]
     for score in SCORES:
         parts.append(as_html(table(rows, score)))
     parts.append(as_html(by_epoch(contents)))
     parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))
-    first = contents[0]["seed"]
-    for case in dict.fromkeys(row["domains"] for row in rows):
-        shown = [
-            (c, f)
-            for c, f, row in zip(contents, folders, rows, strict=True)
-            if (row["domains"], row["seed"]) == (case, first)
-        ]
-        picture = data_uri(class_sheet([c for c, _ in shown], [f for _, f in shown], most=len(shown)))
-        parts.append(
-            f'<h2>{html.escape(case)}</h2><figure><img alt="pictures and maps" src="{picture}"><figcaption>After the '
-            f"last epoch, seed {first}: the map of each picture's true class, to its own maximum, and the answer."
-            "</figcaption></figure>"
-        )
-    write_page(path, "attnbridge domains", [*parts, record(contents)])
+    write_page(path, "attnbridge domains", [*parts, *pictures, record(contents)])
