@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import json
 import logging
@@ -16,12 +15,14 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from attnbridge.cli.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.cli.config import load_config
 from attnbridge.cli.schema import method_options, option_value
 from attnbridge.cli.tasks import task_of
+from attnbridge.data.cache import replacing
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.transforms import Shape
 from attnbridge.errors import AttnBridgeError
@@ -41,23 +42,19 @@ class _CLI(LightningCLI):
         parser.link_arguments("data.image_size", "model.image_size")
 
 
-def build(config: Config, folder: Path | None = None) -> tuple[Method, PictureData, L.Trainer]:
+def build(config: Config) -> tuple[Method, PictureData, L.Trainer]:
     """Method, data and trainer of a configuration; types are checked against the signatures.
 
     Args:
         config: checked by :func:`attnbridge.cli.config.load_config`.
-        folder: where the trainer logs; ``None`` for a trainer that only evaluates.
 
     Raises:
         AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
     """
     defaults = {"source": None} if DATA[config["method"]] in PAIRED else {}
     trainer: Config = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
-    # Lightning would keep a second copy of what `train` saves; callbacks of the user's may save what they like
+    # `train` saves after each epoch; callbacks of the user's may save what they like
     trainer["enable_checkpointing"] = bool((config.get("trainer") or {}).get("callbacks"))
-    if folder is not None:
-        place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
-        trainer["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
     try:
         cli = _CLI(
             load_method(config["method"]),
@@ -95,7 +92,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
     if resume and (folder / "config.yaml").is_file():
         check_same(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
     keep_freed_memory()
-    method, data, trainer = build(_with_teacher(config, folder, resume), folder)
+    method, data, trainer = build(_with_teacher(config, folder, resume))
     before = 0.0
     if config.get("after"):
         first = _first_stage(config, folder, resume)
@@ -103,13 +100,13 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         before = json.loads((first / "run.json").read_text())["seconds"]
     if main:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        with replacing(folder / "config.yaml") as partial:
+            partial.write_text(yaml.safe_dump(config, sort_keys=False))
     task = task_of(config, data)
-    saver = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True)
-    timer = Timer()
-    trainer.callbacks += [*task.callbacks(method, folder), saver, timer]  # type: ignore[attr-defined]
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    earlier = _read_metrics(folder) if resume else []
+    checkpoint, timer = folder / "checkpoints" / "last.ckpt", Timer()
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    own = [MetricsTable(folder / "metrics.csv"), timer, LastCheckpoint(checkpoint)]
+    trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
     start = time.perf_counter()
     try:
         trainer.fit(method, data, ckpt_path=str(checkpoint) if resume and checkpoint.is_file() else None)
@@ -127,7 +124,6 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> dict[str, An
         **run_record(),
     }
     if main:
-        _join_metrics(folder, earlier)
         task.save_examples(method, folder)
         write_json(folder / "run.json", content)
     return content
@@ -193,24 +189,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def _read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The metrics of the epochs before a run was resumed: Lightning's logger starts its file anew."""
-    path = folder / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def _join_metrics(folder: Path, earlier: list[dict[str, str]]) -> None:
-    if earlier:
-        rows = earlier + _read_metrics(folder)
-        with (folder / "metrics.csv").open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def _done_or(named: Path, own: Path) -> Path:

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from attnbridge.data.cifar import NAMES, Pictures, load_cifar
-from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.folders import class_names, class_splits, in_fixed_order, scan_class_folders
 from attnbridge.data.loaders import PictureData
 from attnbridge.data.pictures import Record, check_record, spread
@@ -201,7 +201,7 @@ class ClassData(PictureData):
                 f"{len(dataset)} pictures for training; make it smaller"
             )
         kept = self.kept({"target": dataset})["target"]
-        sampler = EpochSampler(kept, *processes, seed=self.seed)
+        sampler = self.sampler(kept, self.seed)
         return CombinedLoader({"target": self.loader(kept, sampler, self.batch_size, drop_last=True)}, "max_size_cycle")
 
     def val_dataloader(self) -> DataLoader[Batch]:

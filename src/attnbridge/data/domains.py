@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
 from attnbridge.data.folders import in_fixed_order
 from attnbridge.data.loaders import PictureData
@@ -121,7 +121,7 @@ class DomainData(PictureData):
         kept = self.kept(sets)
         loaders = {}
         for number, name in enumerate(kept):
-            sampler = EpochSampler(kept[name], *self.processes(), seed=self.seed * 10 + number)
+            sampler = self.sampler(kept[name], self.seed * 10 + number)
             loaders[name] = self.loader(kept[name], sampler, self.batch_size, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attnbridge.data.dataset import PictureDataset, ShardSampler
+from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
 from attnbridge.data.sample import Batch, Sample, as_floats, collate
 from attnbridge.data.views import ViewDataset, make_views, views_folder
 from attnbridge.errors import AttnBridgeError
@@ -33,6 +33,7 @@ class PictureData(LightningDataModule):
             raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
         self.views = views
         self.batch_size = batch_size
+        self._epochs = 0
         self.workers = default_workers() if workers is None else workers
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -45,6 +46,20 @@ class PictureData(LightningDataModule):
         """Number of processes and which one this is."""
         trainer = self.trainer
         return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def sampler(self, dataset: Dataset[Sample], seed: int) -> EpochSampler:
+        """Each sample once an epoch, in that epoch's order, shared between the processes."""
+        sampler = EpochSampler(dataset, *self.processes(), seed=seed)
+        sampler.set_epoch(self._epochs)
+        return sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs are done: the loaders of a resumed trainer read ahead before it names its epoch."""
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return {"epochs": progress.processed if progress else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epochs = state_dict["epochs"]
 
     def kept(self, sets: Mapping[str, PictureDataset]) -> dict[str, Dataset[Sample]]:
         """The training pictures in 8 bits, or, with ``views``, what the method keeps of their views: made where it is

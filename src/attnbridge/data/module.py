@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.dataset import PictureDataset
 from attnbridge.data.folders import find_pictures, has_split, in_fixed_order, pair_classes, scan_pair, share_of
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.loaders import PictureData
@@ -134,7 +134,7 @@ class BridgeData(PictureData):
         kept = self.kept(self._training_sets())
         loaders = {}
         for number, name in enumerate(kept):
-            sampler = EpochSampler(kept[name], *self.processes(), seed=self.seed * 10 + number)
+            sampler = self.sampler(kept[name], self.seed * 10 + number)
             size = self.guided_batch if name == "guided" else self.batch_size
             loaders[name] = self.loader(kept[name], sampler, size, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
