@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +18,7 @@ from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAverag
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.metrics import THRESHOLDS, LabelPrecision, MapSegmentation, mean_iou
 from attnbridge.evaluation.pictures import colour_mask, overlay, sheet
-from attnbridge.evaluation.scoring import mode_scores
+from attnbridge.evaluation.scoring import Scores, mode_scores
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
 
 
@@ -127,3 +134,107 @@ def test_average_precision_equals_the_exact_one_and_drops_absent_classes() -> No
         metric.update(scores, labels)
         exact.update(scores, labels)
     assert float(metric.compute()) == pytest.approx(float(exact.compute()[:3].mean()), abs=2e-3)
+
+
+def naive_precision(logits: Tensor, labels: Tensor) -> float:
+    """The mean over the classes that occur; each logit once as threshold, from the largest."""
+    each = []
+    for c in range(labels.shape[1]):
+        pairs = list(zip(logits[:, c].tolist(), labels[:, c].tolist(), strict=True))
+        positive = sum(label for _, label in pairs)
+        area, before = 0.0, 0.0
+        for threshold in sorted({logit for logit, _ in pairs}, reverse=True):
+            above = [label for logit, label in pairs if logit >= threshold]
+            recall = sum(above) / positive if positive else 0.0
+            area += (recall - before) * sum(above) / len(above)
+            before = recall
+        if positive:
+            each.append(area)
+    return sum(each) / len(each)
+
+
+def tied() -> tuple[Tensor, Tensor]:
+    """Logits of 60 pictures, half of them on a coarse grid, and labels in which the last of five classes is missing."""
+    labels = (torch.rand(60, 5) > 0.7).long()
+    labels[:, 4] = 0
+    logits = 4 * torch.randn(60, 5) + 3 * labels
+    logits[::2] = logits[::2].round()
+    return logits, labels
+
+
+def precision_of(logits: Tensor, labels: Tensor, batch: int = 60) -> float:
+    metric = LabelPrecision(labels.shape[1])
+    for part in zip(logits.split(batch), labels.split(batch), strict=True):
+        metric.update(*part)
+    return float(metric.compute())
+
+
+def test_average_precision_is_exact_with_ties() -> None:
+    logits, labels = tied()
+    assert precision_of(logits, labels) == pytest.approx(naive_precision(logits, labels), abs=1e-12)
+    same = torch.zeros(60, 5)
+    assert precision_of(same, labels) == pytest.approx(labels[:, :4].double().mean().item(), abs=1e-12)
+    assert np.isnan(precision_of(logits, torch.zeros(60, 5)))
+
+
+def test_average_precision_is_of_ranks() -> None:
+    """Tripled and times a thousand, logits at which sigmoids are all 0 or 1 in float32."""
+    logits, labels = tied()
+    ranks = torch.stack([column.unique(return_inverse=True)[1] for column in logits.T], 1).float()
+    wanted = precision_of(logits, labels)
+    assert 0.3 < wanted < 0.95
+    for other in (3 * logits, 1000 * logits, ranks):
+        assert precision_of(other, labels) == wanted
+
+
+def test_average_precision_does_not_depend_on_the_batches() -> None:
+    logits, labels = tied()
+    wanted = precision_of(logits, labels)
+    assert [precision_of(logits, labels, batch) for batch in (1, 7, 59)] == [wanted] * 3
+
+
+def test_a_runs_map_is_that_of_its_logits() -> None:
+    logits, labels = tied()
+
+    def run(scale: float) -> float:
+        scores = Scores(5)
+        module: Any = SimpleNamespace(device="cpu", log_dict=lambda *_, **__: None)
+        scores.start(module)
+        answer = {"logits": scale * logits, "scores": (scale * logits).sigmoid(), "maps": torch.rand(60, 5, 2, 2)}
+        scores.update(answer, {"mask": torch.zeros(60, 4, 4, dtype=torch.long), "labels": labels.float()})
+        scores.finish(module, "test")
+        return scores.average_precision["test"]
+
+    wanted = naive_precision(logits, labels)
+    assert [run(scale) for scale in (1, 3, 1000)] == pytest.approx([wanted] * 3, abs=1e-12)
+
+
+TWO_PROCESSES = """
+import sys, torch
+from attnbridge.evaluation.metrics import LabelPrecision
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+logits, labels = torch.load(f"{folder}/answers.pt", weights_only=True)
+metric = LabelPrecision(labels.shape[1])
+found = []
+for shares in ([(0, 20)], [(20, 35), (35, 60)]), ([(0, 60)], []):
+    metric.reset()
+    for start, end in shares[rank]:
+        metric.update(logits[start:end], labels[start:end])
+    found.append(float(metric.compute()))
+torch.save(found, f"{folder}/{rank}.pt")
+"""
+
+
+def test_two_processes_give_the_average_precision_of_one(tmp_path: Path) -> None:
+    """With shares that differ, and with a process that has no picture."""
+    logits, labels = tied()
+    torch.save((logits, labels), tmp_path / "answers.pt")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path)] for rank in range(2)]
+    running = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True, env=environment) for c in commands]
+    for process in running:
+        _, complaint = process.communicate(timeout=300)
+        assert process.returncode == 0, complaint[-2000:]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert found == [[precision_of(logits, labels)] * 2] * 2

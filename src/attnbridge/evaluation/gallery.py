@@ -47,7 +47,7 @@ def _overlays(sample: Any, maps: Any, classes: tuple[str, ...]) -> list[Any]:
 
 
 def look_at(method: Any, samples: list[Any]) -> dict[str, Any]:
-    """Scores ``(n, N)`` and maps ``(n, N, h, w)`` of a few samples, float32 arrays."""
+    """What the method predicts of a few samples, as float32 arrays: maps ``(n, N, h, w)``, scores ``(n, N)``."""
     training = method.training
     method.eval()
     images = torch.stack([sample["image"] for sample in samples]).to(method.device)

@@ -1,15 +1,14 @@
-"""Scores of class maps and labels, streaming: constant memory in the number of pictures."""
+"""Scores of class maps and labels, streaming: of a picture nothing is kept but its logits."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MultilabelAveragePrecision
+from torchmetrics.utilities.data import dim_zero_cat
 
 from attnbridge.segmentation.combine import enlarge_maps
 
@@ -93,24 +92,66 @@ def mean_iou(iou: Tensor) -> Tensor:
     return iou.nanmean(1)
 
 
-class LabelPrecision(MultilabelAveragePrecision):
-    """Mean average precision of the labels, in [0, 1], with constant memory.
+class LabelPrecision(Metric):
+    """Mean average precision of the labels, in [0, 1]: the mean of :func:`average_precision` over the classes.
 
-    Precision and recall are taken at 2001 thresholds, even in the logit from -12 to 12. Classes without a
-    positive picture are dropped from the mean.
+    It is of ranks, so it reads logits: in float32 their sigmoids are equal from about 17 on. Classes without a positive
+    picture are dropped from the mean. Kept are logits and labels of all pictures, 8 bytes a picture and class.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number N of classes.
+
+    >>> metric = LabelPrecision(2)
+    >>> metric.update(torch.tensor([[90.0, 1.0], [70.0, 2.0], [80.0, 3.0]]), torch.tensor([[1, 0], [1, 0], [0, 0]]))
+    >>> round(float(metric.compute()), 4)
+    0.8333
     """
 
-    def __init__(self, num_classes: int) -> None:
-        thresholds = torch.linspace(-12, 12, 2001).sigmoid()
-        super().__init__(num_classes, average="none", thresholds=thresholds, validate_args=False)
+    full_state_update = False
+    higher_is_better = True
 
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The mean over the classes that occur."""
-        positive = self.confmat[0, :, 1].sum(-1) > 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            each: Tensor = super().compute()
-        return each[positive].mean() if positive.any() else each.new_tensor(torch.nan)
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_classes = num_classes
+        # flat, since torchmetrics gathers an empty vector from a process without a picture
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+        self.logits: list[Tensor] | Tensor
+        self.labels: list[Tensor] | Tensor
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep a batch: logits ``(B, N)``, and labels ``(B, N)``, 0 or 1."""
+        self.logits.append(logits.detach().float().flatten())  # type: ignore[union-attr]
+        self.labels.append(labels.float().flatten())  # type: ignore[union-attr]
+
+    def compute(self) -> Tensor:
+        """The mean over the classes that occur, float64; NaN if none does."""
+        logits = dim_zero_cat(self.logits).view(-1, self.num_classes)
+        labels = dim_zero_cat(self.labels).view(-1, self.num_classes) > 0
+        occurs = labels.any(0).nonzero().flatten().tolist()
+        each = [average_precision(logits[:, c], labels[:, c]) for c in occurs]
+        return torch.stack(each).mean() if each else logits.new_tensor(torch.nan, dtype=torch.float64)
+
+
+def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Exact average precision of one class.
+
+    .. math:: AP = \sum_t (R_t - R_{t+1}) P_t
+
+    with recall :math:`R_t` and precision :math:`P_t` of the pictures whose logit is at least t, over all different
+    logits t in rising order; pictures with equal logits come together.
+
+    Args:
+        logits: ``(B,)``; any strictly increasing function of them gives the same.
+        labels: bool ``(B,)``, at least one of them true.
+
+    Returns:
+        A scalar in (0, 1], float64.
+
+    >>> average_precision(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
+    0.8333333333333333
+    """
+    different, level = torch.unique(logits, return_inverse=True)
+    found, right = (torch.bincount(at, minlength=len(different)).flip(0) for at in (level, level[labels]))
+    precision = right.cumsum(0).double() / found.cumsum(0)
+    return (right * precision).sum() / right.sum()

@@ -41,7 +41,7 @@ class ModeScores(TypedDict):
 class Scores(SplitScores):
     """Accumulates mIoU curves and the mean average precision over one pass of a split.
 
-    Reads ``scores`` and ``maps`` of what a method's validation or test step returns, ``mask`` and
+    Reads ``logits``, ``scores`` and ``maps`` of what a method's validation or test step returns, ``mask`` and
     ``labels`` of the batch. After a pass the IoU curves and mAP of that split stand in :attr:`iou` and
     :attr:`average_precision`, and ``val/miou`` and ``val/map`` are logged.
 
@@ -68,7 +68,7 @@ class Scores(SplitScores):
     def update(self, outputs: Any, batch: Any) -> None:
         if "mask" not in batch:
             raise AttnBridgeError("the split has no masks to score against; expected a masks/ folder")
-        self.precision.update(outputs["scores"].float(), batch["labels"].long())
+        self.precision.update(outputs["logits"], batch["labels"])
         self.accuracy.update(outputs["scores"].float(), batch["labels"].long())
         self.energy.update(*objects(outputs["maps"].float(), batch["mask"], batch["labels"]))
         for metric in self.segmentation.values():

@@ -28,10 +28,12 @@ class Prediction(TypedDict):
     """What a method says of a batch.
 
     Attributes:
+        logits: of each class, ``(B, N)``, float32.
         scores: probability of each class, ``(B, N)``.
         maps: class map of each class, ``(B, N, h, w)``, not negative, at the features' resolution.
     """
 
+    logits: Tensor
     scores: Tensor
     maps: Tensor
 
@@ -227,12 +229,13 @@ class Method(LightningModule):
         return self.total(self.losses(batch))
 
     def predict_batch(self, images: Tensor) -> Prediction:
-        """Scores and the maps of all classes of images in [0, 1]; leaves no graph behind."""
+        """Logits, scores and the maps of all classes of images in [0, 1]; leaves no graph behind."""
         with torch.inference_mode(False), torch.no_grad():  # Lightning's inference mode knows no gradient
             logits, features = self.look(images.clone())
             classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
             maps = grad_cam(features, logits, classes, second_order="off", spatial=self.spatial)
-        return {"scores": self.probabilities(logits.detach()), "maps": maps.detach()}
+        logits = logits.detach()
+        return {"logits": logits.float(), "scores": self.probabilities(logits), "maps": maps.detach()}
 
     def attended_source(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Of images in [0, 1]: of each layer that is held to a source, the weights, of positions ``(B, h, w)`` or of

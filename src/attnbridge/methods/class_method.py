@@ -15,7 +15,8 @@ class ClassMethod(Method):
     activation = "softmax"
 
     def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
-        """Probabilities of the classes, ``(B, N)``."""
-        return {"scores": self.probabilities(self.network(self.normalised(batch["image"])))}
+        """Logits and probabilities of the classes, ``(B, N)``."""
+        logits = self.network(self.normalised(batch["image"]))
+        return {"logits": logits.float(), "scores": self.probabilities(logits)}
 
     test_step = validation_step

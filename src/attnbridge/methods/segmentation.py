@@ -157,7 +157,7 @@ class Segmentation(Method):
         words, state = super().kept_made_of()
         return f"{words} {self.grid}", state
 
-    def predict_batch(self, images: Tensor) -> LabelPrediction:
+    def predict_batch(self, images: Tensor) -> LabelPrediction:  # type: ignore[override]
         """Probabilities of the labels of images in [0, 1], and what follows of them; leaves no graph behind."""
         with torch.no_grad():
             logits = self.head(self._features(self.normalised(images)))
