@@ -52,8 +52,8 @@ class Classifier:
         return (images - mean) / std
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Probabilities ``(B, N)``."""
-        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+        """Probabilities ``(B, N)``, float32: half precision cannot tell those near 1 apart."""
+        return logits.float().softmax(1) if self.activation == "softmax" else logits.float().sigmoid()
 
 
 def load_classifier(name: str, weights: str = "imagenet") -> Classifier:

@@ -29,7 +29,7 @@ class Prediction(TypedDict):
 
     Attributes:
         logits: of each class, ``(B, N)``, float32.
-        scores: probability of each class, ``(B, N)``.
+        scores: probability of each class, ``(B, N)``, float32.
         maps: class map of each class, ``(B, N, h, w)``, not negative, at the features' resolution.
     """
 
@@ -243,8 +243,8 @@ class Method(LightningModule):
         return {}
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores of the classes, ``(B, N)``."""
-        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+        """Scores of the classes, ``(B, N)``, float32: half precision cannot tell probabilities near 1 apart."""
+        return logits.float().softmax(1) if self.activation == "softmax" else logits.float().sigmoid()
 
     @staticmethod
     def staged(option: str) -> bool:

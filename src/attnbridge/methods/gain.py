@@ -117,7 +117,7 @@ class Gain(AttnBN):
         kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
         with _without_statistics(self.network), kept:
             logits = self.network(self.normalised(erased))
-        logits = logits.gather(1, classes[:, None])[:, 0]
+        logits = logits.float().gather(1, classes[:, None])[:, 0]
         return attention_mining(logits.sigmoid() if self.mining_score == "sigmoid" else logits, pictures)
 
     def _guidance(self, seen: Seen, guided: Batch) -> Tensor:
