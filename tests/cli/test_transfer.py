@@ -95,7 +95,7 @@ def test_an_interrupted_row_with_a_teacher_goes_on(
     assert main([*command, "--resume"]) == 0
     assert (tmp_path / "run/teacher/checkpoints/last.ckpt").stat().st_mtime_ns == trained
     assert (
-        len((tmp_path / "run/teacher/metrics.csv").read_text().splitlines()) > 3
+        len((tmp_path / "run/teacher/metrics.csv").read_text().splitlines()) == 3
     )  # its trainer has the two epochs too
     other = [*command, "--teacher", str(tmp_path / "run/teacher")]
     record = tmp_path / "run/teacher/run.json"
