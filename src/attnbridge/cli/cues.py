@@ -11,9 +11,9 @@ import numpy as np
 
 from attnbridge.cli.preflight import run_folder
 from attnbridge.cli.run import load_run, shape_of
-from attnbridge.data.cache import replacing
 from attnbridge.data.cues import cue_path
 from attnbridge.data.folders import pair_classes, scan_pair
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.errors import AttnBridgeError
@@ -38,13 +38,16 @@ def cues(options: argparse.Namespace) -> int:
         )
     data = config["data"] if options.data is None else {**config["data"], "target": str(options.data)}
     records, masked = target_records(data, options.split, method.classes), masked_records(data, options.split)
+    own, scores, page = OwnFiles(options.out), options.out / "scores.csv", options.out / "sheet.jpg"
+    own.check([*(cue_path(options.out, record) for record in records), options.out / "cues.json", scores, page])
+    own.check_unchanged([scores, page])
     saliency = target_saliency(records, options.saliency) if options.saliency else None
     model = as_classifier(method, run, shape_of(config))
     maker = CueMaker(model, saliency, settings, tuple(options.scales), not options.no_flip)
     maker.write(records, options.out)
-    (options.out / "scores.csv").unlink(missing_ok=True)
+    own.remove([scores])
     if masked:
-        write_scores(score_cues(masked, options.out, len(method.classes)), method.classes, options.out / "scores.csv")
+        write_scores(score_cues(masked, options.out, len(method.classes)), method.classes, scores)
     write_sheet({record.image: cue_path(options.out, record) for record in records}, options.out, len(method.classes))
     return 0
 
@@ -53,7 +56,7 @@ def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int 
     """``sheet.jpg``: the first pictures, each beside its cue or mask; those without one are passed over."""
     pairs = [(load_picture(p), np.array(load_picture(m, "P"))) for p, m in list(masks.items())[:shown] if m.is_file()]
     if pairs:
-        with replacing(out / "sheet.jpg") as partial:
+        with OwnFiles(out).writing(out / "sheet.jpg") as partial:
             mask_pairs(pairs, classes).save(partial, "JPEG", quality=88)
         print(out / "sheet.jpg")
 

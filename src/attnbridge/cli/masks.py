@@ -16,6 +16,7 @@ from attnbridge.cli.run import load_run, shape_of
 from attnbridge.cli.tasks import inference_of
 from attnbridge.data.cache import own_targets, sha256
 from attnbridge.data.folders import find_pictures
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.predict import as_classifier
 from attnbridge.evaluation.segment import FromMaps, FromNetwork, Segmenter, write_masks
@@ -29,8 +30,11 @@ def segment(options: argparse.Namespace) -> int:
     segmenter = load_segmenter(options.run, options.threshold)
     pictures = find_pictures([options.pictures], options.out)
     workers = default_workers() if options.workers is None else options.workers
+    targets, page = own_targets(pictures, options.out), options.out / "sheet.jpg"
+    own = OwnFiles(options.out)
+    own.check([*targets.values(), options.out / "masks.json", page])
+    own.check_unchanged([page])
     bad = write_masks(segmenter, pictures, options.out, workers=workers)
-    targets = own_targets(pictures, options.out)
     masks = {path: targets[name] for name, path in pictures.items()}
     write_sheet(masks, options.out, len(segmenter.classes))
     return report_skipped(bad)

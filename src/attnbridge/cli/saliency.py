@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from attnbridge.cli.preflight import report_skipped
+from attnbridge.data.cache import own_targets
 from attnbridge.data.folders import find_pictures
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.pictures import load_picture
 from attnbridge.data.saliency import make_saliency
 from attnbridge.errors import AttnBridgeError
@@ -21,11 +23,14 @@ SHOWN = 40
 def saliency(options: argparse.Namespace) -> int:
     """Make what is missing, then the preview and the scores; status 1 if some pictures could not be read."""
     pictures = find_pictures(options.pictures, options.out)
+    targets, page = own_targets(pictures, options.out), options.out / "sheet.jpg"
+    own = OwnFiles(options.out)
+    own.check([*targets.values(), options.out / "saliency.json", *([page] if options.preview else [])])
+    own.check_unchanged([page] if options.preview else [])
     status = report_skipped(make_saliency(pictures, options.out, options.model, options.refine))
-    maps = {name: options.out / Path(name).with_suffix(".png") for name in pictures}
-    maps = {name: path for name, path in maps.items() if path.is_file()}
+    maps = {name: path for name, path in targets.items() if path.is_file()}
     if options.preview and maps:
-        _preview([(pictures[name], path) for name, path in list(maps.items())[:SHOWN]], options.out / "sheet.jpg")
+        _preview([(pictures[name], path) for name, path in list(maps.items())[:SHOWN]], page)
     if options.score:
         _score(maps, options.score)
     return status
@@ -36,7 +41,8 @@ def _preview(pairs: list[tuple[Path, Path]], path: Path) -> None:
     cells = [
         np.asarray(load_picture(one).resize((144, 144), Image.Resampling.BILINEAR)) for pair in pairs for one in pair
     ]
-    sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(path, quality=88)
+    with OwnFiles(path.parent).writing(path) as partial:
+        sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(partial, "JPEG", quality=88)
     print(path)
 
 

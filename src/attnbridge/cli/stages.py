@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from attnbridge.data.cache import replacing
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.errors import AttnBridgeError
 
 console = Console()
@@ -37,7 +38,8 @@ class Stages:
             What stands for the stage in the next one's ``made_of``.
 
         Raises:
-            AttnBridgeError: for a folder that is not the pipeline's, or that may not be replaced.
+            AttnBridgeError: for a folder that is not the pipeline's, or that may not be replaced, or that holds files
+                of the user's beside masks or cues.
         """
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
         folder, known = self.out / name, self._read()
@@ -51,6 +53,7 @@ class Stages:
                 raise AttnBridgeError(
                     f"{folder}: was made with other options or pictures; name another folder with --out, or remove it"
                 )
+            OwnFiles(folder).check_all()
             console.print(f"[bold]{name}[/]: what it was made of has changed")
             _move_away(folder)
         self._write({**known, name: {"key": key, "done": False}})

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from attnbridge.errors import AttnBridgeError
 
@@ -47,12 +45,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Nothing is left of it after an exception. The folder is made where it is not there.
     """
+    with beside(path) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write in the folder of ``path``, which is made where it is not there; gone at the end, unless moved."""
     with tempfile.NamedTemporaryFile(dir=make_folder(path.parent), prefix=".partial", delete=False) as handle:
         partial = Path(handle.name)
     try:
-        yield partial
         partial.chmod(0o644)
-        partial.replace(path)
+        yield partial
     finally:
         partial.unlink(missing_ok=True)
 
@@ -70,23 +75,6 @@ def own_targets(pictures: Iterable[str], out: Path) -> dict[str, Path]:
             raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
         names[path] = name
     return targets
-
-
-def remember(record: Path, settings: dict[str, Any], what: str) -> None:
-    """A folder remembers what made its files, and holds those of one setting only.
-
-    Raises:
-        AttnBridgeError: if it holds those of another.
-    """
-    before = json.loads(record.read_text()) if record.is_file() else settings
-    if before != settings:
-        changed = next(k for k in [*settings, *before] if before.get(k) != settings.get(k))
-        raise AttnBridgeError(
-            f"{record.parent}: holds {what} made with {changed} = {before.get(changed)!r}, not "
-            f"{settings.get(changed)!r}; name another folder, or delete this one"
-        )
-    with replacing(record) as partial:
-        partial.write_text(json.dumps(settings))
 
 
 def is_current(path: Path, *made_of: Path) -> bool:

@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir, is_current, own_targets, remember, replacing
+from attnbridge.data.cache import cache_dir, is_current, own_targets
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.packages import PackagedFile, packaged_file
 from attnbridge.data.pictures import load_picture
 from attnbridge.errors import AttnBridgeError, unknown
@@ -168,11 +169,15 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
         One message for each picture that could not be read.
 
     Raises:
-        AttnBridgeError: for an unknown model, maps of another model in ``out``, or two pictures of one name.
+        AttnBridgeError: for an unknown model, maps of another model or files of the user's in ``out``, or two pictures
+            of one name.
     """
     targets = own_targets(pictures, out)
-    remember(out / "saliency.json", {"model": model, "refine": refine}, "saliency maps")
+    own = OwnFiles(out)
+    own.check(targets.values())
     waiting = [name for name in pictures if not is_current(targets[name], pictures[name])]
+    own.check_unchanged(targets[name] for name in waiting)
+    own.remember("saliency.json", {"model": model, "refine": refine}, "saliency maps")
     if not waiting:
         return []
     look, bad = load_model(model, refine), []
@@ -183,7 +188,7 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
             try:
                 if isinstance(image, AttnBridgeError):
                     raise image
-                _write_png(look(image), targets[name])
+                _write_png(look(image), targets[name], own)
             except AttnBridgeError as error:
                 text = str(error)
                 bad.append(text if str(pictures[name]) in text else f"{pictures[name]}: {text}")
@@ -206,8 +211,8 @@ def _read_ahead(
         yield name, futures.pop(0).result()
 
 
-def _write_png(saliency: Map, path: Path) -> None:
-    with replacing(path) as partial:
+def _write_png(saliency: Map, path: Path, own: OwnFiles) -> None:
+    with own.writing(path) as partial:
         Image.fromarray((saliency.clip(0, 1) * 255).round().astype(np.uint8)).save(partial, "PNG")
 
 

@@ -20,9 +20,10 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge.attention.classifiers import Classifier
 from attnbridge.attention.explain import explain
-from attnbridge.data.cache import is_current, make_folder, remember, replacing
+from attnbridge.data.cache import is_current, make_folder
 from attnbridge.data.cues import cue_path
 from attnbridge.data.dataset import PictureDataset
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import Record, load_picture
 from attnbridge.data.sample import IGNORE_INDEX, multi_hot
@@ -60,29 +61,36 @@ class CueMaker:
         """Write ``ID.png`` of each picture, at its own size; those that are there and current are kept.
 
         Raises:
-            AttnBridgeError: for a picture or saliency map that cannot be read, or cues of other settings in ``out``.
+            AttnBridgeError: for a picture or saliency map that cannot be read, or cues of other settings or files of
+                the user's in ``out``.
         """
         made_of = {
             **asdict(self.settings), "scales": list(self.scales), "flip": self.flip, "saliency": str(self.saliency),
             "pictures": str(records[0].image.parent), "classes": list(self.model.classes),
             "model": self.model.name, "checksum": self.model.checksum, "attnbridge": version("attnbridge"),
         }  # fmt: skip
-        remember(make_folder(out) / "cues.json", made_of, "cues")
+        own = OwnFiles(make_folder(out))
+        own.check(cue_path(out, record) for record in records)
         waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
+        own.check_unchanged(cue_path(out, record) for record in waiting)
+        own.remember("cues.json", made_of, "cues")
         parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
         for part in track(parts, "cues", transient=True):
             for record, maps in zip(part, self.maps(part), strict=True):
                 present = multi_hot(record.classes, len(self.model.classes))
                 cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
-                with replacing(cue_path(out, record)) as partial:
+                with own.writing(cue_path(out, record)) as partial:
                     palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
 
     def _is_current(self, path: Path, record: Record) -> bool:
         """Whether a cue is there, of the same labels, and not older than picture and saliency."""
         if not is_current(path, record.image, *self._own_saliency(record)):
             return False
-        with Image.open(path) as image:
-            return image.info.get(LABELS) == _text(record)
+        try:
+            with Image.open(path) as image:
+                return image.info.get(LABELS) == _text(record)
+        except OSError:  # no picture any more
+            return False
 
     def maps(self, records: Sequence[Record]) -> Iterator[Tensor]:
         """The maps of each picture, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
@@ -180,7 +188,7 @@ def _shares(hits: Tensor, of: Tensor) -> list[float | None]:
 
 def write_scores(scores: CueScores, classes: Sequence[str], path: Path, say: Callable[[str], None] = print) -> None:
     """``scores.csv``, and the same as lines to read, percent."""
-    with replacing(path) as partial, partial.open("w", newline="") as handle:
+    with OwnFiles(path.parent).writing(path) as partial, partial.open("w", newline="") as handle:
         rows = csv.writer(handle)
         rows.writerow(["class", "precision", "recall"])
         for name, *values in zip(("background", *classes), scores.precision, scores.recall, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +22,8 @@ from attnbridge.attention.classifiers import Classifier
 from attnbridge.attention.explain import WHOLE, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.postprocess import normalise_maps
-from attnbridge.data.cache import replacing
+from attnbridge.data.cache import make_folder, replacing
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.pictures import load_picture
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
@@ -70,21 +71,27 @@ def explain_pictures(
         One message for each picture that could not be read.
 
     Raises:
-        AttnBridgeError: if ``out`` holds the outputs of other settings, or the model refuses the settings.
+        AttnBridgeError: if ``out`` holds the outputs of other settings or files of the user's, or the model refuses the
+            settings.
     """
     if settings.layer:
         check_layer(model.network, settings.layer)
     about = {"attnbridge": version("attnbridge"), "model": model.name, "checksum": model.checksum}
-    done = _open_manifest(out, about | vars(settings))
+    done = _read_manifest(out, about | vars(settings))
     waiting = {i: p for i, p in pictures.items() if i not in done or not _is_current(out, done[i], p)}
-    look = Look(model, choose, settings)
+    look, own = Look(model, choose, settings), OwnFiles(make_folder(out))
+    pages = [out / f"sheet-{page + 1}.jpg" for page in range(-(-len(pictures) // PER_PAGE))]
+    outputs = [*_possible(out, waiting, model.classes), *pages]
+    own.check(outputs)
+    own.check_unchanged(outputs)
+    _write_manifest(out, about | vars(settings), done)
     bad = []
     with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
         for loaded in _batches(waiting, batch):
             for name, _ in loaded:
-                _remove(out, done.pop(name, None))
-            for name, entry in look(loaded, out):
+                own.remove(_outputs(out, done.pop(name)) if name in done else ())
+            for name, entry in look(loaded, own):
                 if isinstance(entry, AttnBridgeError):
                     bad.append(str(entry))
                     manifest.write(json.dumps({"id": name, "error": str(entry)}) + "\n")
@@ -93,7 +100,7 @@ def explain_pictures(
                     manifest.write(json.dumps(done[name]) + "\n")
             manifest.flush()
             progress.advance(task, len(loaded))
-    _write_sheets(out, [(done[i], pictures[i]) for i in pictures if i in done])
+    _write_sheets(own, [(done[i], pictures[i]) for i in pictures if i in done])
     return bad
 
 
@@ -105,7 +112,9 @@ class Look:
     choose: Choice
     settings: Settings
 
-    def __call__(self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], out: Path) -> Iterator[tuple[str, Any]]:
+    def __call__(
+        self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], own: OwnFiles
+    ) -> Iterator[tuple[str, Any]]:
         """Id and manifest entry, or error, of each picture, once its files are written."""
         yield from ((name, image) for name, image in loaded if isinstance(image, AttnBridgeError))
         entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
@@ -114,7 +123,7 @@ class Look:
         scores, shown, maps = self.look([image for _, image in entries])
         for number, (name, image) in enumerate(entries):
             try:
-                yield name, self._write(out, name, image, scores[number], shown[number], maps[number])
+                yield name, self._write(own, name, image, scores[number], shown[number], maps[number])
             except OSError as error:
                 yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
 
@@ -140,16 +149,16 @@ class Look:
         return kept[0].cpu(), kept[1].cpu(), maps
 
     def _write(
-        self, out: Path, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
+        self, own: OwnFiles, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
     ) -> dict[str, Any]:
         """One picture's files, moved to their places once all are made."""
         stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
-        target = out / name
+        target = own.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         names = {c: self.model.classes[c].split(",")[0] for c in torch.nonzero(shown).flatten().tolist()}
-        files = {c: f"{target.name}.{_plain(text)}.png" for c, text in names.items()}
-        if len(set(files.values())) < len(files):  # ImageNet knows two cranes
-            files = {c: f"{target.name}.{_plain(text)}.{c}.png" for c, text in names.items()}
+        both = {c: _endings(c, self.model.classes[c]) for c in names}
+        apart = len({short for short, _ in both.values()}) == len(both)  # ImageNet knows two cranes
+        files = {c: f"{target.name}.{short if apart else long}" for c, (short, long) in both.items()}
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial") as folder:
             for c, file in files.items():
                 heat = normalise_maps(maps[c], "max").numpy()
@@ -157,7 +166,7 @@ class Look:
             arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
             np.savez_compressed(Path(folder) / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
             for path in Path(folder).iterdir():
-                path.replace(target.parent / path.name)
+                own.put(path, target.parent / path.name)
         place = Path(name).parent
         listed = [
             {"index": c, "name": names[c], "score": round(float(scores[c]), 5), "overlay": str(place / file)}
@@ -166,15 +175,19 @@ class Look:
         return {"id": name, "arrays": f"{name}.npz", "classes": listed}
 
 
-def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The lines of what is done, by id; a line that an interruption cut off is dropped."""
+def _read_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The lines of what is done, by id; the last one is dropped if an interruption cut it off."""
     path = out / MANIFEST
     lines: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines() if path.is_file() else ():
+    texts = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for number, text in enumerate(texts, 1):
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            break
+            if not 1 < number == len(texts):
+                raise AttnBridgeError(
+                    f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
+                ) from None
     if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= settings.keys()):
         raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
@@ -184,9 +197,37 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
             f"{path}: this folder holds maps made with {changed} = {lines[0].get(changed)!r}, not "
             f"{settings.get(changed)!r}; name another folder with --out, or delete this one"
         )
-    with replacing(path) as partial:
-        partial.write_text("".join(json.dumps(line) + "\n" for line in [settings, *done.values()]))
     return done
+
+
+def _write_manifest(out: Path, settings: dict[str, Any], done: dict[str, Any]) -> None:
+    """Its lines grow as pictures are done, so it is known by its first one and not by a checksum."""
+    with replacing(out / MANIFEST) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in [settings, *done.values()]))
+
+
+def _endings(number: int, name: str) -> tuple[str, str]:
+    """What is added to a picture's id for a class's overlay; the second where two classes have one name.
+
+    >>> _endings(3, "crane, bird")
+    ('crane.png', 'crane.3.png')
+    """
+    plain = _plain(name.split(",")[0])
+    return f"{plain}.png", f"{plain}.{number}.png"
+
+
+def _possible(out: Path, pictures: Iterable[str], classes: Sequence[str]) -> list[Path]:
+    """Arrays of these pictures, and what is there already under the name of an overlay, whatever its class."""
+    endings = {ending for number, name in enumerate(classes) for ending in _endings(number, name)}
+    ids = dict.fromkeys(pictures)
+    found = [out / f"{name}.npz" for name in ids]
+    for folder in dict.fromkeys(Path(name).parent for name in ids):
+        names = sorted(path.name for path in (out / folder).iterdir()) if (out / folder).is_dir() else []
+        for name in names:
+            dots = [i for i, letter in enumerate(name) if letter == "."]
+            if any(name[i + 1 :] in endings and (folder / name[:i]).as_posix() in ids for i in dots):
+                found.append(out / folder / name)
+    return found
 
 
 def _stamp(path: Path) -> list[int]:
@@ -202,11 +243,6 @@ def _outputs(out: Path, entry: dict[str, Any]) -> list[Path]:
 def _is_current(out: Path, entry: dict[str, Any], picture: Path) -> bool:
     """Whether a picture has not changed since its maps were made, and they are all there."""
     return entry["file"] == _stamp(picture) and all(path.is_file() for path in _outputs(out, entry))
-
-
-def _remove(out: Path, entry: dict[str, Any] | None) -> None:
-    for path in _outputs(out, entry) if entry else ():
-        path.unlink(missing_ok=True)
 
 
 def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
@@ -240,7 +276,7 @@ def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
-def _write_sheets(out: Path, entries: list[tuple[dict[str, Any], Path]]) -> None:
+def _write_sheets(own: OwnFiles, entries: list[tuple[dict[str, Any], Path]]) -> None:
     """Contact sheets ``sheet-1.jpg``, ...: each picture beside the overlay of its most probable shown class."""
     entries = [(entry, path) for entry, path in entries if entry["classes"]]
     for page, start in enumerate(range(0, len(entries), PER_PAGE), 1):
@@ -248,9 +284,10 @@ def _write_sheets(out: Path, entries: list[tuple[dict[str, Any], Path]]) -> None
         for entry, path in entries[start : start + PER_PAGE]:
             best = max(entry["classes"], key=lambda c: c["score"])
             cells.append(_thumbnail(load_picture(path)))
-            shown = _thumbnail(load_picture(out / best["overlay"]))
+            shown = _thumbnail(load_picture(own.folder / best["overlay"]))
             cells.append(caption(shown, f"{best['name']} {best['score']:.2f}"))
-        sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(out / f"sheet-{page}.jpg", quality=88)
+        with own.writing(own.folder / f"sheet-{page}.jpg") as partial:
+            sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(partial, "JPEG", quality=88)
 
 
 def _thumbnail(image: Image.Image) -> Any:

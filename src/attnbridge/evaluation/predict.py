@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.data.cache import replacing, sha256
+from attnbridge.data.cache import sha256
 from attnbridge.data.folders import find_pictures
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.transforms import Shape
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
@@ -52,8 +53,11 @@ def predict_pictures(model: Classifier, pictures: str, out: Path, threshold: flo
 
     found = find_pictures([pictures], out)
     settings = Settings(classes=f"probability above {threshold}", all_maps=True)
+    own, table = OwnFiles(out), out / "scores.csv"
+    own.check([table])
+    own.check_unchanged([table])
     bad = explain_pictures(model, found, out, choose, settings)
-    with replacing(out / "scores.csv") as partial, partial.open("w", newline="") as handle:
+    with own.writing(table) as partial, partial.open("w", newline="") as handle:
         rows = csv.writer(handle)
         rows.writerow(["id", *model.classes])
         for name in found:

@@ -20,7 +20,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge.attention.classifiers import Classifier
-from attnbridge.data.cache import is_current, make_folder, own_targets, remember, replacing
+from attnbridge.data.cache import is_current, make_folder, own_targets
+from attnbridge.data.own_files import OwnFiles
 from attnbridge.data.palette import palette_png
 from attnbridge.data.pictures import load_picture
 from attnbridge.data.transforms import Shape, eval_transform, without_padding
@@ -159,12 +160,16 @@ def write_masks(
         One message for each picture that could not be read.
 
     Raises:
-        AttnBridgeError: if ``out`` holds masks of another segmenter, or two pictures' masks would be one file.
+        AttnBridgeError: if ``out`` holds masks of another segmenter or files of the user's, or two pictures' masks
+            would be one file.
     """
     known = {"labels": present is not None, "classes": list(segmenter.classes)}
-    remember(make_folder(out) / "masks.json", segmenter.made_of() | known, "masks")
     targets = own_targets(pictures, out)
+    own = OwnFiles(make_folder(out))
+    own.check(targets.values())
     waiting = {i: p for i, p in pictures.items() if not is_current(targets[i], p)}
+    own.check_unchanged(targets[i] for i in waiting)
+    own.remember("masks.json", segmenter.made_of() | known, "masks")
     bad: list[str] = []
     with ExitStack() as stack:
         pool = stack.enter_context(_pool(workers)) if workers and segmenter.crf and waiting else None
@@ -176,9 +181,9 @@ def write_masks(
                 bad.append(str(error))
                 continue
             if pool is None:
-                _finish(path, answer, segmenter.crf, targets[name])
+                _finish(path, answer, segmenter.crf, targets[name], own)
                 continue
-            begun.append(pool.submit(_finish, path, answer, segmenter.crf, targets[name]))
+            begun.append(pool.submit(_finish, path, answer, segmenter.crf, targets[name], own.only(targets[name])))
             if len(begun) > 2 * workers:
                 begun.pop(0).result()
         for future in begun:
@@ -191,9 +196,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _finish(path: Path, answer: Any, crf: bool, target: Path) -> None:
+def _finish(path: Path, answer: Any, crf: bool, target: Path, own: OwnFiles) -> None:
     mask = answer if answer.ndim == 2 else finished(path, answer, crf)
-    with replacing(target) as partial:
+    with own.writing(target) as partial:
         palette_png(mask).save(partial, "PNG")
 
 
