@@ -62,7 +62,7 @@ def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_p
         assert arrays["maps"].shape == (2, 6, 6)  # of 176 pixels
         assert arrays["indices"].tolist() == [c["index"] for c in entry["classes"]]
         assert arrays["scores"].sum() == pytest.approx(1, abs=1e-5)
-    model = load_classifier("resnet10t", str(weights))
+    model = load_classifier("resnet10t", str(weights), "cpu")
     image = Image.open(pictures / "sub/b.png").resize((model.size, model.size), Image.Resampling.BILINEAR)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     expected = explain(model.network, model.normalise(tensor), arrays["indices"].tolist())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from attnbridge.cli import main
@@ -269,7 +270,7 @@ def test_a_picture_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, m
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
     answer = np.zeros((2, 5, 10), np.float16)
     answer[0], answer[1] = 0.1, 0.9
-    mask = segment.finished(tmp_path / "a.png", answer, crf=True)
+    mask = segment.finished(tmp_path / "a.png", answer, True, torch.device("cpu"))
     assert (mask.shape, sizes) == ((20, 40), [(10, 20, 3.2)])
     assert (mask == 1).all()
 

@@ -11,6 +11,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
+from attnbridge.attention.device import pick_device
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.weights import PACKAGED, hub, load_packaged, load_state
 from attnbridge.data.cache import sha256
@@ -56,17 +57,19 @@ class Classifier:
         return logits.float().softmax(1) if self.activation == "softmax" else logits.float().sigmoid()
 
 
-def load_classifier(name: str, weights: str = "imagenet") -> Classifier:
+def load_classifier(name: str, weights: str = "imagenet", device: str | None = None) -> Classifier:
     """A timm model with its classifier.
 
     Args:
         name: timm's name.
         weights: ``imagenet``: from a package of the Python registry for ``tf_efficientnet_lite0`` to ``2``, from timm's
             hub for others; or the file of a state dict, whose classifier tells the number of classes.
+        device: where the network is to be, see :func:`~attnbridge.attention.device.pick_device`.
 
     Raises:
-        AttnBridgeError: for an unknown model, or weights that cannot be had or do not fit.
+        AttnBridgeError: for an unknown model or device, or weights that cannot be had or do not fit.
     """
+    place = pick_device(device)
     check_classifier(name)
     if weights == "imagenet" and name in PACKAGED and PACKAGED[name].classifier:
         network: Any = timm.create_model(name)
@@ -83,7 +86,7 @@ def load_classifier(name: str, weights: str = "imagenet") -> Classifier:
     checksum = None if weights == "imagenet" else sha256(Path(weights))
     size = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
     names = class_names(network.num_classes)
-    return Classifier(name, network.eval(), names, size, tuple(mean), tuple(std), checksum=checksum)
+    return Classifier(name, network.eval().to(place), names, size, tuple(mean), tuple(std), checksum=checksum)
 
 
 def check_classifier(name: str, layer: str | None = None) -> None:

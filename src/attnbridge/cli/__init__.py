@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbridge.attention import METHODS as MAP_METHODS
-from attnbridge.cli.config import TABLES, config_names, config_text, load_config
+from attnbridge.attention.device import pick_device
+from attnbridge.cli.config import TABLES, config_names, config_text, load_config, with_device
 from attnbridge.cli.parser import VERBS, flags, make_parser
 from attnbridge.cli.preflight import check_data, check_network, run_folder
 from attnbridge.cli.schema import data_options, method_options, trainer_options
@@ -19,7 +20,7 @@ from attnbridge.cli.sets import data
 from attnbridge.data.cache import make_folder
 from attnbridge.data.folders import find_pictures
 from attnbridge.data.saliency import MODELS as SALIENCY_MODELS
-from attnbridge.data.saliency import check_model
+from attnbridge.data.saliency import check_device
 from attnbridge.data.sets import SETS
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError, unknown
@@ -104,6 +105,8 @@ def _init_config(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     """The verbs that compute: check what can be checked first, then import torch."""
+    if options.verb in ("fit", "search", "benchmark", "pipeline"):
+        rest = with_device(rest, options.device)
     if options.verb in ("fit", "search"):
         config = load_config(options.config, rest)
         if config.get("after") in config_names():
@@ -119,19 +122,22 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         _check_verify(options)
         from attnbridge.cli.faces import faces
 
+        pick_device(options.device)
         return faces(options)
     elif options.verb == "cues":
         warnings.filterwarnings("ignore", module="lightning")
         from attnbridge.cli.cues import cues
 
+        pick_device(options.device)
         return cues(options)
     elif options.verb == "pipeline":
         warnings.filterwarnings("ignore", module="lightning")
         from attnbridge.cli.pipeline import pipeline
 
+        pick_device(options.device)
         return pipeline(options, rest)
     elif options.verb == "saliency":
-        check_model(options.model)
+        check_device(options.model, options.device)
         from attnbridge.cli.saliency import saliency
 
         return saliency(options)
@@ -148,6 +154,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     warnings.filterwarnings("ignore", module="lightning")
     from attnbridge.cli import verbs
 
+    pick_device(options.device)
     if options.verb == "fit":
         return verbs.fit(config, options.config, options.out, options.resume)
     if options.verb == "search":

@@ -54,7 +54,7 @@ def chains(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             place = out / f"{name.replace('/', '_')}-{seed}"
             asked = argparse.Namespace(
                 **paths, **vars(CueSettings()), config=name, out=place, target_saliency=options.saliency,
-                segmentation=SEGMENTERS[options.name], retrain=None,
+                segmentation=SEGMENTERS[options.name], retrain=None, device=options.device,
             )  # fmt: skip
             train_chain(asked, [*overrides, "--seed", str(seed)], replaces=False)
             rows.append(as_row(name, seed, place))

@@ -116,6 +116,33 @@ def config_text(name: str) -> str:
     return f"{comment}\n{yaml.safe_dump(read_config(name), sort_keys=False, default_flow_style=None)}"
 
 
+def trainer_device(device: str) -> dict[str, Any]:
+    """The trainer's options that stand for a device; none for ``auto``.
+
+    >>> trainer_device("cuda:1"), trainer_device("cpu"), trainer_device("auto")
+    ({'accelerator': 'gpu', 'devices': [1]}, {'accelerator': 'cpu'}, {})
+    """
+    kind, _, number = device.partition(":")
+    named = {} if kind == "auto" else {"accelerator": "gpu" if kind == "cuda" else kind}
+    return named | ({"devices": [int(number)]} if number else {})
+
+
+def with_device(overrides: Sequence[str], device: str) -> list[str]:
+    """The overrides of a command line, and those that ``--device`` is short for.
+
+    Raises:
+        AttnBridgeError: for one that is given both ways.
+
+    >>> with_device(["--seed", "1"], "cuda:1")
+    ['--seed', '1', '--trainer.accelerator=gpu', '--trainer.devices=[1]']
+    """
+    given = {word.split("=")[0] for word in overrides}
+    for name in trainer_device(device):
+        if f"--trainer.{name}" in given:
+            raise AttnBridgeError(f"--device {device} sets trainer.{name}, and --trainer.{name} does; give one of them")
+    return [*overrides, *(f"--trainer.{name}={value}" for name, value in trainer_device(device).items())]
+
+
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, section by section.
 

@@ -42,7 +42,7 @@ def cues(options: argparse.Namespace) -> int:
     own.check([*(cue_path(options.out, record) for record in records), options.out / "cues.json", scores, page])
     own.check_unchanged([scores, page])
     saliency = target_saliency(records, options.saliency) if options.saliency else None
-    model = as_classifier(method, run, shape_of(config))
+    model = as_classifier(method, run, shape_of(config), options.device)
     maker = CueMaker(model, saliency, settings, tuple(options.scales), not options.no_flip)
     maker.write(records, options.out)
     own.remove([scores])

@@ -21,7 +21,7 @@ def faces(options: argparse.Namespace) -> int:
         listed = out / "pairs.txt"
         draw_pairs(pictures, listed, options.each)
     pairs = read_pairs(listed, pictures)
-    model = load_named(options.model, options.weights)
+    model = load_named(options.model, options.weights, options.device)
     similarity = similarities(model, pairs)
     same = torch.tensor([pair.same for pair in pairs])
     scores = verify(similarity, same, torch.tensor([pair.fold for pair in pairs]))

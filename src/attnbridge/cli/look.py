@@ -14,7 +14,7 @@ from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 def explain(options: argparse.Namespace) -> int:
     """Where a network looks on a user's pictures; status 1 if some could not be read."""
-    model = load_named(options.model, options.weights)
+    model = load_named(options.model, options.weights, options.device)
     wanted = find_classes(options.classes or [], model.classes)
 
     def choose(scores: Tensor) -> Tensor:
@@ -30,17 +30,17 @@ def explain(options: argparse.Namespace) -> int:
     return status
 
 
-def load_named(name: str, weights: str) -> Classifier:
-    """The network of a run's folder, or a timm model by name.
+def load_named(name: str, weights: str, device: str | None = None) -> Classifier:
+    """The network of a run's folder, or a timm model by name, on a device.
 
     Raises:
-        AttnBridgeError: for neither of them, or weights that cannot be had.
+        AttnBridgeError: for neither of them, weights that cannot be had, or a device that is not there.
     """
     folder = run_folder(name)
     if folder is None:
-        return load_classifier(name, weights)
+        return load_classifier(name, weights, device)
     from attnbridge.cli.run import load_run, shape_of
     from attnbridge.evaluation.predict import as_classifier
 
     config, method = load_run(folder)
-    return as_classifier(method, folder, shape_of(config))
+    return as_classifier(method, folder, shape_of(config), device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from attnbridge.attention.device import pick_device
 from attnbridge.cli.cues import write_sheet
 from attnbridge.cli.preflight import report_skipped
 from attnbridge.cli.run import load_run, shape_of
@@ -27,9 +28,9 @@ from attnbridge.methods.segmentation import Segmentation
 
 def segment(options: argparse.Namespace) -> int:
     """Masks of a folder of pictures; status 1 if some could not be read."""
-    segmenter = load_segmenter(options.run, options.threshold)
+    segmenter = load_segmenter(options.run, options.threshold, options.device)
     pictures = find_pictures([options.pictures], options.out)
-    workers = default_workers() if options.workers is None else options.workers
+    workers = default_workers(segmenter.device) if options.workers is None else options.workers
     targets, page = own_targets(pictures, options.out), options.out / "sheet.jpg"
     own = OwnFiles(options.out)
     own.check([*targets.values(), options.out / "masks.json", page])
@@ -42,20 +43,21 @@ def segment(options: argparse.Namespace) -> int:
 
 def submit(options: argparse.Namespace) -> int:
     """Segmentations for VOC's test server."""
-    segmenter = load_segmenter(options.run, options.threshold)
+    segmenter = load_segmenter(options.run, options.threshold, options.device)
     print(write_submission(segmenter, options.kit, options.names, options.out))
     return 0
 
 
-def load_segmenter(run: Path, threshold: float | None = None) -> Segmenter:
+def load_segmenter(run: Path, threshold: float | None = None, device: str | None = None) -> Segmenter:
     """What makes masks of a run: its segmentation network, or its class maps.
 
     Args:
         run: folder of the run.
         threshold: of the background of class maps; ``None``: the one that the run chose on validation.
+        device: where it runs, see :func:`~attnbridge.attention.device.pick_device`.
 
     Raises:
-        AttnBridgeError: for a run that has neither, or a threshold that cannot be.
+        AttnBridgeError: for a run that has neither, or a threshold that cannot be, or a device that is not there.
     """
     config, method = load_run(run)
     if isinstance(method, Segmentation):
@@ -63,8 +65,7 @@ def load_segmenter(run: Path, threshold: float | None = None) -> Segmenter:
             raise AttnBridgeError(
                 "--threshold belongs to class maps; a segmentation network says itself what is background"
             )
-        if torch.cuda.is_available():
-            method.cuda()
+        method.to(pick_device(device))
         checksum = sha256(run / "checkpoints" / "last.ckpt")
         return FromNetwork(method, shape_of(config), inference_of(config), checksum)
     if DATA[config["method"]] != BRIDGE:
@@ -73,7 +74,7 @@ def load_segmenter(run: Path, threshold: float | None = None) -> Segmenter:
     if not 0 <= found < 1:
         raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")
     known = (config.get("evaluation") or {}).get("score_threshold", 0.5)
-    return FromMaps(as_classifier(method, run, shape_of(config)), found, known)
+    return FromMaps(as_classifier(method, run, shape_of(config), device), found, known)
 
 
 def chosen_threshold(run: Path) -> float:
@@ -91,8 +92,8 @@ def chosen_threshold(run: Path) -> float:
     return float(scores["predicted"]["threshold"])
 
 
-def default_workers() -> int:
-    """Processes for the CRF: one for each core, or none beside a GPU."""
-    if torch.cuda.is_available():
+def default_workers(device: torch.device) -> int:
+    """Processes for the CRF: one for each core, or none beside a GPU that runs it."""
+    if device.type == "cuda":
         return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,11 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from attnbridge.attention.device import device_name
 from attnbridge.cli.config import TABLES
 from attnbridge.cli.sets import add_data
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+DEVICE = "auto, cpu, cuda, cuda:NUMBER or mps; auto: a GPU where there is one"
 Verbs = Any  # argparse's collection of sub-parsers, a private class
 
 VERBS = (
@@ -28,6 +30,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     for add in (_add_training, _add_looking, _add_masks, _add_data, _add_names):
         add(verbs)
+    for verb, command in verbs.choices.items():
+        if verb not in ("data", "list", "show", "init-config"):
+            command.add_argument("--device", type=device_name, default="auto", help=DEVICE)
     return parser
 
 

@@ -64,9 +64,9 @@ class Chain:
 def pipeline(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Saliency and AttnBN, cues, a segmentation network, masks, a report."""
     chain = train_chain(options, overrides)
-    last = options.out / chain.last
-    Stages(options.out).run("masks", {chain.last: chain.key}, lambda f: mask(last, chain.pictures, f, False))
-    write_report(options.out, chain.pictures, chain.trained[:SHOWN], chain.last)
+    last, device = options.out / chain.last, options.device
+    Stages(options.out).run("masks", {chain.last: chain.key}, lambda f: mask(last, chain.pictures, f, False, device))
+    write_report(options.out, chain.pictures, chain.trained[:SHOWN], chain.last, device)
     console.print(f"masks in {options.out / 'masks'}; look at {options.out / 'report.html'}")
     return 0
 
@@ -87,7 +87,8 @@ def train_chain(options: argparse.Namespace, overrides: Sequence[str], replaces:
     def cue(folder: Path) -> None:
         saliency = target_saliency(records, options.target_saliency)
         config, method = load_run(classifier)
-        CueMaker(as_classifier(method, classifier, shape_of(config)), saliency, settings).write(records, folder)
+        model = as_classifier(method, classifier, shape_of(config), options.device)
+        CueMaker(model, saliency, settings).write(records, folder)
 
     saliency = file_stamps(Path(options.target_saliency)) or options.target_saliency
     made_of = {"classifier": first, "settings": vars(settings), "saliency": saliency}
@@ -96,7 +97,9 @@ def train_chain(options: argparse.Namespace, overrides: Sequence[str], replaces:
     if again is None:
         return Chain(everything, records, "segmentation", third)
     earlier, named = options.out / "segmentation", own_names(records)
-    own = stages.run("own-masks", {"segmentation": third}, lambda folder: mask(earlier, named, folder, True))
+    own = stages.run(
+        "own-masks", {"segmentation": third}, lambda folder: mask(earlier, named, folder, True, options.device)
+    )
     last = stages.run("retrained", {"masks": own, "config": again}, lambda folder: fit(again, folder))
     return Chain(everything, records, "retrained", last)
 
@@ -184,15 +187,16 @@ def fit(config: dict[str, Any], folder: Path) -> None:
     train(config, folder, resume=folder.exists())
 
 
-def mask(run: Path, records: dict[str, Record], folder: Path, labelled: bool) -> None:
+def mask(run: Path, records: dict[str, Record], folder: Path, labelled: bool, device: str | None) -> None:
     """Masks of pictures by id; ``labelled``: of no other classes than their own.
 
     Raises:
         AttnBridgeError: for a picture that cannot be read.
     """
-    segmenter = load_segmenter(run)
+    segmenter = load_segmenter(run, device=device)
     present = {i: multi_hot(r.classes, len(segmenter.classes)) for i, r in records.items()} if labelled else None
-    bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, default_workers())
+    workers = default_workers(segmenter.device)
+    bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, workers)
     if bad:
         raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
 
@@ -229,12 +233,13 @@ def all_pictures(data: dict[str, Any]) -> dict[str, Record]:
     return {r.image.name if is_voc(target) else f"{s}/{r.image.name}": r for s, r in found}
 
 
-def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record], last: str) -> None:
+def write_report(out: Path, masks: dict[str, Record], records: Sequence[Record], last: str, device: str | None) -> None:
     """``report.html``: pictures, class maps, cues and masks side by side; the scores before and after."""
     config, method = load_run(out / "classifier")
     classes, places = method.classes, own_targets(masks, out / "masks")
     named = {record.image: places[name] for name, record in masks.items()}
-    maker = CueMaker(as_classifier(method, out / "classifier", shape_of(config)), scales=(1.0,), flip=False)
+    model = as_classifier(method, out / "classifier", shape_of(config), device)
+    maker = CueMaker(model, scales=(1.0,), flip=False)
     rows = []
     for record, maps in zip(records, maker.maps(records), strict=True):
         picture = np.asarray(load_picture(record.image))

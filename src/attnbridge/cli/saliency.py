@@ -27,7 +27,7 @@ def saliency(options: argparse.Namespace) -> int:
     own = OwnFiles(options.out)
     own.check([*targets.values(), options.out / "saliency.json", *([page] if options.preview else [])])
     own.check_unchanged([page] if options.preview else [])
-    status = report_skipped(make_saliency(pictures, options.out, options.model, options.refine))
+    status = report_skipped(make_saliency(pictures, options.out, options.model, options.refine, options.device))
     maps = {name: path for name, path in targets.items() if path.is_file()}
     if options.preview and maps:
         _preview([(pictures[name], path) for name, path in list(maps.items())[:SHOWN]], page)

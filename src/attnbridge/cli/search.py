@@ -45,9 +45,9 @@ def search(config: Config, out: Path, trials: int) -> Config:
     if DATA[config["method"]] in PAIRED:
         raise AttnBridgeError(f"{config['method']} has no accuracy to search by; methods of class folders have")
     devices = (config.get("trainer") or {}).get("devices", 1)
-    if devices != 1:
+    if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
         raise AttnBridgeError(f"a search runs in one process: trainer.devices must be 1, not {devices}")
-    config = {**config, "trainer": {**(config.get("trainer") or {}), "devices": 1}}
+    config = {**config, "trainer": {**(config.get("trainer") or {}), "devices": devices}}
     space = search_space(config)
     if not space:
         raise AttnBridgeError(

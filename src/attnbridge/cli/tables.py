@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.cli.config import PAPER, TABLES, load_config
+from attnbridge.cli.config import PAPER, TABLES, load_config, with_device
 from attnbridge.cli.preflight import check_data
 from attnbridge.cli.run import Config, check_same, train
 from attnbridge.cli.search import search, search_space
@@ -68,9 +68,9 @@ def demo(options: argparse.Namespace) -> int:
     spec = SceneSpec(seed=options.seed)
     if options.quick:
         spec = SceneSpec(size=64, source=64, target=64, val=16, test=16, seed=options.seed)
-    extra = ["--trainer.max_epochs", "1", "--data.image_size", "64", "--model.weights", "none"]
+    extra = ["--trainer.max_epochs", "1", "--data.image_size", "64", "--model.weights", "none"] if options.quick else []
     data = scene_data(options.out, options.pictures, spec)
-    results = run_table("demo", options.out, [options.seed], data, overrides=extra if options.quick else ())
+    results = run_table("demo", options.out, [options.seed], data, overrides=with_device(extra, options.device))
     print_demo(results, console)
     console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
     return 0

@@ -11,6 +11,7 @@ import lightning as L
 
 from attnbridge.cli import tables
 from attnbridge.cli.chains import SEGMENTERS, chains
+from attnbridge.cli.config import trainer_device
 from attnbridge.cli.domains import domains
 from attnbridge.cli.masks import segment, submit
 from attnbridge.cli.preflight import check_data, report_skipped
@@ -74,7 +75,9 @@ def test(options: argparse.Namespace) -> int:
     task = task_of(config, data)
     if task.scores is None:
         raise AttnBridgeError(f"{data.target}: has no val/ with masks to score against")
-    trainer = L.Trainer(logger=False, callbacks=[task.scores], use_distributed_sampler=False)
+    trainer = L.Trainer(
+        logger=False, callbacks=[task.scores], use_distributed_sampler=False, **trainer_device(options.device)
+    )
     scores = task.evaluate(method, trainer)
     _print_scores(scores)
     _print_labels(scores, data.classes)
@@ -84,7 +87,7 @@ def test(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Maps and scores of a user's pictures; status 1 if some could not be read."""
     config, method = load_run(options.run)
-    model = as_classifier(method, options.run, shape_of(config))
+    model = as_classifier(method, options.run, shape_of(config), options.device)
     return report_skipped(predict_pictures(model, options.pictures, options.out, options.threshold))
 
 

@@ -47,6 +47,8 @@ NETWORKS = {
         "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
     ),
 }
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
+"""ONNX Runtime's names of devices."""
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -73,37 +75,70 @@ def saliency_folder(source: Path, text: str) -> Path:
 
 
 @cache
-def load_model(name: str, refine: bool = False) -> Model:
+def load_model(name: str, refine: bool = False, device: str = "auto") -> Model:
     """The model of a name.
 
     Args:
         name: one of :data:`MODELS`, or the path of an ONNX network with U2-Net's input: RGB divided by the picture's
             maximum, ImageNet mean and deviation; its first output is taken, scaled to [0, 1] by minimum and maximum.
         refine: fit the map to the picture's edges with GrabCut (Rother et al., SIGGRAPH 2004), to 0 and 1.
+        device: of a network: ``cpu``, ``cuda``, ``cuda:NUMBER`` or ``mps``; ``auto``: the first that ONNX Runtime has.
 
     Raises:
-        AttnBridgeError: for an unknown name, a file that is no network, or a library that is not installed.
+        AttnBridgeError: for an unknown name, a file that is no network, a library that is not installed, or a device
+            that is not there.
 
     >>> load_model("centre")(Image.new("RGB", (5, 3))).shape
     (3, 5)
     """
-    check_model(name)
+    check_device(name, device)
     if name in ("spectral", "centre", "alpha"):
         model: Model = {"spectral": spectral_residual, "centre": centre_prior, "alpha": alpha_channel}[name]
     else:
-        model = _network(packaged_file(NETWORKS[name]) if name in NETWORKS else Path(name))
+        model = _network(packaged_file(NETWORKS[name]) if name in NETWORKS else Path(name), device)
     return (lambda image: grab_cut(image, model(image))) if refine else model
 
 
-def _network(path: Path) -> Model:
+def check_device(model: str, device: str) -> None:
+    """Check that a model can run on a device, before anything is made.
+
+    Raises:
+        AttnBridgeError: if it cannot, naming what there is; for an unknown model.
+    """
+    check_model(model)
+    if device in ("auto", "cpu"):
+        return
+    if model in MODELS and model not in NETWORKS:
+        raise AttnBridgeError(f"the saliency model {model} runs on the CPU, not on {device}; leave --device out")
+    available = _library("onnxruntime", "onnxruntime").get_available_providers()
+    if PROVIDERS[device.split(":")[0]] not in available:
+        names = [name for name, provider in PROVIDERS.items() if provider in available]
+        raise AttnBridgeError(
+            f"device {device!r} is not available to ONNX Runtime here; there is: {', '.join(names)} (CUDA needs the "
+            "package onnxruntime-gpu)"
+        )
+
+
+def _providers(available: list[str], device: str) -> list[Any]:
+    """ONNX Runtime's names of a device."""
+    if device == "auto":
+        return available
+    kind, _, number = device.partition(":")
+    return [(PROVIDERS[kind], {"device_id": number}) if number else PROVIDERS[kind]]
+
+
+def _network(path: Path, device: str) -> Model:
     onnxruntime = _library("onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+        providers = _providers(onnxruntime.get_available_providers(), device)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise AttnBridgeError(f"{path}: cannot be read as an ONNX network ({str(error).splitlines()[0]})") from None
+    if device != "auto" and PROVIDERS[device.split(":")[0]] not in session.get_providers():
+        raise AttnBridgeError(f"ONNX Runtime cannot use the device {device!r}; its words above say why")
     height, width = (side if isinstance(side, int) else 320 for side in shape[2:])
 
     def look(image: Image.Image) -> Map:
@@ -156,7 +191,9 @@ def grab_cut(image: Image.Image, saliency: Map, rounds: int = 3) -> Map:
     return cut
 
 
-def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", refine: bool = False) -> list[str]:
+def make_saliency(
+    pictures: dict[str, Path], out: Path, model: str = "u2net", refine: bool = False, device: str = "auto"
+) -> list[str]:
     """Write ``ID.png``, 8-bit grey, of each picture, the suffix of its id replaced; what is there already is kept.
 
     Args:
@@ -164,6 +201,7 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
         out: folder to write; it holds the maps of one model only.
         model: see :func:`load_model`.
         refine: see :func:`load_model`.
+        device: see :func:`load_model`.
 
     Returns:
         One message for each picture that could not be read.
@@ -172,6 +210,7 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
         AttnBridgeError: for an unknown model, maps of another model or files of the user's in ``out``, or two pictures
             of one name.
     """
+    check_device(model, device)
     targets = own_targets(pictures, out)
     own = OwnFiles(out)
     own.check(targets.values())
@@ -180,7 +219,7 @@ def make_saliency(pictures: dict[str, Path], out: Path, model: str = "u2net", re
     own.remember("saliency.json", {"model": model, "refine": refine}, "saliency maps")
     if not waiting:
         return []
-    look, bad = load_model(model, refine), []
+    look, bad = load_model(model, refine, device), []
     with ThreadPoolExecutor(2) as pool:
         for name, image in track(
             _read_ahead(pool, pictures, waiting), "saliency", len(waiting), transient=True, console=console

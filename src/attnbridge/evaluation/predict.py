@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from attnbridge.attention.classifiers import Classifier
+from attnbridge.attention.device import pick_device
 from attnbridge.data.cache import sha256
 from attnbridge.data.folders import find_pictures
 from attnbridge.data.own_files import OwnFiles
@@ -18,16 +18,17 @@ from attnbridge.data.transforms import Shape
 from attnbridge.evaluation.explain_pictures import Settings, explain_pictures
 
 
-def as_classifier(method: Any, run: Path, shape: Shape) -> Classifier:
+def as_classifier(method: Any, run: Path, shape: Shape, device: str | None = None) -> Classifier:
     """The network of a trained :class:`~attnbridge.methods.base.Method`, to look into.
 
     Args:
         method: the trained method.
         run: the run's folder.
         shape: in which it was given its pictures.
+        device: where it is to be, see :func:`~attnbridge.attention.device.pick_device`.
     """
     mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
-    network = method.network.cuda() if torch.cuda.is_available() else method.network
+    network = method.network.to(pick_device(device))
     checkpoint = run / "checkpoints" / "last.ckpt"
     return Classifier(
         str(run), network.eval(), method.classes, method.image_size, mean, std, method.layer, method.activation,

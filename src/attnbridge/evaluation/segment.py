@@ -47,6 +47,10 @@ class Segmenter(Protocol):
     def crf(self) -> bool:
         """Whether the answers are to be refined."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
     def answer(self, path: Path, present: Tensor | None) -> Any:
         """Of a picture the probabilities of the labels ``(L, h, w)``, float16, over the picture alone, or its mask
         ``(H, W)``, uint8. ``present``: bool ``(N,)``, where the picture's classes are known."""
@@ -78,6 +82,10 @@ class FromNetwork:
     @property
     def crf(self) -> bool:
         return self.how.crf
+
+    @property
+    def device(self) -> torch.device:
+        return self.method.device
 
     def answer(self, path: Path, present: Tensor | None) -> Any:
         """Probabilities, those of classes that are known to be absent 0."""
@@ -118,6 +126,10 @@ class FromMaps:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.model.classes
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.network.parameters()).device
 
     def answer(self, path: Path, present: Tensor | None) -> Any:
         """The mask itself."""
@@ -180,10 +192,11 @@ def write_masks(
             except AttnBridgeError as error:
                 bad.append(str(error))
                 continue
+            how = (segmenter.crf, segmenter.device)
             if pool is None:
-                _finish(path, answer, segmenter.crf, targets[name], own)
+                _finish(path, answer, *how, targets[name], own)
                 continue
-            begun.append(pool.submit(_finish, path, answer, segmenter.crf, targets[name], own.only(targets[name])))
+            begun.append(pool.submit(_finish, path, answer, *how, targets[name], own.only(targets[name])))
             if len(begun) > 2 * workers:
                 begun.pop(0).result()
         for future in begun:
@@ -196,25 +209,24 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _finish(path: Path, answer: Any, crf: bool, target: Path, own: OwnFiles) -> None:
-    mask = answer if answer.ndim == 2 else finished(path, answer, crf)
+def _finish(path: Path, answer: Any, crf: bool, device: torch.device, target: Path, own: OwnFiles) -> None:
+    mask = answer if answer.ndim == 2 else finished(path, answer, crf, device)
     with own.writing(target) as partial:
         palette_png(mask).save(partial, "PNG")
 
 
-def finished(path: Path, answer: Any, crf: bool) -> Any:
+def finished(path: Path, answer: Any, crf: bool, device: torch.device) -> Any:
     """The mask ``(H, W)`` of a picture at its own size, uint8: 0 background, class index + 1.
 
     Args:
         path: the picture.
         answer: probabilities of the labels, ``(L, h, w)``.
         crf: refine them at the picture's own size, or, beyond :data:`LARGEST` pixels, at that of so many.
+        device: where; MPS, for which the CRF is not made, leaves it to the CPU.
     """
     picture = load_picture(path)
     size = (picture.height, picture.width)
-    probabilities = torch.from_numpy(answer).float()[None]
-    if torch.cuda.is_available():
-        probabilities = probabilities.cuda()
+    probabilities = torch.from_numpy(answer).float()[None].to("cpu" if device.type == "mps" else device)
     if crf:
         small = min(1.0, (LARGEST / (size[0] * size[1])) ** 0.5)
         seen = (max(1, round(small * size[0])), max(1, round(small * size[1])))

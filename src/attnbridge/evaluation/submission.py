@@ -49,7 +49,7 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
         masks = make_folder(Path(folder) / part)
         for name, path in track(pictures.items(), "segmenting", transient=True):
             answer = segmenter.answer(path, None)
-            labels = answer if answer.ndim == 2 else finished(path, answer, segmenter.crf)
+            labels = answer if answer.ndim == 2 else finished(path, answer, segmenter.crf, segmenter.device)
             palette_png(values[labels]).save(masks / f"{name}.png")
         with tarfile.open(Path(folder) / "results.tgz", "w:gz") as archive:
             archive.add(Path(folder) / "results", "results")

@@ -61,14 +61,15 @@ def embed(model: Classifier, pictures: Sequence[Path], batch: int = 32) -> Tenso
         batch: pictures at once.
     """
     transform = eval_transform(model.size, model.shape)
+    device = next(model.network.parameters()).device
     found = []
     console = Console(stderr=True)
     for begin in track(range(0, len(pictures), batch), "embedding pictures", transient=True, console=console):
         loaded = [transform(TF.pil_to_tensor(load_picture(path))) for path in pictures[begin : begin + batch]]
-        images = TF.to_dtype(torch.stack(loaded), torch.float32, scale=True)
+        images = TF.to_dtype(torch.stack(loaded).to(device), torch.float32, scale=True)
         with torch.no_grad(), head_input(model.network) as read:
             model.network(model.normalise(images))
-        found.append(torch.nn.functional.normalize(read[0]))
+        found.append(torch.nn.functional.normalize(read[0]).cpu())
     return torch.cat(found)
 
 
