@@ -197,7 +197,10 @@ def test_what_aligns_reaches_the_network_and_in_which_direction(domains: Path, m
         assert found[name].abs().amax() > 0
 
 
-def test_the_reversal_grows_over_the_run(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [{"max_epochs": 2}, {"max_epochs": 9, "max_steps": 6}], ids=["epochs", "steps"])
+def test_the_reversal_grows_over_the_run(
+    length: dict[str, int], domains: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
     grown = DomainAdaptation._grown
 
@@ -207,7 +210,7 @@ def test_the_reversal_grows_over_the_run(domains: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(DomainAdaptation, "_grown", noted)
     data = make_data(domains)
-    make_trainer(max_epochs=2).fit(make_method(data, reversal_weight=1.0, adversarial_weight=0.1), data)
+    make_trainer(**length).fit(make_method(data, reversal_weight=1.0, adversarial_weight=0.1), data)
     assert found == pytest.approx([2 / (1 + math.exp(-10 * step / 6)) - 1 for step in range(6)])
 
 

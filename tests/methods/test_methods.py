@@ -195,11 +195,11 @@ def test_without_target_weight_target_labels_do_not_matter(scenes: Path, tmp_pat
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
-def fit_epochs(scenes: Path, folder: Path, resume: bool) -> AttnBN:
+def fit_epochs(scenes: Path, folder: Path, adversarial_weight: float, resume: bool) -> AttnBN:
     """Three epochs, at once or stopped after the first and resumed."""
     for stop in [1, None] if resume else [None]:
         data = make_data(scenes)
-        method = make_method(data, adversarial_weight=0.01, discriminator_lr=1e-3)
+        method = make_method(data, adversarial_weight=adversarial_weight, discriminator_lr=1e-3)
         saver = ModelCheckpoint(folder, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
         trainer = make_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[saver])
         if stop is not None:
@@ -212,13 +212,16 @@ def fit_epochs(scenes: Path, folder: Path, resume: bool) -> AttnBN:
     return method
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(scenes: Path, tmp_path: Path) -> None:
-    whole = fit_epochs(scenes, tmp_path / "a", resume=False)
-    parts = fit_epochs(scenes, tmp_path / "b", resume=True)
+@pytest.mark.parametrize(("adversarial_weight", "optimizers"), [(0.0, 1), (0.01, 2)])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    adversarial_weight: float, optimizers: int, scenes: Path, tmp_path: Path
+) -> None:
+    whole = fit_epochs(scenes, tmp_path / "a", adversarial_weight, resume=False)
+    parts = fit_epochs(scenes, tmp_path / "b", adversarial_weight, resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     states = [torch.load(tmp_path / f / "last.ckpt", weights_only=True)["optimizer_states"] for f in "ab"]
-    assert len(states[0]) == 2  # the network's and the discriminator's
+    assert len(states[0]) == optimizers  # the network's and the discriminator's
     for one, other in zip(*states, strict=True):
         for key, value in one["state"].items():
             assert torch.equal(value["exp_avg"], other["state"][key]["exp_avg"])

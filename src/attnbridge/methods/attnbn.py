@@ -92,7 +92,6 @@ class AttnBN(Method):
         **options: Any,
     ) -> None:
         super().__init__(classes, **options)
-        self.automatic_optimization = False  # two optimisers
         self.source_weight, self.target_weight = source_weight, target_weight
         self.attention_weight, self.adversarial_weight = attention_weight, adversarial_weight
         self.normalise: Normalise = normalise
@@ -123,6 +122,7 @@ class AttnBN(Method):
                 projection=discriminator_projection if discriminator_input == "features" else None,
                 spectral=discriminator_spectral,
             )
+        self.automatic_optimization = self.discriminator is None
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -213,17 +213,21 @@ class AttnBN(Method):
             "discriminator": discriminator_loss(told[source], told[target]),
         }
 
-    def training_step(self, batch: dict[str, Batch], _index: int) -> None:  # type: ignore[override]
-        optimizers = self.optimizers(use_pl_optimizer=True)
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        total = self.total(self.losses(batch))  # one backward pass: L_d and L_ab share no parameter
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        self.manual_backward(total)
-        for optimizer in optimizers:
-            optimizer.step()
+    def training_step(self, batch: dict[str, Batch], index: int) -> Tensor:
+        """The total; with a discriminator both optimisers are stepped here, and only the network's step is counted."""
+        total = super().training_step(batch, index)
+        if self.discriminator is None:
+            return total
+        optimizers: Any = self.optimizers()
+        network, adversary = optimizers
+        network.zero_grad()
+        adversary.zero_grad()
+        self.manual_backward(total)  # one backward pass: L_d and L_ab share no parameter
+        network.step()
+        self.trainer.strategy.optimizer_step(adversary.optimizer, lambda: None)  # adversary.step() without the count
         schedule: Any = self.lr_schedulers()
         schedule.step()
+        return total.detach()
 
     def configure_optimizers(self) -> Any:
         network = self.make_optimizer()

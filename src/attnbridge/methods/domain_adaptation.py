@@ -112,8 +112,7 @@ class DomainAdaptation(AttnBN):
         return losses
 
     def _grown(self) -> float:
-        done = self.trainer.fit_loop.epoch_loop.total_batch_idx  # the adversary's steps count as well in global_step
-        share = done / max(1, int(self.trainer.estimated_stepping_batches))
+        share = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         return 2 / (1 + math.exp(-10 * share)) - 1
 
     @staticmethod
