@@ -74,7 +74,8 @@ def build_backbone(
             is faster. ``vgg16`` then can have a stride of 8.
 
     Raises:
-        AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had.
+        AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had, and without
+            ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
 
     >>> backbone = build_backbone("resnet10t", 5, weights="none", image_size=64)
     >>> backbone.layer, backbone.channels

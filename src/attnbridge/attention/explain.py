@@ -87,7 +87,7 @@ def explain(
 
     Raises:
         AttnBridgeError: for an unknown method or layer, classes out of range, a method that the model's kind
-            does not admit.
+            does not admit, and without ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape

@@ -1,0 +1,240 @@
+"""The layer that is found is no guess: a patch embedding or a stem that much follows is refused, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnbridge.attention.backbones import build_backbone
+from attnbridge.attention.explain import explain
+from attnbridge.attention.layers import find_layer
+from attnbridge.errors import AttnBridgeError
+
+WIDTH = 8
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    """A block of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.attn = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Linear(16, WIDTH))
+
+    def forward(self, x: Tensor) -> Any:
+        ready = self.norm1(x)
+        x = x + self.attn(ready, ready, ready)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class AttentionBlock(Block):
+    """One that hands on a tuple, and whose parts pass for parts of an attention."""
+
+    def forward(self, x: Tensor) -> Any:
+        return (super().forward(x),)
+
+
+class Mixing(nn.Module):
+    """One without modules inside, that hands on a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.channels = nn.Parameter(torch.randn(16, 16)), nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> Any:
+        return x + self.tokens @ x.tanh() @ self.channels, None
+
+
+class Embedding(nn.Module):
+    """Patches, 4 by 4 of them, as tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, WIDTH, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """Patches, tokens before them under any name, blocks of any kind; reads the first token, or the mean of all."""
+
+    def __init__(self, block: Callable[[], nn.Module], before: dict[str, int], depth: int = 3) -> None:
+        super().__init__()
+        self.patch_embed = Embedding()
+        self.before = list(before)
+        for name, count in before.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(1, count, WIDTH)))
+        self.blocks = nn.ModuleList(block() for _ in range(depth))
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)
+        x = torch.cat([*(getattr(self, name).expand(len(x), -1, -1) for name in self.before), x], 1)
+        for block in self.blocks:
+            given = block(x)
+            x = given[0] if isinstance(given, tuple) else given
+        return self.head(x[:, 0] if self.before else x.mean(1))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Block(), Block())
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.layers(x), attentions=None)
+
+
+class Clip(nn.Module):
+    """A transformer whose class token has a name of its own, and whose encoder gives an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings, self.encoder = Embedding(), Encoder()
+        self.class_embedding = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.classifier = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.class_embedding.expand(len(x), -1, -1), self.embeddings(x)], 1)
+        return self.classifier(self.encoder(x).last_hidden_state[:, 0])  # type: ignore[no-any-return]
+
+
+class AttentionStage(nn.Module):
+    """A convolution and a gate; gives a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.gate = nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.relu(self.bn(self.conv(x)))
+        return {"features": x * self.gate(x).sigmoid()}
+
+
+class Stages(nn.Module):
+    """A convolutional network with a stem of any depth and stages that give dictionaries."""
+
+    def __init__(self, stem: int = 1, stages: int = 3) -> None:
+        super().__init__()
+        self.text = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))  # runs first, and the stem does not read it
+        convolutions = [nn.Conv2d(4 if i else 3, 4, 3, 1, 1) for i in range(stem)]
+        self.stem = nn.Sequential(*convolutions, nn.BatchNorm2d(4), nn.ReLU())
+        self.stages = nn.ModuleList(AttentionStage() for _ in range(stages))
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        prompt = self.text(torch.ones(1, 6, 4)).mean(1)
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)["features"]
+        return self.head(x.mean((2, 3)) * prompt)  # type: ignore[no-any-return]
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str | None]] = {
+    "blocks that give tuples": (lambda: Transformer(AttentionBlock, {"cls_token": 1}), "patch_embed.proj", None),
+    "blocks that give tuples, mean": (lambda: Transformer(AttentionBlock, {}), "patch_embed", None),
+    "an encoder that gives an object": (Clip, "embeddings", "are no maps"),
+    "registers": (lambda: Transformer(Block, {"cls_token": 1, "registers": 4}), "patch_embed.proj", "are no maps"),
+    "stages that give dictionaries": (Stages, "stem", None),
+    "nothing inside": (lambda: Transformer(Mixing, {}), "patch_embed", "gives tuple, not a tensor"),
+}
+"""Network, the layer that is refused, and what is said of the layers named instead, if no map can be made of them."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_patch_embedding_or_stem_is_refused_and_later_layers_are_named(case: str) -> None:
+    torch.manual_seed(0)
+    make, refused, obstacle = REFUSED[case]
+    network = make().eval()
+    with pytest.raises(AttnBridgeError, match=f"'{refused}', a patch embedding or stem") as found:
+        find_layer(network, 16)
+    with pytest.raises(AttnBridgeError, match=re.escape(str(found.value))):
+        explain(network, IMAGES)
+    named = re.findall(r"'([\w.]+)'", str(found.value).partition("follow")[2])
+    assert 1 <= len(named) <= 5
+    order = [name for name, _ in network.named_modules()]
+    for name in named:
+        assert order.index(name) > order.index(refused)
+        if obstacle is None:
+            assert explain(network, IMAGES, [0, 1, 2, 3, 4], name).amax((2, 3)).max() > 0
+        else:
+            with pytest.raises(AttnBridgeError, match=obstacle):
+                explain(network, IMAGES, layer=name)
+    assert explain(network, IMAGES, layer=refused).shape[:2] == (2, 1)  # who names it, means it
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("case", "count", "layer"), [("registers", 5, "blocks.2.norm1"), ("an encoder that gives an object", 1, None)]
+)
+def test_the_number_of_tokens_before_the_patches_makes_the_layer_known(case: str, count: int, layer: str) -> None:
+    network = REFUSED[case][0]().eval()
+    with pytest.raises(AttnBridgeError, match=rf"`network.num_prefix_tokens`.*\({count} would fit\)"):
+        explain(network, IMAGES)
+    network.num_prefix_tokens = count  # type: ignore[assignment]
+    assert find_layer(network, 16) == (layer or "encoder.layers.1.norm1")
+    assert explain(network, IMAGES).shape == (2, 1, 4, 4)
+
+
+def test_the_last_blocks_are_named_and_not_their_parts() -> None:
+    class Averaged(Transformer):
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = torch.cat([self.class_embedding.expand(len(x), -1, -1), self.patch_embed(x)], 1)  # type: ignore
+            for block in self.blocks:
+                tokens = block(tokens)
+            return self.head(tokens.mean(1))  # type: ignore[no-any-return]
+
+    with pytest.raises(AttnBridgeError, match=r"as 'blocks\.3', 'blocks\.2', "):
+        find_layer(Averaged(Block, {"class_embedding": 1}, depth=4), 16)
+
+
+@pytest.mark.parametrize(("stem", "stages", "refused"), [(3, 12, True), (3, 3, False)])
+def test_a_stem_is_deep_only_if_the_network_is(stem: int, stages: int, refused: bool) -> None:
+    """Of 24 layers 3 are an eighth; beside 6 they are half of the network."""
+    network = Stages(stem, stages)
+    if refused:
+        with pytest.raises(AttnBridgeError, match="'stem', a patch embedding or stem that 24 layers"):
+            find_layer(network, 16)
+    else:
+        assert find_layer(network, 16) == "stem"
+
+
+def test_an_answer_inside_an_object_tells_what_matters() -> None:
+    class Answer(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network, self.idle = network, nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            logits = self.network(x)
+            return {"loss": None, "logits": logits, "idle": self.idle(x)}
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
+    assert find_layer(Answer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)), 16) == "network.1"
+    with pytest.raises(AttnBridgeError, match=r"'network\.embeddings', a patch embedding or stem"):
+        find_layer(Answer(Clip()), 16)
+
+
+def test_a_stem_that_only_pooling_a_head_or_one_attention_follows_is_found() -> None:
+    plain = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
+    assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), *plain), 16) == "2"
+    hidden = [nn.Flatten(), nn.Linear(4 * 14 * 14, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5)]
+    assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *hidden), 16) == "1"
+    assert find_layer(Transformer(AttentionBlock, {"cls_token": 1}, depth=1), 16) == "patch_embed.proj"
+    assert find_layer(Transformer(Block, {"cls_token": 1}, depth=1), 16) == "blocks.0.norm1"
+
+
+def test_a_backbone_without_a_layer_is_refused() -> None:
+    """CrossViT's blocks give lists, and its class tokens have names of their own."""
+    with pytest.raises(AttnBridgeError, match=r"'patch_embed\.1', a patch .*'blocks\.2\.blocks\.1\.3'"):
+        build_backbone("crossvit_tiny_240", 5, weights="none", stride=None, image_size=240)
