@@ -1,21 +1,25 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python >= 3.11, make and the package
 # registries, nothing else.
 PYTHON ?= python3
+WORKERS ?= auto
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-fast clean
 
 demo: .venv/.demo
 	$(BIN)/attnbridge demo
 
+# Parallel processes with one thread each: PyTorch's threads spin where something else runs.
+test test-fast: export OMP_NUM_THREADS = 1
 test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report --fail-under=90
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report term --cov-fail-under 90
+
+test-fast: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,7 +29,7 @@ test: .venv/.test
 
 .venv/.demo: .venv/.python pyproject.toml
 	@echo "installing attnbridge and what it needs into .venv (PyTorch is large: a minute or more)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
 
 .venv/.test: .venv/.demo

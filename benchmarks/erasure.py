@@ -20,11 +20,12 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attnbridge.cli.run import keep_freed_memory, load_run, shape_of
-from attnbridge.data.dataset import PictureDataset
+from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import scan_pair
 from attnbridge.data.sample import Batch, collate
 from attnbridge.data.transforms import eval_transform
+from attnbridge.experiments.memory import keep_freed_memory
+from attnbridge.experiments.runs import Run, load_run
 from attnbridge.losses.mining import erase, soft_mask
 from attnbridge.methods.base import Method
 
@@ -39,15 +40,13 @@ COLUMNS = (
 )
 
 
-def batches(config: dict[str, Any], method: Method, split: str, count: int) -> Iterator[Batch]:
+def batches(run: Run, method: Method, split: str, count: int) -> Iterator[Batch]:
     """Evenly chosen pictures of a split with their masks."""
-    data = config["data"]
+    data = run.config.data
     source = Path(data["source"]) if data.get("source") else None
     records = scan_pair(source, Path(data["target"]), None, split, masks=True)
     records = [records[i * len(records) // count] for i in range(count)] if len(records) > count else records
-    dataset = PictureDataset(
-        records, len(method.classes), "target", eval_transform(method.image_size, shape_of(config))
-    )
+    dataset = ImageDataset(records, len(method.classes), "target", eval_transform(method.image_size, run.shape))
     loader: DataLoader[Any] = DataLoader(dataset, 32, collate_fn=collate)
     yield from track(loader, split, transient=True, console=Console(stderr=True))
 
@@ -80,12 +79,13 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     print(f"| run | pictures | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
-    for run in arguments.runs:
-        config, method = load_run(run)
+    for folder in arguments.runs:
+        run = load_run(folder)
+        method = run.method()
         for split in ("train", "test"):
-            rows = torch.cat([look(method, batch) for batch in batches(config, method, split, arguments.pictures)])
+            rows = torch.cat([look(method, batch) for batch in batches(run, method, split, arguments.pictures)])
             cells = " | ".join(f"{100 * value:.1f}" for value in rows.mean(0))
-            print(f"| {run.name} | {split} | {cells} |")
+            print(f"| {folder.name} | {split} | {cells} |")
 
 
 if __name__ == "__main__":

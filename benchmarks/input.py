@@ -23,14 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attnbridge.cli.run import keep_freed_memory
-from attnbridge.data.dataset import EpochSampler, PictureDataset
+from attnbridge.data.dataset import EpochSampler, ImageDataset
 from attnbridge.data.folders import class_names, scan_class_folders
-from attnbridge.data.loaders import default_workers
-from attnbridge.data.pictures import Record
+from attnbridge.data.images import ImageRecord
+from attnbridge.data.modules.base import default_workers
 from attnbridge.data.sample import as_floats, collate
 from attnbridge.data.transforms import train_transform
 from attnbridge.evaluation.record import hardware
+from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.methods.attnbn import AttnBN
 from benchmarks.step import one_step
 
@@ -38,7 +38,7 @@ from benchmarks.step import one_step
 class Plain(Dataset[Any]):
     """What one would write with torchvision alone."""
 
-    def __init__(self, records: Sequence[Record], size: int, companions: bool) -> None:
+    def __init__(self, records: Sequence[ImageRecord], size: int, companions: bool) -> None:
         self.records, self.companions = records, companions
         self.transform = v2.Compose(
             [
@@ -62,7 +62,7 @@ class Plain(Dataset[Any]):
         return self.transform(*parts), record.classes[0]
 
 
-def with_companions(records: Sequence[Record], folder: Path) -> list[Record]:
+def with_companions(records: Sequence[ImageRecord], folder: Path) -> list[ImageRecord]:
     """The records with a saliency map and a mask: a disc."""
     found = []
     for number, record in enumerate(records):
@@ -72,13 +72,13 @@ def with_companions(records: Sequence[Record], folder: Path) -> list[Record]:
         saliency, mask = folder / f"{number}-saliency.png", folder / f"{number}-mask.png"
         Image.fromarray((255 * np.exp(-2 * (x * x + y * y))).astype(np.uint8)).save(saliency)
         Image.fromarray((x * x + y * y < 0.5).astype(np.uint8)).save(mask)
-        found.append(Record(record.id, record.image, record.classes, saliency, mask))
+        found.append(ImageRecord(record.id, record.image, record.classes, saliency, mask))
     return found
 
 
-def ours(records: Sequence[Record], classes: int, arguments: argparse.Namespace) -> DataLoader[Any]:
+def ours(records: Sequence[ImageRecord], classes: int, arguments: argparse.Namespace) -> DataLoader[Any]:
     """attnbridge's pipeline."""
-    dataset = PictureDataset(records, classes, "source", train_transform(arguments.size))
+    dataset = ImageDataset(records, classes, "source", train_transform(arguments.size))
     sampler = EpochSampler(dataset, 1, 0, seed=0)
     options: dict[str, Any] = {"num_workers": arguments.workers, "collate_fn": collate, "drop_last": True}
     return DataLoader(dataset.stored, arguments.batch, sampler=sampler, **options)
@@ -129,7 +129,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         full = with_companions(bare, Path(folder))
 
-        def plain(records: Sequence[Record], companions: bool) -> DataLoader[Any]:
+        def plain(records: Sequence[ImageRecord], companions: bool) -> DataLoader[Any]:
             dataset = Plain(records, arguments.size, companions)
             return DataLoader(dataset, arguments.batch, shuffle=True, num_workers=arguments.workers, drop_last=True)
 

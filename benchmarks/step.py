@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.sample import Batch
 from attnbridge.evaluation.record import hardware
+from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.methods import load_method
 from attnbridge.methods.attnbn import AttnBN
 
@@ -75,7 +75,7 @@ def make_step(options: dict[str, Any], arguments: argparse.Namespace) -> tuple[A
 def one_step(method: AttnBN, optimizers: list[torch.optim.Optimizer], batch: dict[str, Batch]) -> float:
     """Seconds of one step: losses, backward pass, optimisers."""
     start = time.perf_counter()
-    total: Tensor = method.total(method.losses(batch))
+    total: Tensor = method.weighted_sum(method.losses(batch))
     for optimizer in optimizers:
         optimizer.zero_grad()
     total.backward()

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.cli.run import keep_freed_memory
 from attnbridge.data.sample import Batch
 from attnbridge.evaluation.record import hardware
+from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.methods.attention_transfer import AttentionTransfer
 
 CLASSES = 10

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from attnbridge.data.scenes import SceneSpec, compose
-from attnbridge.data.shapes import prepare_shapes
+from attnbridge.datasets.synthetic.scenes import SceneSpec, compose
+from attnbridge.datasets.synthetic.shapes import prepare_shapes
 
 SPEC = SceneSpec(size=48, source=24, target=32, val=8, test=10, seed=3)
 

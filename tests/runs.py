@@ -8,20 +8,35 @@ from typing import Any
 import lightning as L
 import pytest
 
-from attnbridge.data.module import BridgeData
+from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.methods.attnbn import AttnBN
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 48, "lr": 1e-3}
 
 
-def make_data(scenes: Path, **options: Any) -> BridgeData:
+def make_data(scenes: Path, **options: Any) -> SourceTargetDataModule:
     settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, **options}
-    return BridgeData(str(scenes / "source/train"), str(scenes / "target"), str(scenes / "saliency/train"), **settings)
+    return SourceTargetDataModule(
+        str(scenes / "source/train"), str(scenes / "target"), str(scenes / "saliency/train"), **settings
+    )
 
 
-def make_method(data: BridgeData, **options: Any) -> AttnBN:
+def make_method(data: SourceTargetDataModule, **options: Any) -> AttnBN:
     L.seed_everything(0, verbose=False)
-    return AttnBN(data.classes, **{**SMALL, **options})
+    method = AttnBN(data.classes, **{**SMALL, "frequencies": data.frequencies, **options})
+    data.request = method.data_request()
+    return method
+
+
+class Trainer(L.Trainer):
+    """Gives the data the method's request, as :func:`attnbridge.fit` does."""
+
+    def fit(self, model: Any, *data: Any, **options: Any) -> None:
+        for each in data:
+            if isinstance(each, ImageDataModule):
+                each.request = model.data_request()
+        super().fit(model, *data, **options)
 
 
 def make_trainer(**options: Any) -> L.Trainer:
@@ -35,7 +50,7 @@ def make_trainer(**options: Any) -> L.Trainer:
         "max_epochs": 1,
         "limit_val_batches": 0,
     }
-    return L.Trainer(**{**quiet, **options})
+    return Trainer(**{**quiet, **options})
 
 
 def check_part(trainer: L.Trainer, method: Any, part: str) -> None:

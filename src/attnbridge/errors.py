@@ -12,6 +12,9 @@ class AttnBridgeError(Exception):
     The message names the file or argument, says what was expected and what to do. The command line
     prints it alone, without a traceback, and exits with status 2. A DataLoader that raises it again from a
     worker process wraps the worker's traceback around the message; the message alone is kept.
+
+    >>> print(AttnBridgeError("Caught AttnBridgeError in worker 0. ... AttnBridgeError: a.jpg: is no picture"))
+    a.jpg: is no picture
     """
 
     def __init__(self, message: str) -> None:
@@ -24,12 +27,12 @@ class DivergedError(AttnBridgeError):
     """Training ended in a loss that is no number."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttnBridgeError:
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttnBridgeError:
     """Build the error for a name that does not exist, with the nearest ones that do.
 
-    >>> print(unknown("method", "atnbn", ["attnbn", "grad_cam"]))
+    >>> print(unknown_name("method", "atnbn", ["attnbn", "grad_cam"]))
     unknown method 'atnbn'; did you mean 'attnbn'?
-    >>> print(unknown("method", "zzz", ["attnbn", "grad_cam"], hint="see `attnbridge list`"))
+    >>> print(unknown_name("method", "zzz", ["attnbn", "grad_cam"], hint="see `attnbridge list`"))
     unknown method 'zzz'; there are: attnbn, grad_cam; see `attnbridge list`
     """
     names = list(known)

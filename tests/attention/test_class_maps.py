@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.attention.backbones import build_backbone
 from attnbridge.attention.class_maps import cam, grad_cam
+from attnbridge.attention.normalise import normalise_maps
 from attnbridge.attention.observe import observe
-from attnbridge.attention.postprocess import normalise_maps
 from attnbridge.errors import AttnBridgeError
+from attnbridge.models.backbones import build_backbone
 
 
 class Pooled(nn.Module):

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from attnbridge.attention.class_maps import activation_attention, grad_cam_pp, input_gradient, layer_cam
+from attnbridge.attention.class_maps import activation_map, grad_cam_pp, input_gradient, layer_cam
 from attnbridge.attention.explain import METHODS, ExplainMethod, explain
 from attnbridge.attention.layers import find_layer
+from attnbridge.attention.normalise import fuse_maps, normalise_maps
 from attnbridge.attention.observe import observe
-from attnbridge.attention.postprocess import fuse_maps, normalise_maps
 from attnbridge.attention.transformers import observe_attention
 from attnbridge.errors import AttnBridgeError
 
@@ -71,11 +71,11 @@ def test_equals_the_naive_loop(net: Net, method: Any) -> None:
 
 def test_activation_attention_is_a_sum_or_maximum_of_powers() -> None:
     features = torch.tensor([[[[1.0]], [[-2.0]], [[3.0]]]])
-    assert activation_attention(features, "sum").item() == 6
-    assert activation_attention(features, "sum_p", 3).item() == 36
-    assert activation_attention(features, "max_p", 2).item() == 9
+    assert activation_map(features, "sum").item() == 6
+    assert activation_map(features, "sum_p", 3).item() == 36
+    assert activation_map(features, "max_p", 2).item() == 9
     with pytest.raises(AttnBridgeError, match="not 'mean'"):
-        activation_attention(features, "mean")  # type: ignore[arg-type]
+        activation_map(features, "mean")  # type: ignore[arg-type]
 
 
 def test_input_gradient_is_that_of_finite_differences(net: Net) -> None:

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.attention.backbones import build_backbone
 from attnbridge.attention.explain import explain
 from attnbridge.attention.layers import find_layer
 from attnbridge.errors import AttnBridgeError
+from attnbridge.models.backbones import build_backbone
 
 WIDTH = 8
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

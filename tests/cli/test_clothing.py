@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from attnbridge.cli import main
-from attnbridge.cli.config import PAPER, TABLES, load_config
-from attnbridge.cli.tables import markdown_table
+from attnbridge.experiments.tables import TABLES
 
 SMALL = [
     *(
@@ -52,6 +51,7 @@ def garments(scenes: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_table_of_the_garments(
     garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,35 +68,6 @@ def test_the_table_of_the_garments(
     assert list((tmp_path / "cache/saliency").rglob("*.png"))
 
 
-def test_every_row_is_a_configuration() -> None:
-    for row in (*TABLES["clothing"], *TABLES["clothing_source"]):
-        config = load_config(row)
-        assert config["data"]["lists"]["train"] == "train_labels_only"
-        assert config["model"]["backbone"] == "tf_efficientnet_lite0"
-    assert load_config("clothing/attnbn_10")["data"]["source_share"] == 0.1
-    assert load_config("clothing/fine_tuned")["after"] == "clothing/source_guided"
-
-
-def test_the_papers_rows_are_configurations_and_its_figures_stand_beside() -> None:
-    for row in (*TABLES["table1"], *TABLES["table2"]):
-        config = load_config(row)
-        assert (config["model"]["backbone"], config["data"]["lists"]["test"]) == ("vgg16", "val")
-    assert load_config("voc/grad_cam")["model"]["attention_weight"] == 0
-    assert load_config("voc/attnbn")["model"]["attention_weight"] == 2
-    row = {"miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7, "threshold": 0.3, "seconds": 9.0}
-    table = markdown_table({"rows": [{"name": "voc/bridged", **row}]}, PAPER)
-    assert table.splitlines()[-1].endswith("| 46.2 |")
-
-
-def test_a_class_can_be_left_out_of_the_mean() -> None:
-    row = {"miou_best": 0.5, "miou_fixed": 0.4, "miou_best_labels": 0.6, "map": 0.7, "threshold": 0.3, "seconds": 9.0}
-    iou = {"background": 0.8, "hat": None, "pants": 0.4, "shoes": 0.0}
-    results = {"rows": [{"name": "a", **row, "iou": iou, "iou_labels": {**iou, "hat": 0.0}}]}
-    head, _, line = markdown_table(results, without="shoes").splitlines()
-    assert head.endswith("| without shoes | true labels, without shoes |")
-    assert line.endswith("| 60.0 | 40.0 |")
-
-
 def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "clothing"]) == 2
     assert "--data: expected a folder with source/train/CLASS/*.jpg and target/" in capsys.readouterr().err
@@ -104,6 +75,7 @@ def test_the_folder_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: expected a folder with source/CLASS/*.jpg and VOC2012/" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_of_chains_from_cues_to_masks(
     garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +85,7 @@ def test_the_table_of_chains_from_cues_to_masks(
     assert main([*command, "--model.layer", "layer4"]) == 0
     shown = capsys.readouterr().out.splitlines()
     rows = json.loads((out / "results.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == list(TABLES["clothing_segmentation"])
+    assert [row["name"] for row in rows] == list(TABLES["clothing_segmentation"].rows)
     run = json.loads((out / "clothing_attnbn-0" / "segmentation" / "run.json").read_text())["scores"]
     assert (rows[1]["plain"], rows[1]["refined"]) == (run["plain"]["miou"], run["miou"])
     assert shown[-1].startswith(f"| clothing/attnbn | {100 * rows[1]['direct']:.1f} |")

@@ -17,18 +17,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import attnbridge.cli
-from attnbridge.attention import classifiers
-from attnbridge.attention.device import pick_device
-from attnbridge.cli import main, tables, verbs
+from attnbridge.cli import VERBS, main, training
 from attnbridge.data import saliency
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation import explain_pictures, verification
+from attnbridge.evaluation import summary
+from attnbridge.evaluation.folders import explain as explain_images
+from attnbridge.evaluation.folders import verification
+from attnbridge.experiments import benchmark, fit, score, search, table_data
+from attnbridge.experiments.config import Experiment
+from attnbridge.experiments.tables import TableRequest
+from attnbridge.models import classifiers
+from attnbridge.models.device import pick_device
 
 COMMANDS = {
     "explain": ["P", "--model", "resnet10t"],
     "verify": ["P", "--model", "resnet10t"],
-    "predict": ["R", "P", "--out", "O"],
     "segment": ["R", "P", "--out", "O"],
     "submit": ["R", "K", "--out", "O"],
     "cues": ["--checkpoint", "R", "--out", "O"],
@@ -40,6 +43,7 @@ COMMANDS = {
     "pipeline": ["--source", "S", "--target", "T"],
     "demo": [],
 }
+"""Those that compute, with what they need to be parsed."""
 
 
 @pytest.fixture
@@ -67,6 +71,7 @@ def weights(tmp_path: Path) -> Path:
 
 def test_a_typo_is_answered_before_torch_is_imported() -> None:
     """By every verb that computes."""
+    assert set(COMMANDS) == set(VERBS) - {"data", "list", "show"}
     lines = [
         [verb, *words, "--device", name] for verb, words in COMMANDS.items() for name in ("nonsense", "cuda:", "gpu")
     ]
@@ -112,6 +117,30 @@ def test_a_device_that_is_not_there_is_told_and_nothing_is_written(
     assert not list(out.glob("*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["explain", "test", "segment", "cues"])
+def test_so_it_is_for_a_run(
+    verb: str,
+    no_gpu: None,
+    run_folder: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(run_folder.parent)  # where its data are
+    out = tmp_path / "out"
+    words = {
+        "explain": [str(pictures), "--model", str(run_folder), "--out", str(out)],
+        "test": [str(run_folder)],
+        "segment": [str(run_folder), str(pictures), "--out", str(out)],
+        "cues": ["--checkpoint", str(run_folder), "--out", str(out)],
+    }
+    assert main([verb, *words[verb], "--device", "cuda"]) == 2
+    assert "device 'cuda' is not available here; there is: cpu" in capsys.readouterr().err
+    assert not list(out.glob("*"))
+
+
 def test_explain_moves_the_network_and_its_pictures(
     pictures: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +158,7 @@ def test_explain_moves_the_network_and_its_pictures(
         return torch.rand(len(images), 5, 4, 4)
 
     monkeypatch.setattr(classifiers, "pick_device", picked)
-    monkeypatch.setattr(explain_pictures, "explain", looked)
+    monkeypatch.setattr(explain_images, "explain", looked)
     words = ["explain", str(pictures), "--model", "resnet10t", "--weights", str(weights)]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
     assert main([*words, "--out", str(tmp_path / "b"), "--device", "cuda:3"]) == 0
@@ -145,7 +174,7 @@ def test_verify_moves_its_pictures_too(pictures: Path, weights: Path, monkeypatc
     def read(_: Any) -> Iterator[list[Tensor]]:
         yield [torch.rand(4, 7)]
 
-    monkeypatch.setattr(verification, "head_input", read)
+    monkeypatch.setattr(verification, "capture_head_input", read)
     assert verification.embed(model, sorted(pictures.rglob("*.png"))).shape == (4, 7)
 
 
@@ -154,15 +183,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the verbs that train are called with; every device is there."""
     calls: list[Any] = []
 
-    def note(*words: Any, **more: Any) -> int:
-        calls.append((words, more))
-        return 0
+    def note(*words: Any, **more: Any) -> str:
+        calls.extend(word for word in words if isinstance(word, Experiment | TableRequest))
+        return ""
 
-    monkeypatch.setattr(attnbridge.cli, "pick_device", lambda _: torch.device("cpu"))
-    for name in ("fit", "choose", "benchmark"):
-        monkeypatch.setattr(verbs, name, note)
-    for name in ("run_table", "scene_data", "print_demo"):
-        monkeypatch.setattr(tables, name, note)
+    monkeypatch.setattr(training, "pick_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(fit, "is_main_process", lambda: False)  # which prints what was found
+    for module, names in {
+        fit: ("run_checked",), search: ("search",), benchmark: ("run_map_table", "run_table"),
+        table_data: ("map_data",), summary: ("print_demo",),
+    }.items():  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(module, name, note)
     return calls
 
 
@@ -170,43 +202,48 @@ def test_it_is_short_for_the_trainers_options(
     asked: list[Any], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], own_cache: None
 ) -> None:
     data = [*("--data.source", str(scenes / "source/train"), "--data.target", str(scenes / "target"))]
-    fit = ["fit", "grad_cam", *data, "--data.saliency", "null", "--model.frozen", "[]", "--data.views", "null"]
+    plain = [*data, "--data.saliency", "null", "--model.frozen", "[]", "--data.views", "null"]
     for device, trainer in (
         ("cuda:1", {"accelerator": "gpu", "devices": [1]}),
         ("cuda", {"accelerator": "gpu"}),
         ("mps", {"accelerator": "mps"}),
         ("cpu", {"accelerator": "cpu"}),
     ):
-        assert main([*fit, "--device", device]) == 0
-        config = asked.pop()[0][0]
-        assert {name: config["trainer"][name] for name in trainer} == trainer
-        assert ("devices" in config["trainer"]) == ("devices" in trainer)
-    assert main(fit) == 0
-    assert "accelerator" not in (asked.pop()[0][0].get("trainer") or {})
-    assert main([*fit, "--device", "cpu", "--trainer.accelerator", "gpu"]) == 2
+        for verb in ("fit", "search"):
+            assert main([verb, "grad_cam", *plain, "--device", device]) == 0
+            found = asked.pop().trainer
+            assert {name: found[name] for name in trainer} == trainer
+            assert ("devices" in found) == ("devices" in trainer)
+    assert main(["fit", "grad_cam", *plain]) == 0
+    assert "accelerator" not in asked.pop().trainer
+    assert main(["fit", "grad_cam", *plain, "--device", "cpu", "--trainer.accelerator", "gpu"]) == 2
     assert "--device cpu sets trainer.accelerator, and --trainer.accelerator does" in capsys.readouterr().err
+    assert not asked
     assert main(["benchmark", "scenes", "--device", "cpu"]) == 0
-    assert asked.pop()[0][1] == ["--trainer.accelerator=cpu"]
+    request = asked.pop()
+    assert (request.overrides, request.device) == (("--trainer.accelerator=cpu",), "cpu")
     assert main(["demo", "--out", str(tmp_path), "--device", "cpu"]) == 0
-    assert [more["overrides"] for _, more in asked if "overrides" in more] == [["--trainer.accelerator=cpu"]]
+    assert {request.overrides for request in asked} == {("--trainer.accelerator=cpu",)}
 
 
 def test_test_has_a_trainer_on_the_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def trainer(**options: Any) -> None:
-        assert options["accelerator"] == "gpu"
-        assert options["devices"] == [1]
+    def trainer(experiment: Experiment, callbacks: list[Any]) -> None:
+        assert experiment.trainer == {"accelerator": "gpu", "devices": [1]}
+        assert callbacks == ["scores"]
         raise AttnBridgeError("as asked")
 
     method = argparse.Namespace(classes=("a",))
-    config = {"method": "attnbn", "data": {"target": "t"}}
-    monkeypatch.setattr(attnbridge.cli, "pick_device", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(verbs, "load_run", lambda _: (config, method))
-    monkeypatch.setattr(verbs, "check_data", lambda *_, **__: None)
-    monkeypatch.setattr(verbs, "load_data", lambda _: lambda **__: method)
-    monkeypatch.setattr(verbs, "task_of", lambda *_: argparse.Namespace(scores="scores"))
-    monkeypatch.setattr(verbs.L, "Trainer", trainer)
+    own = {"target": "t"}
+    experiment = Experiment.from_mapping({"method": "attnbn", "data": own, "trainer": {"max_epochs": 3}})
+    task = argparse.Namespace(of=lambda *_: argparse.Namespace(scores="scores"))
+    monkeypatch.setattr(training, "pick_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(training, "load_run", lambda _: argparse.Namespace(config=experiment, method=lambda: method))
+    monkeypatch.setattr(training, "check_experiment", lambda *_, **__: None)
+    monkeypatch.setattr(score, "build_data", lambda _: method)
+    monkeypatch.setattr(score, "load_object", lambda _: task)
+    monkeypatch.setattr(score, "build_trainer", trainer)
     assert main(["test", str(tmp_path), "--device", "cuda:1"]) == 2
     assert "as asked" in capsys.readouterr().err
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from attnbridge.cli import main
-from attnbridge.cli import tables as tables_module
-from attnbridge.cli.domains import all_cases, heat_maps, table
+from attnbridge.evaluation.summary import domain_table, heat_maps
+from attnbridge.experiments import benchmark
+from attnbridge.experiments.config import Experiment
 from tests.conftest import two_colours
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -29,6 +29,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_colours(tmp_path_factory.mktemp("three") / "set", {"a": 10, "b": 10, "c": 10}, 32)
 
 
+@pytest.mark.slow
 def test_all_pairs_of_the_named_domains(
     three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,15 +41,16 @@ def test_all_pairs_of_the_named_domains(
     assert [(r["domains"], r["name"]) for r in results["rows"]] == [
         ("a to c", "domains/source"), ("a to c", "domains/ac"), ("c to a", "domains/source"), ("c to a", "domains/ac"),
     ]  # fmt: skip
-    assert table(results["rows"]) in said
+    assert domain_table(results["rows"]) in said
     page = (tmp_path / "report.html").read_text()
     assert page.count('alt="pictures and maps"') == 2
     for score in ("source_validation", "target_oracle", "energy", "target after epoch"):
         assert f"<th>{score}</th>" in page
-    monkeypatch.setattr(tables_module, "train", None)  # nothing is trained again
+    monkeypatch.setattr(benchmark, "train", None)  # nothing is trained again
     assert main(command) == 0
 
 
+@pytest.mark.slow
 def test_each_from_all_others(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["benchmark", "domains", "--data", str(three), "--leave-one-out", "--saliency", "centre"]
@@ -61,29 +63,6 @@ def test_each_from_all_others(three: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [label.get_text() for label in labels] == ["all others"]
     record = json.loads((out / "a+b-to-unseen-c" / "domains_ac_adv-0" / "run.json").read_text())
     assert record["protocol"]["target"] == "its pictures are withheld too"
-
-
-def test_means_over_cases_need_all_of_them() -> None:
-    rows = [
-        {"name": "x", "seed": s, "domains": d, "source_validation": v}
-        for s, d, v in [(0, "a to b", 0.5), (0, "b to a", 0.7), (1, "a to b", 0.1)]
-    ]
-    assert table(rows).splitlines()[-1] == "| mean of 2 | 60.0 |"
-    assert table(rows).splitlines()[2] == "| a to b | 30.0 ± 28.3 |"
-    axes = heat_maps(rows).axes[0]
-    shown = np.asarray(axes.images[0].get_array())
-    np.testing.assert_allclose(np.nan_to_num(shown, nan=-1), [[-1, 30], [70, -1]])
-
-
-def test_how_much_a_row_is_above_the_first() -> None:
-    values = {("x", "a to b"): (0.5, 0.7), ("x", "b to a"): (0.2, 0.2), ("y", "a to b"): (0.7, 0.7)}
-    values[("y", "b to a")] = (0.2, 0.1)
-    rows = [
-        {"name": name, "seed": seed, "domains": case, "source_validation": value}
-        for (name, case), both in values.items()
-        for seed, value in enumerate(both)
-    ]
-    assert table(rows).splitlines()[-1] == "| above x |  | 2.5 ± 10.6, in 1 of 2 |"
 
 
 @pytest.mark.parametrize(
@@ -109,28 +88,23 @@ def test_what_cannot_be(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_full_size_table_is_one_of_domains(
     three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its rows are the paper's: VGG16, and the paper's weights of the losses."""
     seen = []
 
-    def noted(config: dict[str, Any], *_args: Any, **_options: Any) -> None:
-        seen.append(config["model"])
+    def noted(experiment: Experiment, *_args: Any, **_options: Any) -> None:
+        seen.append(experiment.model)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables_module, "train", noted)
+    monkeypatch.setattr(benchmark, "train", noted)
     command = ["benchmark", "table7", "--data", str(three), "--saliency", "centre", "--data.batch_size", "8"]
     for row in ("source", "ac", "adv", "ac_adv"):
         main([*command, "--seeds", "0", "--rows", f"domains/full_{row}", "--out", str(tmp_path / row)])
     found = [(m["backbone"], m.get("attention_weight", 0), m.get("adversarial_weight", 0)) for m in seen]
     assert found == [("vgg16", 0, 0), ("vgg16", 2, 0), ("vgg16", 0, 0.001), ("vgg16", 2, 0.001)]
-
-
-def test_all_ordered_pairs(three: Path) -> None:
-    pairs = all_cases(three, None, leave_one_out=False)
-    assert len(pairs) == len(set(pairs)) == 6
-    assert all(target not in sources for sources, target in pairs)
 
 
 def test_a_folder_that_is_no_picture_is_told(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from attnbridge.cli import main
-from attnbridge.data.pictures import load_picture
+from attnbridge.data.images import load_image
 from attnbridge.data.saliency import make_saliency
-from attnbridge.evaluation import cue_folder, segment
+from attnbridge.evaluation.folders import cues as cue_folder
 
-pytestmark = pytest.mark.usefixtures("module_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
@@ -67,7 +66,7 @@ def test_each_training_picture_has_a_cue_of_its_own_classes(cues: Path, scenes: 
         allowed = {0, 255} | {i + 1 for i, value in enumerate(shown) if value == "1"}
         assert set(np.unique(np.asarray(cue)).tolist()) <= allowed
     assert (cues / "sheet.jpg").is_file()
-    assert json.loads((cues / "cues.json").read_text())["rule"] == "stronger"
+    assert json.loads((cues / "cues.json").read_text())["rule"] == "highest_score"
 
 
 def test_precision_and_recall_are_counted_where_there_are_masks(cues: Path, scenes: Path) -> None:
@@ -75,8 +74,8 @@ def test_precision_and_recall_are_counted_where_there_are_masks(cues: Path, scen
     with (cues / "scores.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     masks = sorted((scenes / "target/train/masks").glob("*.png"))
-    found = np.stack([np.asarray(load_picture(cues / path.name, "P")) for path in masks])
-    truth = np.stack([np.asarray(load_picture(path, "P")) for path in masks])
+    found = np.stack([np.asarray(load_image(cues / path.name, "P")) for path in masks])
+    truth = np.stack([np.asarray(load_image(path, "P")) for path in masks])
     for value, row in enumerate(rows):
         hits, seeds = ((found == value) & (truth == value)).sum(), ((found == value) & (truth != 255)).sum()
         for name, of in (("precision", seeds), ("recall", (truth == value).sum())):
@@ -110,7 +109,7 @@ def test_cues_that_are_there_are_kept(
     [
         (["--split", "trian"], "trian/labels.csv: no such file"),
         (["--saliency", "nowhere"], "nowhere/.*: no such file; expected the saliency"),
-        (["--rule", "smaler"], "did you mean 'smaller'"),
+        (["--rule", "smallest_regoin"], "did you mean 'smallest_region'"),
         (["--threshold", "2"], "--threshold must be from 0 to below 1, not 2"),
         (["--checkpoint", "nowhere"], "nowhere"),
     ],
@@ -190,7 +189,7 @@ def test_saliency_of_two_splits_does_not_mix(classifier: Path, scenes: Path, tmp
         out = tmp_path / split
         command = ["cues", "--checkpoint", str(classifier), "--split", split, "--out", str(out)]
         assert main([*command, "--saliency", "spectral", "--background", "0.3"]) == 0
-        made[split] = (np.asarray(load_picture(out / "00000.png", "P")) == 0).tolist()
+        made[split] = (np.asarray(load_image(out / "00000.png", "P")) == 0).tolist()
     assert made["train"] != made["val"]
 
 
@@ -257,24 +256,6 @@ def test_a_classifiers_maps_make_masks_too(classifier: Path, scenes: Path, tmp_p
     assert len(list((tmp_path / "masks").glob("*.png"))) == 10
 
 
-def test_a_picture_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "LARGEST", 200)
-    sizes = []
-    refine = segment.mean_field
-
-    def seen(images: Any, probabilities: Any, crf: Any) -> Any:
-        sizes.append((*images.shape[2:], crf.bilateral_xy))
-        return refine(images, probabilities, crf)
-
-    monkeypatch.setattr(segment, "mean_field", seen)
-    Image.new("RGB", (40, 20), "red").save(tmp_path / "a.png")
-    answer = np.zeros((2, 5, 10), np.float16)
-    answer[0], answer[1] = 0.1, 0.9
-    mask = segment.finished(tmp_path / "a.png", answer, True, torch.device("cpu"))
-    assert (mask.shape, sizes) == ((20, 40), [(10, 20, 3.2)])
-    assert (mask == 1).all()
-
-
 def test_a_segmentation_network_knows_its_background(
     network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,4 +270,4 @@ def test_cues_of_a_users_own_saliency(classifier: Path, scenes: Path, tmp_path: 
     out = tmp_path / "cues"
     command = ["cues", "--checkpoint", str(classifier), "--split", "val", "--out", str(out)]
     assert main([*command, "--saliency", str(tmp_path / "saliency"), "--background", "0.3"]) == 0
-    assert any((np.asarray(load_picture(path, "P")) == 0).any() for path in out.glob("*.png"))
+    assert any((np.asarray(load_image(path, "P")) == 0).any() for path in out.glob("*.png"))

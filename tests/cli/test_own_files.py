@@ -19,25 +19,23 @@ import torch
 from PIL import Image
 
 from attnbridge.cli import main
-from attnbridge.cli.stages import Stages
-from attnbridge.data.own_files import LEDGER, OwnFiles
-from attnbridge.errors import AttnBridgeError
+from attnbridge.data.provenance import LEDGER
 
-pytestmark = pytest.mark.usefixtures("module_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]
-VERBS = ["cues", "segment", "saliency", "predict", "explain"]
+VERBS = ["cues", "segment", "saliency", "explain of a run", "explain"]
 OUTPUTS = {
     "cues": ["00003.png", "sheet.jpg", "scores.csv", "cues.json"],
     "segment": ["sub/1.png", "sheet.jpg", "masks.json"],
     "saliency": ["sub/1.png", "sheet.jpg", "saliency.json"],
-    "predict": ["sub/1.jpg.npz", "sub/1.jpg.{}.png", "sheet-1.jpg", "scores.csv", "manifest.jsonl"],
-    "explain": ["sub/1.jpg.npz", "sub/1.jpg.3.png", "sheet-1.jpg", "manifest.jsonl"],
+    "explain of a run": ["sub/1.jpg.npz", "sub/1.jpg.{}.png", "sheet-1.jpg", "scores.csv", "manifest.jsonl"],
+    "explain": ["sub/1.jpg.npz", "sub/1.jpg.3.png", "sheet-1.jpg", "scores.csv", "manifest.jsonl"],
 }
-"""Names that each verb writes; {} stands for a class of the run's."""
+"""Names that each command writes; {} stands for a class of the run's."""
 CASES = [(verb, name) for verb in VERBS for name in OUTPUTS[verb]]
 
 
@@ -75,10 +73,10 @@ def command(run: Path, weights: Path, inputs: Path) -> Any:
         "cues": ["--checkpoint", str(run), "--data", str(inputs / "target"), "--scales", "1", "--no-flip"],
         "segment": [str(run), pictures],
         "saliency": [pictures, "--model", "centre", "--preview"],
-        "predict": [str(run), pictures],
+        "explain of a run": [pictures, "--model", str(run), "--threshold", "0.5", "--all"],
         "explain": [pictures, "--model", "resnet10t", "--weights", str(weights), "--top", "5"],
     }
-    return lambda verb: [verb, *words[verb], "--out", str(inputs / "out")]
+    return lambda verb: [verb.split()[0], *words[verb], "--out", str(inputs / "out")]
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -129,7 +127,7 @@ def test_an_output_that_was_edited_is_not_made_again(
 ) -> None:
     out = inputs / "out"
     assert main(command(verb)) == 0
-    endings = {"cues": "00003.png", "explain": "1.jpg.npz", "predict": "1.jpg.npz"}
+    endings = {"cues": "00003.png", "explain": "1.jpg.npz", "explain of a run": "1.jpg.npz"}
     edited = next(out.rglob(endings.get(verb, "1.png")))
     Image.new("L", (9, 9)).save(edited, "PNG")
     time.sleep(0.01)
@@ -196,7 +194,7 @@ def test_killed_between_ledger_and_file_it_goes_on(command: Any, inputs: Path) -
     kill = (
         "import os, signal, sys\n"
         "from attnbridge.cli import main\n"
-        "from attnbridge.data.own_files import OwnFiles\n"
+        "from attnbridge.data.provenance import OwnFiles\n"
         "claim, count = OwnFiles._claim, []\n"
         "def killed(self, name, checksum):\n"
         "    claim(self, name, checksum)\n"
@@ -219,23 +217,6 @@ def test_killed_between_ledger_and_file_it_goes_on(command: Any, inputs: Path) -
         Image.new("RGB", (30, 20), "red").save(inputs / "pictures/sub/1.jpg")
 
 
-def test_files_of_another_process_are_no_strangers(tmp_path: Path) -> None:
-    """Two runs that fill one folder at the same time, as the cache of saliency maps."""
-    first, second = OwnFiles(tmp_path), OwnFiles(tmp_path)
-    for own in (first, second):
-        own.check([tmp_path / "a.png"])
-        with own.writing(tmp_path / "a.png") as partial:
-            partial.write_text("made")
-    (tmp_path / "b.png").write_text("mine")
-    with (
-        pytest.raises(AttnBridgeError, match=r"b\.png: was not written by attnbridge"),
-        first.writing(tmp_path / "b.png") as partial,
-    ):
-        partial.write_text("made")
-    assert (tmp_path / "b.png").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER, "a.png", "b.png"]
-
-
 def test_a_copied_folder_is_still_its_own(command: Any, inputs: Path) -> None:
     """Whatever the copy did to the files' times."""
     out = inputs / "out"
@@ -244,19 +225,3 @@ def test_a_copied_folder_is_still_its_own(command: Any, inputs: Path) -> None:
         os.utime(path, (0, 0))
     assert main(command("saliency")) == 0
     assert all(path.stat().st_mtime > 0 for path in out.rglob("*.png"))
-
-
-def test_a_stage_that_was_edited_is_not_thrown_away(tmp_path: Path) -> None:
-    """A pipeline makes a stage again when what it was made of has changed."""
-
-    def make(folder: Path) -> None:
-        with OwnFiles(folder).writing(folder / "a.png") as partial:
-            partial.write_text("made")
-
-    stages = Stages(tmp_path)
-    stages.run("masks", {"seed": 0}, make)
-    stages.run("masks", {"seed": 1}, make)
-    (tmp_path / "masks/a.png").write_text("mine")
-    with pytest.raises(AttnBridgeError, match=r"a\.png: was changed after attnbridge wrote it"):
-        stages.run("masks", {"seed": 2}, make)
-    assert (tmp_path / "masks/a.png").read_text() == "mine"

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from attnbridge.cli import main, pipeline
-from attnbridge.data.pictures import load_picture
+from attnbridge.cli import main
+from attnbridge.data.images import load_image
+from attnbridge.experiments import pipeline
+from attnbridge.experiments.config import Experiment
 
-pytestmark = pytest.mark.usefixtures("module_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 SMALL = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.layer", "null"),
     *("--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "0", "--data.views", "null"),
@@ -60,15 +62,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_killed_at_a_stage_it_goes_on_from_there(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = pipeline.fit
+    fit = pipeline.fit_stage
 
-    def killed(config: dict[str, object], folder: Path) -> None:
+    def killed(experiment: Experiment, folder: Path) -> None:
         if folder.name == "segmentation":
             raise KeyboardInterrupt
-        fit(config, folder)
+        fit(experiment, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "fit", killed)
+        patch.setattr(pipeline, "fit_stage", killed)
         names = made(patch)
         assert main(command) == 130
         assert names == ["classifier", "cues", "segmentation"]
@@ -89,7 +91,7 @@ def test_it_leaves_masks_of_all_pictures_and_a_page(command: list[str], scenes: 
     assert f"{100 * after:.1f}" in page
     rows = (scenes / "target/train/labels.csv").read_text().splitlines()[1:]
     for name, *shown in (row.split(",") for row in rows):  # the masks that it learns from know the labels
-        values = set(np.unique(load_picture(out / "own-masks" / f"{name}.png", "P")).tolist())
+        values = set(np.unique(load_image(out / "own-masks" / f"{name}.png", "P")).tolist())
         assert values <= {0} | {i + 1 for i, value in enumerate(shown) if value == "1"}
 
 
@@ -166,36 +168,6 @@ def test_without_any_mask_there_are_masks_but_no_scores(
     assert "nothing was scored" in capsys.readouterr().out
     assert "since the target has no val split" in (tmp_path / "fit/report.html").read_text()
     assert (tmp_path / "fit/attention/epoch_01.png").is_file()
-
-
-@pytest.mark.parametrize(("backbone", "begins"), [("tf_efficientnet_lite0", True), ("resnet18", False)])
-def test_the_segmentation_network_begins_with_the_classifiers_weights(
-    tmp_path: Path, backbone: str, begins: bool
-) -> None:
-    data = {"source": "s", "target": "t", "saliency": "u2net", "source_share": 0.1, "image_size": 224}
-    earlier = {"method": "attnbn", "model": {"backbone": backbone}, "data": data}
-    config = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", [])
-    begin = str(tmp_path / "classifier" / "checkpoints" / "last.ckpt")
-    assert config["model"].get("weights") == (begin if begins else None)
-    assert {name: config["data"][name] for name in data} == data
-    own = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", ["--model.weights", "imagenet"])
-    assert own["model"]["weights"] == "imagenet"
-    free = pipeline.load_stage("segmentation/dsrg", earlier, tmp_path / "cues", ["--model.frozen", "[]"])
-    assert free["data"]["views"] is None
-    assert pipeline.load_stage("voc/dsrg", earlier, tmp_path / "cues", [])["data"]["image_size"] == 321
-
-
-def test_few_pictures_are_seen_more_often(scenes: Path) -> None:
-    paths = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
-    pictures = max(len(list((scenes / place).rglob("*.*g"))) for place in ("source/train", "target/train/images"))
-    for batch, epochs in ((8, -(-140 // (pictures // 8))), (1, 9)):
-        config = {
-            "method": "attnbn",
-            "data": {**paths, "batch_size": batch},
-            "trainer": {"max_epochs": 2 if batch == 8 else 9},
-        }
-        pipeline.train_enough(config)
-        assert config["trainer"]["max_epochs"] == epochs
 
 
 def test_the_chain_as_it_is_shipped(command: list[str], tmp_path: Path) -> None:

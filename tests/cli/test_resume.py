@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 OPTIONS = [
     *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[]", "--model.lr", "0.001"),
     *("--model.adversarial_weight", "0.1", "--data.image_size", "48", "--data.batch_size", "8", "--data.workers", "2"),

@@ -11,9 +11,8 @@ import yaml
 from PIL import Image
 
 from attnbridge.cli import main
-from attnbridge.cli.config import TABLES, load_config
 from attnbridge.methods.fine_tuning import FineTuning
-from tests.cli.test_finetune import FROZEN, SHORT
+from tests.cli.test_fine_tuning import FROZEN, SHORT
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 BOUNDS = ["--search.model.start_weight", "[1e-3, 10]"]
@@ -24,6 +23,7 @@ def command(classes: Path, out: Path, *more: str) -> list[str]:
     return [*begin, *SHORT, *FROZEN, *BOUNDS, *more]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_finds_the_same(
     classes: Path,
     tmp_path: Path,
@@ -65,6 +65,7 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(
     assert "holds the search of another configuration" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_table_takes_what_was_found(
     classes: Path,
     tmp_path: Path,
@@ -91,6 +92,7 @@ def test_a_table_takes_what_was_found(
     assert (first.get("lr", 0.01), last["lr"]) == (0.01, 0.001)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_counts_as_nothing(
     classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,11 +102,6 @@ def test_a_trial_that_diverges_counts_as_nothing(
     record = json.loads((tmp_path / "search.json").read_text())
     assert min(trial["val_top1"] for trial in record["trials"]) == 0
     assert record["best"]["val_top1"] > 0
-
-
-def test_every_row_of_the_table_is_searched() -> None:
-    for row in TABLES["finetune"]:
-        assert load_config(row)["search"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from attnbridge.data.dataset import EpochSampler, PictureDataset, ShardSampler
+from attnbridge.data.dataset import EpochSampler, ImageDataset, ShardSampler
 from attnbridge.data.folders import scan_pair
-from attnbridge.data.module import BridgeData
-from attnbridge.data.pictures import Record
+from attnbridge.data.images import ImageRecord
+from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.data.sample import Sample, collate
 from attnbridge.data.transforms import eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
@@ -20,12 +20,12 @@ from tests.runs import make_data, make_method, make_trainer
 
 
 @pytest.fixture
-def source(scenes: Path) -> PictureDataset:
+def source(scenes: Path) -> ImageDataset:
     records = scan_pair(scenes / "source/train", scenes / "target", scenes / "saliency/train", "source")
-    return PictureDataset(records, 8, "source", train_transform(48))
+    return ImageDataset(records, 8, "source", train_transform(48))
 
 
-def test_sample_contract(source: PictureDataset) -> None:
+def test_sample_contract(source: ImageDataset) -> None:
     sample = source[0]
     assert type(sample["image"]) is torch.Tensor
     assert (sample["image"].shape, sample["image"].dtype) == ((3, 48, 48), torch.float32)
@@ -41,8 +41,8 @@ def test_saliency_moves_with_the_picture_and_is_not_jittered(tmp_path: Path) -> 
     array[10:40, 5:30] = 255
     Image.fromarray(array).save(tmp_path / "map.png")
     Image.fromarray(array).convert("RGB").save(tmp_path / "image.png")
-    record = Record("image.png", tmp_path / "image.png", (0,), saliency=tmp_path / "map.png")
-    dataset = PictureDataset([record], 1, "source", train_transform(64, scale=(0.3, 0.9)))
+    record = ImageRecord("image.png", tmp_path / "image.png", (0,), saliency=tmp_path / "map.png")
+    dataset = ImageDataset([record], 1, "source", train_transform(64, scale=(0.3, 0.9)))
     for seed in range(10):
         sample = dataset[0, seed]
         seen = (sample["image"].mean(0) > 0.4).float()
@@ -52,7 +52,7 @@ def test_saliency_moves_with_the_picture_and_is_not_jittered(tmp_path: Path) -> 
 
 def test_mask_keeps_its_values(scenes: Path) -> None:
     records = scan_pair(scenes / "source/train", scenes / "target", None, "val")
-    sample = PictureDataset(records, 8, "target", eval_transform(96))[0]
+    sample = ImageDataset(records, 8, "target", eval_transform(96))[0]
     assert sample["mask"].shape == (96, 96)
     assert set(sample["mask"].unique().tolist()) - {0} == {c + 1 for c in records[0].classes}
 
@@ -60,19 +60,19 @@ def test_mask_keeps_its_values(scenes: Path) -> None:
 def test_a_mask_value_that_is_no_class_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (8, 8), 7).save(tmp_path / "m.png")
-    record = Record("a", tmp_path / "a.png", (0,), mask=tmp_path / "m.png")
+    record = ImageRecord("a", tmp_path / "a.png", (0,), mask=tmp_path / "m.png")
     with pytest.raises(AttnBridgeError, match=r"m.png: holds the value 7; expected 0 .*, 1 to 3"):
-        PictureDataset([record], 3, "target", eval_transform(8))[0]
+        ImageDataset([record], 3, "target", eval_transform(8))[0]
 
 
-def test_augmentation_is_a_function_of_the_seed_alone(source: PictureDataset) -> None:
+def test_augmentation_is_a_function_of_the_seed_alone(source: ImageDataset) -> None:
     first = source[2, 5]["image"]
     torch.rand(7)
     assert torch.equal(source[2, 5]["image"], first)
     assert not torch.equal(source[2, 6]["image"], first)
 
 
-def test_order_is_a_function_of_seed_and_epoch(source: PictureDataset) -> None:
+def test_order_is_a_function_of_seed_and_epoch(source: ImageDataset) -> None:
     def keys(epoch: int, seed: int = 0) -> list[tuple[int, int]]:
         sampler = EpochSampler(source, 1, 0, seed=seed)
         sampler.set_epoch(epoch)
@@ -84,7 +84,7 @@ def test_order_is_a_function_of_seed_and_epoch(source: PictureDataset) -> None:
     assert keys(3) != keys(3, seed=1)
 
 
-def test_processes_share_an_epoch(source: PictureDataset) -> None:
+def test_processes_share_an_epoch(source: ImageDataset) -> None:
     whole = list(EpochSampler(source, 1, 0))
     parts = [list(EpochSampler(source, 2, rank)) for rank in (0, 1)]
     assert [key for pair in zip(*parts, strict=True) for key in pair] == whole
@@ -104,7 +104,7 @@ def test_an_error_in_a_worker_process_names_the_file(scenes: Path, tmp_path: Pat
     records = scan_pair(scenes / "source/train", scenes / "target", None, "train")
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"nothing")
-    data = PictureDataset([*records, Record("bad", bad, (0,))], 8, "target", eval_transform(48))
+    data = ImageDataset([*records, ImageRecord("bad", bad, (0,))], 8, "target", eval_transform(48))
     loader = torch.utils.data.DataLoader(data, num_workers=1, collate_fn=collate)
     with pytest.raises(AttnBridgeError, match=r"bad.jpg: cannot be read as a picture") as caught:
         list(loader)
@@ -147,7 +147,7 @@ def test_a_batch_larger_than_the_data_is_an_error(scenes: Path) -> None:
 
 
 def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
-    data = BridgeData(None, str(scenes / "target"), image_size=48, batch_size=8, workers=0)
+    data = SourceTargetDataModule(None, str(scenes / "target"), image_size=48, batch_size=8, workers=0)
     assert data.classes == make_data(scenes).classes
     only_target = make_method(data, source_weight=0, attention_weight=0, adversarial_weight=0, label_shift=True)
     trainer = make_trainer(max_steps=2)
@@ -156,11 +156,11 @@ def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
     with pytest.raises(AttnBridgeError, match=r"data.source is not set, but the method learns from a source"):
         make_trainer().fit(make_method(data), data)
     with pytest.raises(AttnBridgeError, match=r"labels.csv: no such file"):
-        BridgeData(None, str(scenes / "source"))
+        SourceTargetDataModule(None, str(scenes / "source"))
 
 
 def test_pictures_in_bytes_are_refused_by_a_method(scenes: Path) -> None:
     data = make_data(scenes)
     stored = next(iter(data.val_dataloader()))
     with pytest.raises(AttnBridgeError, match=r"floats in \[0, 1\], not torch.uint8; give the trainer `datamodule=`"):
-        make_method(data).look(stored["image"])
+        make_method(data).forward_features(stored["image"])

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from attnbridge.data.dataset import PictureDataset
+from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.guidance import scan_guided
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
-from attnbridge.methods.gain import Gain
+from attnbridge.methods.gain import GAIN
 from tests.runs import SMALL, make_data, make_trainer
 
 CLASSES = ("bird", "boat")
@@ -42,7 +42,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def masks(pair: tuple[Path, Path], kind: Any, names: str = "few") -> dict[str, torch.Tensor]:
     records = scan_guided(*pair, names, kind)
-    dataset = PictureDataset(records, 2, "target", eval_transform((6, 8)))
+    dataset = ImageDataset(records, 2, "target", eval_transform((6, 8)))
     return {record.image.stem: dataset[i]["mask"] for i, record in enumerate(records)}
 
 
@@ -149,14 +149,14 @@ def test_gain_learns_from_boxes(scenes: Path, tmp_path: Path) -> None:
                 rows.writerow([record.image.stem, name, x.min(), y.min(), x.max() + 1, y.max() + 1])
     data = make_data(scenes, guided="val", guided_by="boxes", guided_batch=4)
     trainer = make_trainer(max_steps=2)
-    trainer.fit(Gain(data.classes, mining_weight=0, guidance_weight=10, **SMALL), data)
+    trainer.fit(GAIN(data.classes, mining_weight=0, guidance_weight=10, **SMALL), data)
     assert float(trainer.callback_metrics["loss/guided/attention"]) > 0
     boxed, masked = (
         scan_guided(scenes / "source/train", scenes / "target", "val", kind) for kind in ("boxes", "masks")
     )
     for with_boxes, with_mask in zip(boxed, masked, strict=True):
         drawn, true = (
-            PictureDataset([record], len(data.classes), "target", eval_transform(48))[0]["mask"]
+            ImageDataset([record], len(data.classes), "target", eval_transform(48))[0]["mask"]
             for record in (with_boxes, with_mask)
         )
         assert torch.all((drawn == true) | (true == 0) | (drawn == 255))  # a box covers its object

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from attnbridge.cli import main
-from attnbridge.cli.preflight import check_data
 from attnbridge.data import saliency as module
-from attnbridge.data.module import BridgeData
+from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.data.saliency import load_model, make_saliency
 from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.checks import check_experiment
+from attnbridge.experiments.config import Experiment
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ecssd"
 
@@ -194,13 +195,13 @@ def test_the_real_network_on_real_pictures(name: str, most: float) -> None:
 def test_a_run_makes_the_maps_that_it_needs_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path / "cache"))
     source, target = str(scenes / "source/train"), str(scenes / "target")
-    check_data({"method": "attnbn", "data": {"source": source, "target": target, "saliency": "spectral"}})
-    data = BridgeData(source, target, "spectral", image_size=48, workers=0)
+    check_experiment(Experiment("attnbn", data={"source": source, "target": target, "saliency": "spectral"}))
+    data = SourceTargetDataModule(source, target, "spectral", image_size=48, workers=0)
     data.prepare_data()
     record = data.records("source")[0]
     assert record.saliency is not None
     assert record.saliency.is_relative_to(tmp_path / "cache")
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("made again"))
-    BridgeData(source, target, "spectral").prepare_data()
+    SourceTargetDataModule(source, target, "spectral").prepare_data()
     with pytest.raises(AttnBridgeError, match=r"lost\.onnx: no such file"):
-        check_data({"method": "attnbn", "data": {"source": source, "target": target, "saliency": "lost.onnx"}})
+        check_experiment(Experiment("attnbn", data={"source": source, "target": target, "saliency": "lost.onnx"}))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from attnbridge.data.dataset import PictureDataset
-from attnbridge.data.folders import has_split, scan_pair, share_of
-from attnbridge.data.pictures import Record
+from attnbridge.data.dataset import ImageDataset
+from attnbridge.data.folders import has_split, scan_pair, subsample_per_class
+from attnbridge.data.images import ImageRecord
 from attnbridge.data.transforms import PadTo, eval_transform, train_transform
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.errors import AttnBridgeError
@@ -55,7 +55,7 @@ def test_labels_are_the_objects_that_are_not_difficult(kit: Path) -> None:
 
 def test_masks_have_the_wanted_classes_and_ignore_the_others(kit: Path) -> None:
     records = scan_voc(kit, CLASSES, "val", masks=True)
-    mask = PictureDataset(records, 3, "target", eval_transform((6, 8)))[0]["mask"]
+    mask = ImageDataset(records, 3, "target", eval_transform((6, 8)))[0]["mask"]
     assert mask[0].tolist() == [1, 1, 255, 255, 255, 2, 0, 0]
 
 
@@ -113,27 +113,27 @@ def test_padding_keeps_the_shape_and_says_what_is_not_picture(kit: Path) -> None
     records = scan_voc(kit, CLASSES, "val", masks=True)
     saliency = kit / "saliency.png"
     Image.new("L", (8, 6), 255).save(saliency)
-    record = Record("x", records[0].image, (0,), saliency, records[0].mask, records[0].values)
-    sample = PictureDataset([record], 3, "target", eval_transform((12, 8), "pad"))[0]
+    record = ImageRecord("x", records[0].image, (0,), saliency, records[0].mask, records[0].values)
+    sample = ImageDataset([record], 3, "target", eval_transform((12, 8), "pad"))[0]
     assert sample["image"].shape == (3, 12, 8)
     assert sample["mask"][:3].unique().tolist() == [255]
     assert sample["mask"][3].tolist() == [1, 1, 255, 255, 255, 2, 0, 0]
     assert sample["saliency"].sum() == 6 * 8
     assert sample["saliency"][:3].max() == 0
-    stretched = PictureDataset([record], 3, "target", eval_transform((12, 8)))[0]
+    stretched = ImageDataset([record], 3, "target", eval_transform((12, 8)))[0]
     assert stretched["saliency"].min() == 1
     torch.manual_seed(0)
-    trained = PictureDataset([record], 3, "target", train_transform((24, 16), shape="pad"))[0]
+    trained = ImageDataset([record], 3, "target", train_transform((24, 16), shape="pad"))[0]
     assert trained["image"].shape == (3, 24, 16)
     assert ((trained["saliency"] > 0) | (trained["mask"] == 255)).all()
     assert PadTo(1.0)(torch.zeros(3, 4, 4)).shape == (3, 4, 4)
 
 
 def test_a_share_of_the_source_is_of_each_class_and_nested() -> None:
-    records = [Record(f"{c}/{i}", Path("x"), (c,)) for c in range(3) for i in range(20)]
-    tenth, half = share_of(records, 0.1), share_of(records, 0.5)
+    records = [ImageRecord(f"{c}/{i}", Path("x"), (c,)) for c in range(3) for i in range(20)]
+    tenth, half = subsample_per_class(records, 0.1), subsample_per_class(records, 0.5)
     assert [sum(r.classes == (c,) for r in half) for c in range(3)] == [10, 10, 10]
     assert {r.id for r in tenth} < {r.id for r in half}
-    assert share_of(records, 1.0) == records
+    assert subsample_per_class(records, 1.0) == records
     with pytest.raises(AttnBridgeError, match="above 0 and at most 1, not 2"):
-        share_of(records, 2)
+        subsample_per_class(records, 2)

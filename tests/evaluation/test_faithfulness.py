@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.faithfulness import (
+from attnbridge.evaluation.metrics.faithfulness import (
     Deletion,
     Insertion,
     area_under,

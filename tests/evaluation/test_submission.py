@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attnbridge.attention.classifiers import Classifier
 from attnbridge.data.palette import voc_palette
 from attnbridge.data.voc import VOC_CLASSES
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.segment import FromMaps
-from attnbridge.evaluation.submission import write_submission
+from attnbridge.evaluation.folders.segment import MapSegmenter
+from attnbridge.evaluation.folders.submission import write_submission
+from attnbridge.models.classifiers import Classifier
 
 CLASSES = ("dog", "boat")  # not in VOC's order
 
@@ -59,7 +59,7 @@ def model(shape: str = "stretch", classes: tuple[str, ...] = CLASSES) -> Classif
 def test_masks_have_the_pictures_size_and_vocs_values_in_the_servers_folders(
     kit: Path, tmp_path: Path, shape: str
 ) -> None:
-    archive = write_submission(FromMaps(model(shape), 0.5), kit, "test", tmp_path / "out")
+    archive = write_submission(MapSegmenter(model(shape), 0.5), kit, "test", tmp_path / "out")
     folder = "results/VOC2012/Segmentation/comp6_test_cls"
     with tarfile.open(archive) as packed:
         names = [entry.name for entry in packed if entry.isfile()]
@@ -78,7 +78,7 @@ def test_masks_have_the_pictures_size_and_vocs_values_in_the_servers_folders(
 
 
 def test_the_class_that_is_not_predicted_is_left_out(kit: Path, tmp_path: Path) -> None:
-    write_submission(FromMaps(model(), 0.5, score_threshold=1.0), kit, "test", tmp_path / "out")
+    write_submission(MapSegmenter(model(), 0.5, score_threshold=1.0), kit, "test", tmp_path / "out")
     image = Image.open(next((tmp_path / "out").rglob("2008_000006.png")))
     assert set(np.unique(np.asarray(image))) == {0}
 
@@ -86,14 +86,14 @@ def test_the_class_that_is_not_predicted_is_left_out(kit: Path, tmp_path: Path) 
 def test_wrong_inputs_leave_nothing(kit: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(AttnBridgeError, match=r"'dogs'.*did you mean 'dog'"):
-        write_submission(FromMaps(model(classes=("dogs", "boat")), 0.5), kit, "test", out)
+        write_submission(MapSegmenter(model(classes=("dogs", "boat")), 0.5), kit, "test", out)
     with pytest.raises(AttnBridgeError, match=r"list of pictures.*'tset'"):
-        write_submission(FromMaps(model(), 0.5), kit, "tset", out)
+        write_submission(MapSegmenter(model(), 0.5), kit, "tset", out)
     (kit / "JPEGImages" / "2008_000011.JPG").write_bytes(b"no picture")
     with pytest.raises(AttnBridgeError, match=r"2008_000011\.JPG: cannot be read"):
-        write_submission(FromMaps(model(), 0.5), kit, "test", out)
+        write_submission(MapSegmenter(model(), 0.5), kit, "test", out)
     assert not out.exists() or not any(out.iterdir())
     out.mkdir(exist_ok=True)
     (out / "results").mkdir()
     with pytest.raises(AttnBridgeError, match="holds results already"):
-        write_submission(FromMaps(model(), 0.5), kit, "test", out)
+        write_submission(MapSegmenter(model(), 0.5), kit, "test", out)

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from attnbridge.cli import main
-from attnbridge.data.pairs import FOLDS, draw_pairs, read_pairs
+from attnbridge.data.face_pairs import FOLDS, draw_pairs, read_pairs
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.verification import best_threshold, verify
+from attnbridge.evaluation.folders.verification import best_threshold, verify
 
 
 @pytest.fixture(scope="module")

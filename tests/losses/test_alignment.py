@@ -13,12 +13,12 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.alignment import (
     ChannelAttention,
     SpatialAttention,
-    batch_spectral_shrinkage,
-    channel_alignment,
-    delta_alignment,
+    channel_alignment_loss,
+    delta_alignment_loss,
     entropy,
-    spatial_alignment,
-    start_penalty,
+    l2_sp_loss,
+    spatial_alignment_loss,
+    spectral_shrinkage_loss,
 )
 
 
@@ -51,7 +51,7 @@ def test_alignment_equals_a_loop_in_value_and_gradient(kind: str, variant: Any) 
     target, source = features()
     attention: Any = SpatialAttention(3, 2) if kind == "spatial" else ChannelAttention(4, 3, 2)
     attention = attention.double()
-    align = spatial_alignment if kind == "spatial" else channel_alignment
+    align = spatial_alignment_loss if kind == "spatial" else channel_alignment_loss
     found, grads = [], []
     for loss in (lambda *a: align(*a, variant), lambda *a: naive(kind, variant, *a)):
         value = loss(target, source, attention(source))
@@ -80,7 +80,7 @@ def test_attention_equals_its_formula_picture_by_picture() -> None:
 def test_alignment_is_zero_at_equality_and_free_of_the_batch(kind: str) -> None:
     target, source = features()
     weights = torch.rand(3, 3, 2) if kind == "spatial" else torch.rand(3, 4)
-    align = spatial_alignment if kind == "spatial" else channel_alignment
+    align = spatial_alignment_loss if kind == "spatial" else channel_alignment_loss
     assert align(source, source, weights) == 0
     twice = align(torch.cat([target, target]), torch.cat([source, source]), torch.cat([weights, weights]))
     torch.testing.assert_close(twice, align(target, source, weights))
@@ -90,7 +90,7 @@ def test_alignment_is_zero_at_equality_and_free_of_the_batch(kind: str) -> None:
 def test_the_source_gets_no_gradient() -> None:
     target, source = features()
     source.requires_grad_()
-    channel_alignment(target, source, torch.full((3, 4), 0.25, dtype=torch.float64)).backward()
+    channel_alignment_loss(target, source, torch.full((3, 4), 0.25, dtype=torch.float64)).backward()
     assert source.grad is None
 
 
@@ -99,7 +99,7 @@ def test_delta_has_one_weight_a_channel_and_in_the_code_the_mean_over_positions(
     shared = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     for variant, divided in (("paper", 1), ("code", 6)):
         wanted = naive("channel", variant, target, source, shared.expand(3, 4)) / divided
-        torch.testing.assert_close(delta_alignment(target, source, shared, variant), wanted)  # type: ignore[arg-type]
+        torch.testing.assert_close(delta_alignment_loss(target, source, shared, variant), wanted)  # type: ignore[arg-type]
 
 
 def test_entropy_of_known_distributions() -> None:
@@ -113,25 +113,25 @@ def test_shrinkage_is_the_end_of_the_spectrum() -> None:
     matrix = target.flatten(1).float()
     gram = torch.linalg.eigvalsh(matrix.detach() @ matrix.detach().T)  # ascending squares of the singular values
     for count in (1, 2):
-        torch.testing.assert_close(batch_spectral_shrinkage(matrix, count), gram[:count].sum(), rtol=1e-3, atol=1e-4)
-    (grad,) = torch.autograd.grad(batch_spectral_shrinkage(matrix), target)
+        torch.testing.assert_close(spectral_shrinkage_loss(matrix, count), gram[:count].sum(), rtol=1e-3, atol=1e-4)
+    (grad,) = torch.autograd.grad(spectral_shrinkage_loss(matrix), target)
     assert torch.isfinite(grad).all()
     assert grad.abs().max() > 0
     with pytest.raises(AttnBridgeError, match="count must be from 1 to 5"):
-        batch_spectral_shrinkage(matrix, 6)
+        spectral_shrinkage_loss(matrix, 6)
 
 
 def test_a_start_counts_what_is_in_both() -> None:
     weights = {"a": torch.tensor([1.0, 3.0], requires_grad=True), "head": torch.ones(4)}
     start = {"a": torch.tensor([0.0, 1.0]), "gone": torch.ones(2)}
-    penalty = start_penalty(weights, start)
+    penalty = l2_sp_loss(weights, start)
     assert penalty == 2.5
     penalty.backward()
     assert weights["a"].grad.tolist() == [1.0, 2.0]  # type: ignore[union-attr]
     with pytest.raises(AttnBridgeError, match="none of the trained weights"):
-        start_penalty(weights, {})
+        l2_sp_loss(weights, {})
 
 
 def test_features_that_do_not_fit_are_named() -> None:
     with pytest.raises(AttnBridgeError, match=r"not \(1, 2, 3, 3\) and \(1, 4, 3, 3\)"):
-        channel_alignment(torch.rand(1, 4, 3, 3), torch.rand(1, 2, 3, 3), torch.ones(4))
+        channel_alignment_loss(torch.rand(1, 4, 3, 3), torch.rand(1, 2, 3, 3), torch.ones(4))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
-from attnbridge.losses.attention import AttentionConstraint, attention_constraint
-from attnbridge.losses.classification import MultiLabelSoftMargin, multi_label_soft_margin
-from attnbridge.losses.mining import attention_mining, erase, soft_mask
+from attnbridge.losses.attention import AttentionLoss, attention_loss
+from attnbridge.losses.classification import MultiLabelSoftMarginLoss, multi_label_soft_margin_loss
+from attnbridge.losses.mining import attention_mining_loss, erase, soft_mask
 
 
 def naive_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,23 +89,23 @@ IMAGES = torch.rand(3, 3, 2, 2, dtype=torch.float64)
 SOURCE = torch.randn(2, 1, 3, 3, dtype=torch.float64)
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "soft_margin": ((5, 4), lambda x: multi_label_soft_margin(x, LABELS), lambda x: naive_soft_margin(x, LABELS)),
+    "soft_margin": ((5, 4), lambda x: multi_label_soft_margin_loss(x, LABELS), lambda x: naive_soft_margin(x, LABELS)),
     "attention_mean": (
         (3, 4, 4),
-        lambda x: attention_constraint(x, SALIENCY),
+        lambda x: attention_loss(x, SALIENCY),
         lambda x: naive_attention(x, SALIENCY, "mean"),
     ),
     "attention_sum": (
         (3, 4, 4),
-        lambda x: attention_constraint(x, SALIENCY, reduction="sum"),
+        lambda x: attention_loss(x, SALIENCY, reduction="sum"),
         lambda x: naive_attention(x, SALIENCY, "sum"),
     ),
     "attention_counted": (
         (3, 4, 4),
-        lambda x: attention_constraint(x, SALIENCY, counted=COUNTED),
+        lambda x: attention_loss(x, SALIENCY, counted=COUNTED),
         lambda x: naive_counted(x, SALIENCY),
     ),
-    "mining": ((4,), lambda x: attention_mining(x, PICTURES), naive_mining),
+    "mining": ((4,), lambda x: attention_mining_loss(x, PICTURES), naive_mining),
     "erase": ((3, 2, 2), lambda x: erase(IMAGES, soft_mask(x, 0.4, 8), "zero").sum(), naive_erased),
     "discriminator": (
         (4, 1, 2, 2),
@@ -148,8 +148,8 @@ def test_values_do_not_depend_on_the_batch_size() -> None:
     maps, saliency = torch.rand(4, 3, 3), torch.rand(4, 6, 6)
     logits, labels = torch.randn(4, 5), (torch.rand(4, 5) > 0.5).float()
     pairs: list[tuple[Any, tuple[Tensor, ...]]] = [
-        (attention_constraint, (maps, saliency)),
-        (multi_label_soft_margin, (logits, labels)),
+        (attention_loss, (maps, saliency)),
+        (multi_label_soft_margin_loss, (logits, labels)),
         (adversarial_loss, (torch.randn(4, 1, 2, 2),)),
         (discriminator_loss, (torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2))),
     ]
@@ -160,10 +160,10 @@ def test_values_do_not_depend_on_the_batch_size() -> None:
 
 def test_attention_is_zero_at_equality_and_meets_at_either_resolution() -> None:
     maps = torch.rand(2, 4, 4)
-    assert attention_constraint(maps, maps) == 0
+    assert attention_loss(maps, maps) == 0
     enlarged = torch.nn.functional.interpolate(maps[:, None], (8, 8), mode="bilinear", align_corners=False)[:, 0]
-    assert AttentionConstraint("saliency")(maps, enlarged) == 0
-    assert AttentionConstraint("map")(maps, enlarged) > 0
+    assert AttentionLoss("saliency")(maps, enlarged) == 0
+    assert AttentionLoss("map")(maps, enlarged) > 0
 
 
 def test_discriminator_that_tells_has_a_low_loss_and_one_that_is_fooled_a_high_one() -> None:
@@ -175,7 +175,7 @@ def test_discriminator_that_tells_has_a_low_loss_and_one_that_is_fooled_a_high_o
 
 def test_losses_stay_finite_for_extreme_logits() -> None:
     far = torch.tensor([[200.0, -200.0]], requires_grad=True)
-    total = discriminator_loss(-far, far) + adversarial_loss(far) + multi_label_soft_margin(far, torch.ones(1, 2))
+    total = discriminator_loss(-far, far) + adversarial_loss(far) + multi_label_soft_margin_loss(far, torch.ones(1, 2))
     total.backward()
     assert torch.isfinite(total)
     assert torch.isfinite(far.grad).all()  # type: ignore[arg-type]
@@ -183,9 +183,9 @@ def test_losses_stay_finite_for_extreme_logits() -> None:
 
 def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(AttnBridgeError, match=r"\(2, 3\) and labels \(2, 4\)"):
-        MultiLabelSoftMargin()(torch.zeros(2, 3), torch.zeros(2, 4))
+        MultiLabelSoftMarginLoss()(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(AttnBridgeError, match=r"\(2, 3, 3\) and \(1, 3, 3\)"):
-        attention_constraint(torch.zeros(2, 3, 3), torch.zeros(1, 3, 3))
+        attention_loss(torch.zeros(2, 3, 3), torch.zeros(1, 3, 3))
 
 
 def test_fills_are_put_where_the_mask_is_and_nothing_else_changes() -> None:
@@ -201,4 +201,4 @@ def test_fills_are_put_where_the_mask_is_and_nothing_else_changes() -> None:
     assert blurred[:, :, :, 10:].std() < images[:, :, :, 10:].std() / 2
     with pytest.raises(AttnBridgeError, match="fill must be zero, mean"):
         erase(images, mask, "grey")  # type: ignore[arg-type]
-    assert float(attention_mining(torch.zeros(0), torch.zeros(0, dtype=torch.long))) == 0
+    assert float(attention_mining_loss(torch.zeros(0), torch.zeros(0, dtype=torch.long))) == 0

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.transfer import (
-    activation_transfer,
-    attention_map,
-    distillation,
-    gradient_transfer,
-    hint,
-    input_gradient,
-    symmetry,
+    attention_transfer_loss,
+    gradient_transfer_loss,
+    hint_loss,
+    kd_loss,
+    mean_activation_map,
+    per_sample_input_gradient,
+    symmetry_loss,
 )
 
 
@@ -55,7 +55,7 @@ def naive_transfer(student: Tensor, teacher: Tensor, variant: str, statistic: st
 def test_transfer_equals_a_loop_in_value_and_gradient(variant: Any, statistic: Any, power: float) -> None:
     student = torch.randn(3, 4, 3, 2, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(3, 7, 3, 2, dtype=torch.float64)
-    ours = activation_transfer(student, teacher, variant=variant, statistic=statistic, power=power)
+    ours = attention_transfer_loss(student, teacher, variant=variant, statistic=statistic, power=power)
     theirs = naive_transfer(student, teacher, variant, statistic, power)
     assert torch.allclose(ours, theirs)
     wanted, got = (torch.autograd.grad(value, student, retain_graph=True)[0] for value in (theirs, ours))
@@ -81,7 +81,7 @@ def torchdistill_loss(student: Tensor, teacher: Tensor, mode: str) -> Tensor:
 @pytest.mark.parametrize(("mode", "half"), [("paper", 2), ("code", 1)])
 def test_transfer_equals_torchdistill(mode: Any, half: int) -> None:
     student, teacher = torch.randn(4, 8, 6, 6, requires_grad=True), torch.randn(4, 16, 6, 6)
-    ours = half * activation_transfer(student, teacher, variant=mode)  # Equation 2 has half its distance
+    ours = half * attention_transfer_loss(student, teacher, variant=mode)  # Equation 2 has half its distance
     theirs = torchdistill_loss(student, teacher, mode)
     assert torch.allclose(ours, theirs, atol=1e-7)
     gradients = [torch.autograd.grad(value, student)[0] for value in (ours, theirs)]
@@ -91,23 +91,23 @@ def test_transfer_equals_torchdistill(mode: Any, half: int) -> None:
 def test_the_larger_map_is_averaged_down_and_the_teacher_gets_no_gradient() -> None:
     student = torch.rand(2, 3, 2, 2, requires_grad=True)
     teacher = torch.rand(2, 5, 4, 4, requires_grad=True)
-    small = attention_map(teacher).unfold(1, 2, 2).unfold(2, 2, 2).mean((-1, -2))
-    wanted = (F.normalize(attention_map(student).flatten(1)) - F.normalize(small.flatten(1))).square().mean()
-    loss = activation_transfer(student, teacher)
+    small = mean_activation_map(teacher).unfold(1, 2, 2).unfold(2, 2, 2).mean((-1, -2))
+    wanted = (F.normalize(mean_activation_map(student).flatten(1)) - F.normalize(small.flatten(1))).square().mean()
+    loss = attention_transfer_loss(student, teacher)
     assert torch.allclose(loss, wanted)
-    assert torch.allclose(activation_transfer(teacher, student), wanted)
+    assert torch.allclose(attention_transfer_loss(teacher, student), wanted)
     loss.backward()
     assert teacher.grad is None
-    hint(student[:, :1].expand(-1, 5, -1, -1), teacher).backward()
+    hint_loss(student[:, :1].expand(-1, 5, -1, -1), teacher).backward()
     assert teacher.grad is None
 
 
 def test_the_scale_of_neither_side_matters_nor_the_number_of_pictures() -> None:
     student, teacher = torch.rand(3, 4, 5, 5), torch.rand(3, 4, 5, 5)
     for variant in ("paper", "code"):
-        loss = activation_transfer(student, teacher, variant=variant)
-        assert torch.allclose(activation_transfer(100 * student, teacher / 7, variant=variant), loss)
-        parts = [activation_transfer(student[i : i + 1], teacher[i : i + 1], variant=variant) for i in range(3)]
+        loss = attention_transfer_loss(student, teacher, variant=variant)
+        assert torch.allclose(attention_transfer_loss(100 * student, teacher / 7, variant=variant), loss)
+        parts = [attention_transfer_loss(student[i : i + 1], teacher[i : i + 1], variant=variant) for i in range(3)]
         assert torch.allclose(torch.stack(parts).mean(), loss)
 
 
@@ -119,7 +119,7 @@ def test_distillation_is_a_divergence_times_the_square_of_its_temperature() -> N
         p, q = torch.exp(t / 4) / torch.exp(t / 4).sum(), torch.exp(s / 4) / torch.exp(s / 4).sum()
         for k in range(5):
             total = total + p[k].detach() * (torch.log(p[k].detach()) - torch.log(q[k]))
-    ours = distillation(student, teacher)
+    ours = kd_loss(student, teacher)
     assert torch.allclose(ours, 16 * total / 3)
     wanted, got = (torch.autograd.grad(v, student, retain_graph=True)[0] for v in (16 * total / 3, ours))
     assert torch.allclose(wanted, got)
@@ -147,38 +147,41 @@ def test_gradient_losses_pass_gradcheck_in_the_weights() -> None:
     def sensitivity(pictures: Tensor, weight: Tensor) -> Tensor:
         pictures = pictures.clone().requires_grad_()
         logits = torch.func.functional_call(network, {"conv.weight": weight}, (pictures,))
-        return input_gradient(F.cross_entropy(logits, labels, reduction="none"), pictures, create_graph=True)
+        return per_sample_input_gradient(F.cross_entropy(logits, labels, reduction="none"), pictures, create_graph=True)
 
     weight = network.conv.weight.detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: gradient_transfer(sensitivity(images, w), teacher), (weight,))
-    both = lambda w: symmetry(sensitivity(images, w), sensitivity(images.flip(-1), w))  # noqa: E731
+    assert torch.autograd.gradcheck(lambda w: gradient_transfer_loss(sensitivity(images, w), teacher), (weight,))
+    both = lambda w: symmetry_loss(sensitivity(images, w), sensitivity(images.flip(-1), w))  # noqa: E731
     assert torch.autograd.gradcheck(both, (weight,))
     assert both(weight) > 0
-    loss = gradient_transfer(sensitivity(images, weight), teacher)
-    one = [gradient_transfer(sensitivity(images, weight)[i : i + 1], teacher[i : i + 1]) for i in range(2)]
+    loss = gradient_transfer_loss(sensitivity(images, weight), teacher)
+    one = [gradient_transfer_loss(sensitivity(images, weight)[i : i + 1], teacher[i : i + 1]) for i in range(2)]
     assert torch.allclose(loss, torch.stack(one).mean())
 
 
 def test_a_network_that_sees_pictures_as_their_mirror_images_is_symmetric() -> None:
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
-    gradient = input_gradient(images.square().sum((1, 2, 3)), images)
+    gradient = per_sample_input_gradient(images.square().sum((1, 2, 3)), images)
     mirrored = images.detach().flip(-1).requires_grad_()
-    assert symmetry(gradient, input_gradient(mirrored.square().sum((1, 2, 3)), mirrored)) == 0
+    assert symmetry_loss(gradient, per_sample_input_gradient(mirrored.square().sum((1, 2, 3)), mirrored)) == 0
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (
-            lambda: activation_transfer(torch.ones(2, 3), torch.ones(2, 3, 4, 4)),
+            lambda: attention_transfer_loss(torch.ones(2, 3), torch.ones(2, 3, 4, 4)),
             r"student's features must be \(B, C, h, w\)",
         ),
-        (lambda: activation_transfer(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 4, 4)), r"saw 2 pictures, the teacher 1"),
-        (lambda: activation_transfer(*[torch.ones(1, 1, 1, 1)] * 2, variant="x"), r"paper or code, not 'x'"),  # type: ignore[arg-type]
-        (lambda: attention_map(torch.ones(1, 1, 1, 1), "x"), r"sum, sum_power or max_power"),  # type: ignore[arg-type]
-        (lambda: hint(torch.ones(1, 2, 4, 4), torch.ones(1, 3, 4, 4)), r"2 channels, the teacher's 3"),
-        (lambda: distillation(torch.ones(1, 2), torch.ones(1, 3)), r"must have the same classes"),
-        (lambda: distillation(torch.ones(1, 2), torch.ones(1, 2), 0.0), r"temperature must be above 0"),
+        (
+            lambda: attention_transfer_loss(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 4, 4)),
+            r"saw 2 pictures, the teacher 1",
+        ),
+        (lambda: attention_transfer_loss(*[torch.ones(1, 1, 1, 1)] * 2, variant="x"), r"paper or code, not 'x'"),  # type: ignore[arg-type]
+        (lambda: mean_activation_map(torch.ones(1, 1, 1, 1), "x"), r"sum, sum_power or max_power"),  # type: ignore[arg-type]
+        (lambda: hint_loss(torch.ones(1, 2, 4, 4), torch.ones(1, 3, 4, 4)), r"2 channels, the teacher's 3"),
+        (lambda: kd_loss(torch.ones(1, 2), torch.ones(1, 3)), r"must have the same classes"),
+        (lambda: kd_loss(torch.ones(1, 2), torch.ones(1, 2), 0.0), r"temperature must be above 0"),
     ],
 )
 def test_clear_errors(call: Any, words: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.losses.weak_supervision import boundary, expansion, seeding
+from attnbridge.losses.weak_supervision import boundary_loss, expansion_loss, seed_loss
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -66,10 +66,10 @@ def test_a_loss_equals_a_loop_in_value_and_gradient(kind: str) -> None:
     logits, seeds, labels = case()
     refined = torch.randn(2, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).softmax(1)
     pairs: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-        "balanced": (lambda p: seeding(p, seeds), lambda p: naive_seeding(p, seeds, True)),
-        "plain": (lambda p: seeding(p, seeds, balanced=False), lambda p: naive_seeding(p, seeds, False)),
-        "expansion": (lambda p: expansion(p, labels), lambda p: naive_expansion(p, labels)),
-        "boundary": (lambda p: boundary(p, refined), lambda p: naive_boundary(p, refined)),
+        "balanced": (lambda p: seed_loss(p, seeds), lambda p: naive_seeding(p, seeds, True)),
+        "plain": (lambda p: seed_loss(p, seeds, balanced=False), lambda p: naive_seeding(p, seeds, False)),
+        "expansion": (lambda p: expansion_loss(p, labels), lambda p: naive_expansion(p, labels)),
+        "boundary": (lambda p: boundary_loss(p, refined), lambda p: naive_boundary(p, refined)),
     }
     ours = pairs[kind][0](logits.softmax(1))
     least = logits.softmax(1) + 1e-4
@@ -83,26 +83,26 @@ def test_a_loss_equals_a_loop_in_value_and_gradient(kind: str) -> None:
 def test_what_is_thought_impossible_can_be_learned() -> None:
     wrong = torch.tensor([[[[False]], [[True]]]])
     for loss in (
-        lambda p: seeding(p, wrong),
-        lambda p: boundary(p, wrong.float()),
-        lambda p: expansion(p, torch.ones(1, 1)),
+        lambda p: seed_loss(p, wrong),
+        lambda p: boundary_loss(p, wrong.float()),
+        lambda p: expansion_loss(p, torch.ones(1, 1)),
     ):
         logits = torch.tensor([[[[12.0]], [[0.0]]]], requires_grad=True)
         loss(logits.softmax(1)).backward()
         assert logits.grad[0, 1].item() < -0.01  # type: ignore[index]
-    assert seeding(torch.tensor([[[[1.0]], [[0.0]]]]), wrong).item() == pytest.approx(-math.log(1e-4), rel=1e-3)
+    assert seed_loss(torch.tensor([[[[1.0]], [[0.0]]]]), wrong).item() == pytest.approx(-math.log(1e-4), rel=1e-3)
 
 
 def test_half_precision_stays_finite() -> None:
     p = torch.tensor([[[[0.001]], [[0.999]]]], dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.isfinite(expansion(p, torch.zeros(1, 1)))
+        assert torch.isfinite(expansion_loss(p, torch.zeros(1, 1)))
 
 
 def test_no_seeds_cost_nothing() -> None:
-    assert seeding(torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).bool()) == 0
+    assert seed_loss(torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4).bool()) == 0
 
 
 def test_shapes_that_do_not_fit_are_told() -> None:
     with pytest.raises(AttnBridgeError, match="expected two tensors of one shape"):
-        boundary(torch.rand(1, 2, 3, 3), torch.rand(1, 2, 4, 4))
+        boundary_loss(torch.rand(1, 2, 3, 3), torch.rand(1, 2, 4, 4))

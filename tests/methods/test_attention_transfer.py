@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from attnbridge.attention.stages import find_stages, pair_stages
-from attnbridge.data.classes import ClassData
+from attnbridge.data.modules.classification import ClassificationDataModule
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.class_scores import ClassScores
-from attnbridge.losses.transfer import activation_transfer
+from attnbridge.evaluation.tasks.classification import ClassScores
+from attnbridge.losses.transfer import attention_transfer_loss
 from attnbridge.methods.attention_transfer import AttentionTransfer
 from tests.runs import check_part, make_trainer
 
@@ -34,13 +32,13 @@ PARTS = {
 }
 
 
-def make(pictures: Path, **options: Any) -> tuple[AttentionTransfer, ClassData]:
+def make(pictures: Path, **options: Any) -> tuple[AttentionTransfer, ClassificationDataModule]:
     torch.manual_seed(0)
-    data = ClassData(str(pictures), batch_size=8, val_share=0.2)
+    data = ClassificationDataModule(str(pictures), batch_size=8, val_share=0.2)
     return AttentionTransfer(data.classes, **options), data
 
 
-def first_batch(data: ClassData) -> dict[str, Batch]:
+def first_batch(data: ClassificationDataModule) -> dict[str, Batch]:
     batch, _, _ = next(iter(data.train_dataloader()))
     return {"target": as_floats(batch["target"])}
 
@@ -88,7 +86,7 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
             network.get_submodule(name).register_forward_hook(keep)
     method.network(method.normalised(batch["target"]["image"]))
     teacher(method.teacher.normalised(batch["target"]["image"]))
-    wanted = sum(activation_transfer(s, t) for s, t in zip(found["student"], found["teacher"], strict=True))
+    wanted = sum(attention_transfer_loss(s, t) for s, t in zip(found["student"], found["teacher"], strict=True))
     assert torch.allclose(method.losses(batch)["target/transfer"], torch.as_tensor(wanted), rtol=1e-4)
 
 
@@ -153,17 +151,6 @@ def test_it_learns_and_accuracy_counts_each_picture_once(pictures: Path) -> None
     assert scores.accuracy["test"] == {"top1": 1.0}
     counted = scores.metrics["top1"]
     assert int(counted.tp + counted.fn) == 8  # type: ignore[operator]
-
-
-def test_pairs_are_found_by_resolution_across_families() -> None:
-    resnet, wide = (timm.create_model(n, num_classes=3).eval() for n in ("resnet10t", "wrn_16_1"))
-    deep = {(16, 16): "layer1", (8, 8): "layer2", (4, 4): "layer3", (2, 2): "layer4"}
-    assert find_stages(resnet, 64) == {(32, 32): "conv1", **deep}  # its stem is a stage of three convolutions
-    assert pair_stages(wide, resnet, 64) == [("group1", "conv1"), ("group2", "layer1")]
-    assert resnet.training is False
-    fine, coarse = (nn.Sequential(nn.Conv2d(3, 4, 3, padding=pad), nn.Flatten()) for pad in (1, 0))
-    with pytest.raises(AttnBridgeError, match=r"no resolution in common"):
-        pair_stages(fine, coarse, 8)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -17,12 +16,11 @@ from PIL import Image
 
 from attnbridge.cli import main
 from attnbridge.data import dataset
-from attnbridge.data.domains import DomainData
-from attnbridge.data.pictures import Record
+from attnbridge.data.images import ImageRecord
+from attnbridge.data.modules.domains import MultiDomainDataModule
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.domain_scores import DomainScores, salient
 from attnbridge.losses.adversarial import discriminator_loss
-from attnbridge.methods.domain_adaptation import DomainAdaptation, reverse
+from attnbridge.methods.domain_adaptation import DomainAdaptation, gradient_reversal
 from tests.conftest import two_colours
 from tests.runs import make_trainer
 
@@ -42,17 +40,22 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_data(root: Path, sources: tuple[str, ...] = ("a",), target: str = "c", **options: Any) -> DomainData:
+def make_data(
+    root: Path, sources: tuple[str, ...] = ("a",), target: str = "c", **options: Any
+) -> MultiDomainDataModule:
     settings: dict[str, Any] = {"image_size": 32, "batch_size": 8, "workers": 0, "seed": 1, **options}
-    return DomainData(str(root), sources, target, saliency=str(root.parent / "saliency"), **settings)
+    return MultiDomainDataModule(str(root), sources, target, saliency=str(root.parent / "saliency"), **settings)
 
 
-def make_method(data: DomainData, **options: Any) -> DomainAdaptation:
+def make_method(data: MultiDomainDataModule, **options: Any) -> DomainAdaptation:
     L.seed_everything(0, verbose=False)
-    return DomainAdaptation(data.classes, **{**SMALL, **options})
+    known: dict[str, Any] = {"domains": data.sources, "generalise": data.generalise}
+    method = DomainAdaptation(data.classes, **{**SMALL, **known, **options})
+    data.request = method.data_request()
+    return method
 
 
-def trained(data: DomainData, **options: Any) -> dict[str, torch.Tensor]:
+def trained(data: MultiDomainDataModule, **options: Any) -> dict[str, torch.Tensor]:
     method = make_method(data, **options)
     make_trainer(max_epochs=2).fit(method, data)
     return method.state_dict()
@@ -84,12 +87,12 @@ def test_the_targets_labels_are_not_in_a_training_batch(domains: Path, views: in
 def test_other_labels_of_the_target_change_nothing(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pictures, all of them said to be of the first class."""
     before = trained(make_data(domains), **ALL)
-    listed = DomainData._listed
+    listed = MultiDomainDataModule._listed
 
-    def one_class(self: DomainData, domain: str) -> list[Record]:
+    def one_class(self: MultiDomainDataModule, domain: str) -> list[ImageRecord]:
         return [replace(r, classes=(0,)) if domain == self.target else r for r in listed(self, domain)]
 
-    monkeypatch.setattr(DomainData, "_listed", one_class)
+    monkeypatch.setattr(MultiDomainDataModule, "_listed", one_class)
     assert {r.classes for r in make_data(domains).records("test")} == {(0,)}
     for name, value in trained(make_data(domains), **ALL).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -97,13 +100,13 @@ def test_other_labels_of_the_target_change_nothing(domains: Path, monkeypatch: p
 
 def test_in_generalization_the_targets_pictures_are_not_opened(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    load = dataset.load_picture
+    load = dataset.load_image
 
     def noted(path: Path, mode: str = "RGB") -> Any:
         opened.append(path)
         return load(path, mode)
 
-    monkeypatch.setattr(dataset, "load_picture", noted)
+    monkeypatch.setattr(dataset, "load_image", noted)
     data = make_data(domains, ("a", "b"), generalise=True)
     method = make_method(data, **ALL)
     make_trainer(max_epochs=2).fit(method, data)
@@ -119,7 +122,7 @@ def test_in_generalization_the_first_source_is_told_from_the_others(domains: Pat
     method = make_method(data, adversarial_weight=0.1, frozen=["conv1", "bn1", "layer1"])
     make_trainer(max_steps=1).fit(method, data)
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
-    sides = method.see(batch).sides
+    sides = method.forward_batch(batch).domain_slices
     assert sides is not None
     names = np.array([name.split("/")[0] for name in batch["source"]["id"]])
     assert set(names[np.asarray(sides[0])]) == {"b"}
@@ -161,8 +164,8 @@ def test_each_loss_is_what_it_is_said_to_be(domains: Path) -> None:
         pooled = method.network.forward_features(method.normalised(both)).mean((2, 3))  # type: ignore[operator]
         source, target = pooled[:8], pooled[8:]
         gap = (source.T.cov() - target.T.cov()).square().sum() / (4 * source.shape[1] ** 2)
-        assert method.reversed is not None
-        told = discriminator_loss(method.reversed(source), method.reversed(target))
+        assert method.domain_classifier is not None
+        told = discriminator_loss(method.domain_classifier(source), method.domain_classifier(target))
     assert losses["coral"].item() == pytest.approx(gap.item(), rel=1e-4)
     assert losses["domain"].item() == pytest.approx(told.item(), rel=1e-5)
     deviations = torch.tensor([2 ** (-8) * 2 ** (i / 2) for i in range(33)]) * (
@@ -177,7 +180,7 @@ def test_each_loss_is_what_it_is_said_to_be(domains: Path) -> None:
 
 
 def test_what_aligns_reaches_the_network_and_in_which_direction(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DomainAdaptation, "_grown", lambda self: 0.4)
+    monkeypatch.setattr(DomainAdaptation, "_dann_lambda", lambda self: 0.4)
     data = make_data(domains)
     method = make_method(data, reversal_weight=0.5, coral_weight=1.0, mmd_weight=1.0)
     make_trainer(max_steps=1).fit(method, data)
@@ -187,10 +190,10 @@ def test_what_aligns_reaches_the_network_and_in_which_direction(domains: Path, m
     losses = method.losses(batch)
     names = ("domain", "coral", "mmd")
     found = {name: torch.autograd.grad(losses[name], weight, retain_graph=True)[0] for name in names}
-    seen = method.see(batch)
-    assert method.reversed is not None
-    assert seen.sides is not None
-    told = [method.reversed(method.spatial(seen.features).mean((2, 3))[side]) for side in seen.sides]
+    seen = method.forward_batch(batch)
+    assert method.domain_classifier is not None
+    assert seen.domain_slices is not None
+    told = [method.domain_classifier(method.spatial(seen.features).mean((2, 3))[side]) for side in seen.domain_slices]
     wanted = torch.autograd.grad(discriminator_loss(told[0], told[1]), weight)[0]
     torch.testing.assert_close(found["domain"], -0.5 * 0.4 * wanted, rtol=1e-3, atol=1e-7)
     for name in ("coral", "mmd"):
@@ -202,13 +205,13 @@ def test_the_reversal_grows_over_the_run(
     length: dict[str, int], domains: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    grown = DomainAdaptation._grown
+    grown = DomainAdaptation._dann_lambda
 
     def noted(self: DomainAdaptation) -> float:
         found.append(grown(self))
         return found[-1]
 
-    monkeypatch.setattr(DomainAdaptation, "_grown", noted)
+    monkeypatch.setattr(DomainAdaptation, "_dann_lambda", noted)
     data = make_data(domains)
     make_trainer(**length).fit(make_method(data, reversal_weight=1.0, adversarial_weight=0.1), data)
     assert found == pytest.approx([2 / (1 + math.exp(-10 * step / 6)) - 1 for step in range(6)])
@@ -217,34 +220,11 @@ def test_the_reversal_grows_over_the_run(
 def test_the_features_go_against_the_reversed_discriminator() -> None:
     weight = torch.ones(3, 1, requires_grad=True)
     features = torch.ones(2, 3, requires_grad=True)
-    (reverse(features, 0.3) @ weight).sum().backward()
+    (gradient_reversal(features, 0.3) @ weight).sum().backward()
     assert features.grad is not None
     assert weight.grad is not None
     torch.testing.assert_close(features.grad, torch.full((2, 3), -0.3))
     torch.testing.assert_close(weight.grad, torch.full((3, 1), 2.0))
-
-
-def test_the_rules_of_selection() -> None:
-    scores = DomainScores(2)
-    scores.curve = [
-        {"val": 0.9, "target": 0.5, "energy": 0.1},
-        {"val": 0.9, "target": 0.4, "energy": 0.2},
-        {"val": 0.7, "target": 0.8, "energy": 0.3},
-        {"val": 0.6, "target": 0.3, "energy": 0.4},
-    ]
-    result = scores.result()
-    assert (result["source_validation"], result["target_oracle"], result["last"]) == (0.4, 0.8, 0.3)
-    assert (result["val_top1"], result["energy"]) == (0.9, 0.2)
-
-
-def test_the_energy_is_that_of_the_true_class() -> None:
-    maps = torch.zeros(2, 2, 2, 2)
-    maps[0, 1, :, 0], maps[1, 0, 0, 0] = 1, 1
-    saliency = torch.zeros(2, 2, 2)
-    saliency[0, :, 0] = 0.9  # the second picture has no object
-    found, objects = salient(maps, saliency, torch.tensor([1, 0]))
-    assert found.tolist() == [[[1, 0], [1, 0]]]
-    assert objects.tolist() == [[[True, False], [True, False]]]
 
 
 def test_validation_is_of_the_sources_and_shares_no_picture_with_training(domains: Path) -> None:
@@ -273,7 +253,7 @@ def test_other_classes_in_another_domain(tmp_path: Path) -> None:
     root = two_colours(tmp_path / "set", {"a": 2, "b": 2}, 8)
     (root / "b" / "green").mkdir()
     with pytest.raises(AttnBridgeError, match=r"b: differs from .*a in the class 'green'"):
-        DomainData(str(root), ["a"], "b")
+        MultiDomainDataModule(str(root), ["a"], "b")
 
 
 def test_one_source_alone_cannot_be_aligned(domains: Path) -> None:
@@ -303,25 +283,13 @@ def test_the_last_epoch_is_scored_whatever_the_interval(
     assert scores["energy"] is None
 
 
-def test_a_point_within_an_epoch_gives_way_to_the_one_at_its_end() -> None:
-    scores = DomainScores(2)
-    for fn, epoch, right in (("fit", 0, 0), ("fit", 0, 1), ("validate", 1, 0)):
-        trainer: Any = SimpleNamespace(sanity_checking=False, current_epoch=epoch, state=SimpleNamespace(fn=fn))
-        module: Any = SimpleNamespace(log_dict=lambda *args, **options: None)
-        for metric in scores.accuracy.values():
-            metric.reset()
-            metric.update(torch.tensor([1]), torch.tensor([right]))
-        scores.on_validation_epoch_end(trainer, module)
-    assert [(point["epoch"], point["target"]) for point in scores.curve] == [(1, 1.0)]
-
-
 def test_maps_are_made_of_the_classes_pictures_through_links_too(domains: Path, tmp_path: Path) -> None:
     for domain in ("a", "c"):
         (tmp_path / domain).mkdir()
         for name in ("blue", "red"):
             (tmp_path / domain / name).symlink_to(domains / domain / name)
     (tmp_path / "a" / "notes.png").write_bytes(b"no picture of the set")
-    data = DomainData(str(tmp_path), ["a"], "c", saliency="centre", image_size=32, batch_size=8, workers=0)
+    data = MultiDomainDataModule(str(tmp_path), ["a"], "c", saliency="centre", image_size=32, batch_size=8, workers=0)
     data.prepare_data()
     assert all(record.saliency and record.saliency.is_file() for record in data.records("source"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from attnbridge.cli.run import _start_from
-from attnbridge.data.classes import ClassData
+from attnbridge.data.modules.classification import ClassificationDataModule
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.fit import _start_from
+from attnbridge.experiments.runs import Run
 from attnbridge.methods import filter_ablation
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.fine_tuning import FineTuning
@@ -34,10 +36,17 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(folder: Path, **options: Any) -> tuple[FineTuning, ClassData]:
+def make(folder: Path, **options: Any) -> tuple[FineTuning, ClassificationDataModule]:
     torch.manual_seed(0)
-    data = ClassData(str(folder), batch_size=8, val_share=0.2)
-    return FineTuning(data.classes, **{**SMALL, "head_weight": 0.0, **options}), data
+    data = ClassificationDataModule(str(folder), batch_size=8, val_share=0.2)
+    given = {**SMALL, "head_weight": 0.0, "plain_loader": data.facts()["plain_loader"], **options}
+    return FineTuning(data.classes, **given), data
+
+
+def stage(folder: Path, classes: list[str]) -> Run:
+    """The run of an earlier stage; its checkpoint is in the folder."""
+    (folder / "run.json").write_text(json.dumps({"classes": classes}))
+    return Run(folder)
 
 
 def moved(network: nn.Module, whole: bool = False) -> None:
@@ -53,7 +62,7 @@ def moved(network: nn.Module, whole: bool = False) -> None:
 def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> None:
     method, data = make(pictures, **PARTS[part])
     source = copy.deepcopy(method.source.network.state_dict()) if method.source else {}
-    along = copy.deepcopy({k: v for k, v in method.state_dict().items() if k.startswith(method.only_training)})
+    along = copy.deepcopy({k: v for k, v in method.state_dict().items() if k.startswith(method.training_only_prefixes)})
     assert bool(along) == (part in ("alignment", "forgetting"))
     trainer = make_trainer(max_steps=3)
     trainer.fit(method, data)
@@ -122,11 +131,11 @@ def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:
 
 def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:
     first, data = make(pictures, **PARTS["alignment"])
-    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    saver = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_top_k=0)
     make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
     second, _ = make(pictures, alignment="channel", alignment_weight=0.1, layers=ALIGNED)
     fresh = copy.deepcopy(second.attention.state_dict())
-    _start_from(second, tmp_path / "last.ckpt")
+    _start_from(second, stage(tmp_path, data.classes))
     learnt = first.network.state_dict()
     for network in (second.network, second.source.network):
         assert all(torch.equal(learnt[name], value) for name, value in network.state_dict().items())
@@ -148,7 +157,7 @@ def test_a_source_from_a_file_has_the_stride_of_the_network(pictures: Path, tmp_
     losses = method.losses(first_batch(data))
     assert losses["target/alignment"].item() == pytest.approx(0, abs=1e-8)
     assert losses["target/forgetting"].item() == pytest.approx(0, abs=1e-6)
-    method.begun()
+    method.on_weights_loaded()
     assert method.old_head.out_features == 2
     assert method.losses(first_batch(data))["target/forgetting"].item() == pytest.approx(0, abs=1e-6)
 
@@ -161,10 +170,12 @@ def test_a_source_follows_the_networks_precision(pictures: Path) -> None:
 
 def test_another_first_stage_is_refused(pictures: Path, tmp_path: Path) -> None:
     first, data = make(pictures, head_weight=0.01, backbone="resnet18")
-    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    saver = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_top_k=0)
     make_trainer(max_steps=1, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
     with pytest.raises(AttnBridgeError, match="has another network or other classes"):
-        _start_from(make(pictures)[0], tmp_path / "last.ckpt")
+        _start_from(make(pictures)[0], stage(tmp_path, data.classes))
+    with pytest.raises(AttnBridgeError, match=r"has another network or other classes \(red, blue"):
+        _start_from(make(pictures, backbone="resnet18")[0], stage(tmp_path, ["red", "blue"]))
 
 
 def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:
@@ -176,8 +187,7 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
     }
     method, _ = make(pictures, **options, batch_norm="frozen")
     assert method.aligned == ["layer2", "layer3"]
-    data = ClassData(method_folder := str(pictures), batch_size=8, val_share=0.2, views=2)
-    assert method_folder
+    data = ClassificationDataModule(str(pictures), batch_size=8, val_share=0.2, views=2)
     make_trainer(max_steps=1).fit(method, data)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     moved(method.network)
@@ -198,7 +208,7 @@ def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path)
     method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=layers)
     network = method.source.network
     moved(network, whole=True)
-    found = filter_importance(method.source, layers, data, "paper")
+    found = filter_importance(method.source, layers, data.facts()["plain_loader"](), 2, "paper")
     dataset = data.plain("train")
     images = method.source.normalised(torch.stack([dataset[i]["image"] for i in range(len(dataset))]))
     labels = torch.stack([dataset[i]["labels"] for i in range(len(dataset))]).argmax(1)
@@ -220,7 +230,7 @@ def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path)
         hook.remove()
         return F.cross_entropy(read @ weight.T + bias, labels)
 
-    softened = filter_importance(method.source, layers, data, "code")
+    softened = filter_importance(method.source, layers, data.facts()["plain_loader"](), 2, "code")
     for layer in layers:
         gains = torch.stack([loss(layer, j) - loss(layer, None) for j in range(len(found[layer]))])
         torch.testing.assert_close(found[layer], gains.softmax(0), rtol=1e-3, atol=1e-6)

@@ -11,37 +11,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.data.module import BridgeData
+from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
-from attnbridge.methods.gain import Gain
+from attnbridge.methods.gain import GAIN
 from tests.methods.test_methods import batch_of, gradients, open_residuals
 from tests.runs import SMALL, make_data, make_trainer
 
 
-def make_gain(classes: Any, **options: Any) -> Gain:
+def make_gain(classes: Any, **options: Any) -> GAIN:
     torch.manual_seed(0)
-    method = Gain(classes, **{**SMALL, **options})
+    method = GAIN(classes, **{**SMALL, **options})
     open_residuals(method)
     method.log = method.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     return method.train()
 
 
-def guided_data(scenes: Path, **options: Any) -> BridgeData:
+def guided_data(scenes: Path, **options: Any) -> SourceTargetDataModule:
     """The masks of the validation pictures are those that may be used."""
     return make_data(scenes, guided="val", guided_batch=4, **options)
 
 
-def batch_for(method: Gain, data: BridgeData) -> dict[str, Batch]:
-    class Trainer:
-        world_size, global_rank, lightning_module = 1, 0, method
-
-    data.trainer = Trainer()  # type: ignore[assignment]
+def batch_for(method: GAIN, data: SourceTargetDataModule) -> dict[str, Batch]:
+    data.request = method.data_request()
     batch, _, _ = next(iter(data.train_dataloader()))
     return {name: as_floats(part) for name, part in batch.items()}
 
 
-def naive_map(method: Gain, image: Tensor, c: int, normalise: str = "max") -> Tensor:
+def naive_map(method: GAIN, image: Tensor, c: int, normalise: str = "max") -> Tensor:
     """The closed form of pooling and a linear head, one picture, one class."""
     network: Any = method.network
     features = network.forward_features((image[None] - method.mean) / method.std)[0]
@@ -52,7 +49,7 @@ def naive_map(method: Gain, image: Tensor, c: int, normalise: str = "max") -> Te
     return heat / heat.max().clamp_min(1e-8) if normalise == "max" else heat / heat.numel()
 
 
-def naive_mining(method: Gain, batch: Batch) -> Tensor:
+def naive_mining(method: GAIN, batch: Batch) -> Tensor:
     pictures = []
     for image, labels in zip(batch["image"], batch["labels"], strict=True):
         scores = []
@@ -183,7 +180,7 @@ def test_the_guided_stream_has_masks_and_the_others_have_none(scenes: Path) -> N
 
 def test_mining_composes_with_the_sources_constraint(scenes: Path) -> None:
     data = guided_data(scenes)
-    method = Gain(data.classes, **SMALL, source_weight=1.0, attention_weight=2.0, guidance_weight=10.0)
+    method = GAIN(data.classes, **SMALL, source_weight=1.0, attention_weight=2.0, guidance_weight=10.0)
     before = copy.deepcopy(method.state_dict())
     trainer = make_trainer(max_steps=2)
     trainer.fit(method, data)
@@ -200,6 +197,6 @@ def test_what_is_missing_is_named(scenes: Path) -> None:
         batch_for(method, data)
     with pytest.raises(AttnBridgeError, match=r"data\.guided_count must be from 1 to 8, not 9"):
         guided_data(scenes, guided_count=9).records("guided")
-    batch = batch_of(data)
+    batch = batch_of(make_data(scenes))
     with pytest.raises(AttnBridgeError, match="guidance needs masks"):
         method.losses({**batch, "guided": batch["target"]})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnbridge.data.classes import ClassData
+from attnbridge.data.modules.classification import ClassificationDataModule
 from attnbridge.data.sample import as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.methods.attention_transfer import AttentionTransfer
@@ -24,9 +24,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def fitted(folder: Path, **options: Any) -> tuple[AttentionTransfer, ClassData]:
+def fitted(folder: Path, **options: Any) -> tuple[AttentionTransfer, ClassificationDataModule]:
     torch.manual_seed(0)
-    data = ClassData(str(folder), batch_size=8, val_share=0.2, views=2)
+    data = ClassificationDataModule(str(folder), batch_size=8, val_share=0.2, views=2)
     method = AttentionTransfer(data.classes, lr=0.01, **options)
     make_trainer(max_steps=2).fit(method, data)
     return method, data
@@ -52,13 +52,13 @@ def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) 
 
 def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    told = AttentionTransfer._told
+    told = AttentionTransfer._teacher_answers
 
     def count(self: AttentionTransfer, teacher: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
         asked.append(len(images))
         return told(self, teacher, images)
 
-    monkeypatch.setattr(AttentionTransfer, "_told", count)
+    monkeypatch.setattr(AttentionTransfer, "_teacher_answers", count)
     data = fitted(pictures, **PARTS["transfer"])[1]
     assert sum(asked) == 2 * len(data.records("train"))
     fitted(pictures, **PARTS["transfer"])
@@ -66,7 +66,11 @@ def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: py
 
 
 def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path) -> None:
-    cases: list[dict[str, Any]] = [PARTS["transfer"], {**PARTS["transfer"], "teacher": "wrn_16_1"}, KINDS["sum"]]
+    cases: list[dict[str, Any]] = [
+        PARTS["transfer"],
+        {**PARTS["transfer"], "teacher": "wrn_16_1"},
+        KINDS["sum"],
+    ]
     folders = set()
     for options in cases:
         folders.add(str(fitted(pictures, **options)[1].train_dataloader().iterables["target"].dataset.folder))

@@ -18,21 +18,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from attnbridge.cli.config import config_names, load_config
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.metrics import MapSegmentation
+from attnbridge.evaluation.metrics.segmentation import MapSegmentation
+from attnbridge.experiments.config import config_names, load_experiment
 from attnbridge.methods import METHODS, load_method
 from attnbridge.methods.attnbn import AttnBN
-from attnbridge.methods.discriminator import DomainDiscriminator
 from tests.runs import make_data, make_method, make_trainer
 
-ROWS = sorted(name for name in config_names() if load_config(name)["method"] == "attnbn")
+ROWS = sorted(name for name in config_names() if load_experiment(name).method == "attnbn")
 WEIGHTS = ("source_weight", "attention_weight", "target_weight", "adversarial_weight")
 
 
 def row_weights(row: str) -> dict[str, Any]:
-    return {name: load_config(row)["model"].get(name, 1) for name in WEIGHTS}
+    return {name: load_experiment(row).model.get(name, 1) for name in WEIGHTS}
 
 
 def batch_of(data: Any) -> dict[str, Batch]:
@@ -42,7 +41,7 @@ def batch_of(data: Any) -> dict[str, Batch]:
 
 
 def test_every_configuration_names_a_method_of_the_table() -> None:
-    assert {load_config(row)["method"] for row in config_names()} == set(METHODS)
+    assert {load_experiment(row).method for row in config_names()} == set(METHODS)
     with pytest.raises(AttnBridgeError, match="unknown method 'atnbn'; did you mean 'attnbn'"):
         load_method("atnbn")
 
@@ -231,12 +230,12 @@ TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from attnbridge.evaluation.scoring import Scores
+from attnbridge.evaluation.tasks.maps import MapScores
 from tests.runs import make_data, make_method, make_trainer
 devices = int(sys.argv[1])
 data = make_data(Path(sys.argv[2]), batch_size=8 // devices)
 method = make_method(data, adversarial_weight=0.01)
-scores = Scores(len(data.classes))
+scores = MapScores(len(data.classes))
 trainer = make_trainer(max_steps=4, strategy="ddp" if devices > 1 else "auto", devices=devices, callbacks=[scores])
 trainer.fit(method, data)
 trainer.test(method, data, verbose=False)
@@ -274,14 +273,6 @@ def test_batch_norm_frozen_keeps_its_statistics(scenes: Path) -> None:
         before = method.network.bn1.running_mean.clone()  # type: ignore[union-attr, operator]
         make_trainer(max_steps=1).fit(method, data)
         assert torch.equal(before, method.network.bn1.running_mean) == same  # type: ignore[union-attr, arg-type]
-
-
-@pytest.mark.parametrize("side", [3, 7, 8, 14])
-def test_discriminator_takes_any_map(side: int) -> None:
-    for options in ({"projection": None}, {"spectral": True}, {"projection": 4}):
-        out = DomainDiscriminator(6, width=4, **options)(torch.rand(2, 6, side, side))  # type: ignore[arg-type]
-        assert out.shape[:2] == (2, 1)
-        assert torch.isfinite(out).all()
 
 
 def test_evidence_can_feed_the_discriminator(scenes: Path) -> None:
@@ -334,7 +325,7 @@ def test_label_shift_starts_each_domain_at_its_own_frequencies(scenes: Path, tar
     method = make_method(data, label_shift=True, target_weight=target_weight, lr=0.0)
     torch.nn.init.zeros_(method.network.fc.weight)  # type: ignore[union-attr, arg-type]
     seen: list[Tensor] = []
-    method.on_train_batch_start = lambda batch, _: seen.append(method.see(batch).logits)  # type: ignore[method-assign, assignment]
+    method.on_train_batch_start = lambda batch, _: seen.append(method.forward_batch(batch).logits)  # type: ignore[method-assign, assignment]
     make_trainer(max_steps=1).fit(method, data)
     records = {name: data.records(name) for name in ("source", "train")}
     wanted = {

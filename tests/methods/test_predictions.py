@@ -10,17 +10,17 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from attnbridge.attention.classifiers import Classifier
 from attnbridge.methods import load_method
-from attnbridge.methods.gain import Gain
+from attnbridge.methods.gain import GAIN
+from attnbridge.models.classifiers import Classifier
 from tests.runs import make_trainer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "attnbn": {},
     "gain": {},
-    "transfer": {"backbone": "wrn_16_1"},
+    "attention_transfer": {"backbone": "wrn_16_1"},
     "fine_tuning": {},
-    "adaptation": {},
+    "domain_adaptation": {},
 }
 
 
@@ -123,7 +123,7 @@ def test_a_segmentation_networks_probabilities_are_float32_under_autocast() -> N
 
 
 def test_mining_scores_erased_pictures_in_float32() -> None:
-    method: Gain = make("gain")
+    method: GAIN = make("gain")
     method.log = lambda *_, **__: None  # type: ignore[method-assign]
     batch: Any = {"target": {"image": torch.rand(2, 3, 32, 32), "labels": torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])}}
     seen: list[Tensor] = []

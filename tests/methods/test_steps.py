@@ -29,9 +29,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "attnbn, adversary": ADVERSARY,
     "gain": {},
     "gain, adversary": {**ADVERSARY, "source_weight": 1.0},
-    "adaptation": {"reversal_weight": 1.0},
-    "adaptation, adversary": {**ADVERSARY, "reversal_weight": 1.0},
-    "transfer": {"teacher": "resnet10t", "teacher_weights": "none", "distillation_weight": 0.5},
+    "domain_adaptation": {"reversal_weight": 1.0},
+    "domain_adaptation, adversary": {**ADVERSARY, "reversal_weight": 1.0},
+    "attention_transfer": {"teacher": "resnet10t", "teacher_weights": "none", "distillation_weight": 0.5},
     "fine_tuning": {"start_weight": 0.1},
     "segmentation": {"head_width": 8, "boundary_weight": 0.0},
 }
@@ -78,8 +78,8 @@ def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
 ) -> None:
     name = family.split(",")[0]
     folders: dict[str, Any] = {
-        "adaptation": {"data": str(domains), "sources": ["a"], "target": "c", "workers": 0},
-        "transfer": {"data": str(pictures)},
+        "domain_adaptation": {"data": str(domains), "sources": ["a"], "target": "c", "workers": 0},
+        "attention_transfer": {"data": str(pictures)},
         "fine_tuning": {"data": str(pictures)},
         "segmentation": {
             "cues": str(scenes / "target/train/masks"),
@@ -107,7 +107,7 @@ def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
 def written_out(method: Any, batches: list[dict[str, Batch]]) -> None:
     """The training of a method in plain PyTorch: one backward pass, the network's step, the adversary's."""
     method.log = method.log_dict = lambda *_, **__: None
-    network = torch.optim.AdamW(method.parameter_groups(), weight_decay=method.weight_decay)
+    network = torch.optim.AdamW(method.parameter_groups(), weight_decay=method.optimisation.weight_decay)
     schedule = OneCycleLR(network, [group["lr"] for group in network.param_groups], total_steps=len(batches) + 1)
     optimizers: list[torch.optim.Optimizer] = [network]
     if method.discriminator is not None:

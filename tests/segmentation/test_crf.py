@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnbridge.data.pictures import load_picture
+from attnbridge.data.images import load_image
 from attnbridge.errors import AttnBridgeError
 from attnbridge.segmentation.crf import CRF, mean_field
 from attnbridge.segmentation.lattice import Permutohedral
@@ -101,7 +101,7 @@ def test_labels_are_pydensecrfs(tmp_path: Path) -> None:
     paths = sorted(shared.glob("*.jpg"))[:20]
     cases = [noisy(60, 80, 4, seed) for seed in range(3)]
     for path in paths:
-        picture = torch.from_numpy(np.array(load_picture(path).resize((150, 100)))).permute(2, 0, 1)[None]
+        picture = torch.from_numpy(np.array(load_image(path).resize((150, 100)))).permute(2, 0, 1)[None]
         cases.append((picture, noisy(100, 150, 4)[1]))
     for image, probabilities in cases:
         wanted = mean_field(image, probabilities, backend="pydensecrf")[0].numpy()

@@ -21,15 +21,15 @@ def by_pixels(maps: Tensor, present: Tensor, saliency: Tensor, rule: str) -> Ten
             if back and not claims:
                 labels[y, x] = 0
             elif not back and claims:
-                key = {"smaller": lambda c: -area[c], "stronger": lambda c, y=y, x=x: float(maps[c, y, x])}
-                if rule != "nobody":
+                key = {"smallest_region": lambda c: -area[c], "highest_score": lambda c, y=y, x=x: float(maps[c, y, x])}
+                if rule != "ignore_conflicts":
                     labels[y, x] = max(claims, key=key[rule]) + 1
                 elif len(claims) == 1:
                     labels[y, x] = claims[0] + 1
     return labels
 
 
-@pytest.mark.parametrize("rule", ["smaller", "stronger", "nobody"])
+@pytest.mark.parametrize("rule", ["smallest_region", "highest_score", "ignore_conflicts"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_cue_is_what_its_rule_says_of_each_pixel(rule: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -67,7 +67,7 @@ def test_a_users_own_rule() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rule": "smaler"}, "did you mean 'smaller'"),
+        ({"rule": "smalest_region"}, "did you mean 'smallest_region'"),
         ({"rule": "no.such.module:rule"}, "cannot be imported"),
         ({"threshold": 1.0}, "--threshold must be from 0 to below 1"),
     ],

@@ -189,7 +189,7 @@ def input_gradient(images: Tensor, logits: Tensor, classes: Tensor, *, second_or
     return class_gradients(images, logits, classes, lambda g: in_float(g).abs().amax(2), second_order=second_order)
 
 
-def activation_attention(features: Tensor, kind: Activation = "sum_p", p: float = 2.0) -> Tensor:
+def activation_map(features: Tensor, kind: Activation = "sum_p", p: float = 2.0) -> Tensor:
     r"""Activation-based attention: where a layer is active, whatever the class.
 
     .. math:: F_{sum} = \sum_i |F_i|, \qquad F_{sum}^p = \sum_i |F_i|^p, \qquad F_{max}^p = \max_i |F_i|^p
@@ -204,7 +204,7 @@ def activation_attention(features: Tensor, kind: Activation = "sum_p", p: float 
     Returns:
         ``(B, H, W)``, not negative.
 
-    >>> activation_attention(torch.tensor([[[[3.0]], [[-4.0]]]])).item()
+    >>> activation_map(torch.tensor([[[[3.0]], [[-4.0]]]])).item()
     25.0
     """
     if kind not in ("sum", "sum_p", "max_p"):

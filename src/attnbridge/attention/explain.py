@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from attnbridge.attention import METHODS
 from attnbridge.attention.class_maps import (
     Spatial,
-    activation_attention,
+    activation_map,
     cam,
     grad_cam,
     grad_cam_pp,
@@ -27,10 +27,10 @@ from attnbridge.attention.class_maps import (
 )
 from attnbridge.attention.gradients import SecondOrder, check_classes
 from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, reads_class_token, to_maps, unwrap
+from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
 from attnbridge.attention.observe import check_logits, observe
-from attnbridge.attention.postprocess import Normalise, fuse_maps, normalise_maps, resize_maps
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
 ExplainMethod = Literal[
@@ -41,7 +41,7 @@ _BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
     "grad_cam_pp": grad_cam_pp,
     "layer_cam": layer_cam,
 }
-WHOLE = ("input_gradient", "rollout", "gradient_rollout")
+WHOLE_NETWORK_METHODS = ("input_gradient", "rollout", "gradient_rollout")
 """Methods that look through all layers."""
 _found: WeakKeyDictionary[nn.Module, dict[tuple[int, int], str]] = WeakKeyDictionary()
 
@@ -94,7 +94,7 @@ def explain(
     (torch.Size([2, 1, 6, 6]), torch.Size([2, 2, 32, 32]))
     """
     if method not in METHODS:
-        raise unknown("method", method, METHODS)
+        raise unknown_name("method", method, METHODS)
     if images.ndim != 4:
         raise AttnBridgeError(f"images must be (B, 3, H, W), but are {tuple(images.shape)}")
     if not scales or min(scales) <= 0:
@@ -113,7 +113,7 @@ def explain(
 
 def _layers(model: nn.Module, images: Tensor, layer: str | Sequence[str] | None, method: str) -> tuple[str, ...]:
     """Names of the layers to look at; none for the methods that look through all."""
-    if method in WHOLE:
+    if method in WHOLE_NETWORK_METHODS:
         if layer is not None:
             raise AttnBridgeError(f"{method} looks through all layers; leave `layer` out")
         return ()
@@ -178,7 +178,7 @@ class _View:
 
     def _map(self, features: Tensor, logits: Tensor, indices: Tensor, spatial: Spatial) -> Tensor:
         if self.method == "activation":
-            return activation_attention(spatial(features))[:, None].expand(-1, indices.shape[1], -1, -1)
+            return activation_map(spatial(features))[:, None].expand(-1, indices.shape[1], -1, -1)
         if self.method == "cam":
             return cam(spatial(features), _linear_head(self.model, spatial(features), logits), indices)
         return _BY_GRADIENT[self.method](features, logits, indices, second_order=self.second_order, spatial=spatial)

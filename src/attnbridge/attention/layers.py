@@ -13,9 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.data.transforms import Size, sides
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+
+
+def find_head(network: nn.Module) -> nn.Module:
+    """The layer that gives the logits: what timm's networks name as their classifier, else the last linear layer.
+
+    Raises:
+        AttnBridgeError: if there is none.
+
+    >>> find_head(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9)))
+    Linear(in_features=4, out_features=9, bias=True)
+    """
+    named = getattr(network, "get_classifier", None)
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    head = named() if named is not None else linear[-1] if linear else None
+    if not isinstance(head, nn.Module) or not any(True for _ in head.parameters()):
+        raise AttnBridgeError("the network has no linear layer that gives the logits; end it with nn.Linear")
+    return head
 
 
 def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) -> str:
@@ -279,7 +296,7 @@ def check_layer(network: nn.Module, name: str) -> None:
     """Raise, with the nearest names, if ``network`` has no module called ``name``."""
     names = [n for n, _ in network.named_modules() if n]
     if name not in names:
-        raise unknown("layer", name, names)
+        raise unknown_name("layer", name, names)
 
 
 def prefix_tokens(network: nn.Module) -> int:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnbridge.attention.layers import check_layer, unwrap
-from attnbridge.attention.regions import compiled_regions, linear_heads
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.attention.compiled import compiled_regions, linear_heads
+from attnbridge.attention.layers import check_layer, find_head, unwrap
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Observation:
     Attributes:
         logits: the network's output, ``(B, N)``.
         features: output of each observed layer, by name, as the layer gave it.
+
+    >>> Observation(torch.zeros(2, 5), {"layer4": torch.zeros(2, 8, 7, 7)}).features["layer4"].shape
+    torch.Size([2, 8, 7, 7])
     """
 
     logits: Tensor
@@ -30,14 +33,19 @@ class Observation:
 
 
 def observe(
-    network: nn.Module, images: Tensor, layers: str | Sequence[str], *, trunk_graph: bool | None = None
+    network: nn.Module,
+    images: Tensor,
+    layers: str | Sequence[str],
+    *,
+    trunk_graph: bool | None = None,
+    grad: bool = True,
 ) -> Observation:
     """Run ``network`` on ``images`` and capture the output of ``layers``.
 
     The network is not edited: forward hooks are set for this call and removed even if it raises; train
     and eval mode and ``requires_grad`` flags stay as they are. It may be inside ``DistributedDataParallel`` or
     ``torch.compile``: what was compiled as a whole is compiled anew in parts, up to the first of the layers, and
-    runs eagerly after it (:func:`~attnbridge.attention.regions.compiled_regions`).
+    runs eagerly after it (:func:`~attnbridge.attention.compiled.compiled_regions`).
 
     Args:
         network: any module whose output is a tensor of logits.
@@ -46,6 +54,8 @@ def observe(
         trunk_graph: ``True`` records the graph through the whole network, as training needs; ``False``
             records it only from the first observed layer on, which is all that a map needs and saves
             the memory of the trunk. Default: ``torch.is_grad_enabled()``.
+        grad: ``False`` records no graph at all, for a network that is only listened to, as a teacher is; then there may
+            be no layers, too.
 
     Raises:
         AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor.
@@ -57,6 +67,8 @@ def observe(
     (torch.Size([2, 4]), torch.Size([2, 4, 6, 6]), True)
     """
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    if not grad:
+        return _listen(network, images, names)
     if not names:
         raise AttnBridgeError("no layer is named; expected at least one")
     if torch.is_inference_mode_enabled():
@@ -79,14 +91,8 @@ def _check_all_ran(names: Sequence[str], features: dict[str, Tensor]) -> None:
         )
 
 
-def glance(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observation:
-    """:func:`observe` for a network that is only listened to, as a teacher is: no graph is recorded at all.
-
-    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> seen = glance(network, torch.rand(2, 3, 8, 8), ["0"])
-    >>> seen.features["0"].requires_grad, seen.logits.requires_grad
-    (False, False)
-    """
+def _listen(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observation:
+    """:func:`observe` without any graph."""
     features: dict[str, Tensor] = {}
     with torch.no_grad(), ExitStack() as stack:
         for name in layers:
@@ -113,7 +119,7 @@ class _Reached(Exception):  # noqa: N818 (no error)
     """Ends a forward pass where its features are known."""
 
 
-def reach(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+def forward_until(network: nn.Module, images: Tensor, layer: str) -> Tensor:
     """Run ``network`` up to ``layer`` and no further; autograd as the caller has it.
 
     Returns:
@@ -122,7 +128,7 @@ def reach(network: nn.Module, images: Tensor, layer: str) -> Tensor:
     Raises:
         AttnBridgeError: for an unknown layer, one that did not run, or that gives no tensor.
 
-    >>> reach(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(99, 1)), torch.rand(2, 3, 8, 8), "1").shape
+    >>> forward_until(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(99, 1)), torch.rand(2, 3, 8, 8), "1").shape
     torch.Size([2, 4, 6, 6])
     """
     check_layer(network, layer)
@@ -146,19 +152,18 @@ def reach(network: nn.Module, images: Tensor, layer: str) -> Tensor:
 
 
 @contextmanager
-def head_input(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, what the classifier of a timm network reads in each forward pass, ``(B, D)``, is added to the list.
+def capture_head_input(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, what the classifier of a network reads in each forward pass, ``(B, D)``, is added to the list.
 
     >>> import timm
     >>> network = timm.create_model("resnet10t", num_classes=3)
-    >>> with head_input(network) as read, torch.no_grad():
+    >>> with capture_head_input(network) as read, torch.no_grad():
     ...     _ = network(torch.rand(2, 3, 32, 32))
     >>> read[0].shape
     torch.Size([2, 512])
     """
     read: list[Tensor] = []
-    classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
-    hook = classifier.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].flatten(1)))
+    hook = find_head(network).register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].flatten(1)))
     try:
         yield read
     finally:
@@ -193,7 +198,7 @@ def _hooks(network: nn.Module, names: Sequence[str], features: dict[str, Tensor]
 
         for name in names:
             if name not in modules or name == "":
-                raise unknown("layer", name, [n for n in modules if n])
+                raise unknown_name("layer", name, [n for n in modules if n])
             handle = modules[name].register_forward_hook(_capture(name, features, trunk_graph, on_first))
             stack.callback(handle.remove)
         if "_orig_mod" in network._modules:

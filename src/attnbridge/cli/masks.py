@@ -1,99 +1,233 @@
-"""The verbs ``segment`` and ``submit``: masks of pictures, as palette PNGs or as VOC's test server wants them."""
+"""Verbs on the way from image labels to masks."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from attnbridge.attention.device import pick_device
-from attnbridge.cli.cues import write_sheet
-from attnbridge.cli.preflight import report_skipped
-from attnbridge.cli.run import load_run, shape_of
-from attnbridge.cli.tasks import inference_of
-from attnbridge.data.cache import own_targets, sha256
-from attnbridge.data.folders import find_pictures
-from attnbridge.data.own_files import OwnFiles
+from attnbridge.cli.common import OVERRIDES, Verb, add_device, report_skipped
+from attnbridge.data.folders import find_images
+from attnbridge.data.saliency import check_device
+from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.predict import as_classifier
-from attnbridge.evaluation.segment import FromMaps, FromNetwork, Segmenter, write_masks
-from attnbridge.evaluation.submission import write_submission
-from attnbridge.methods import BRIDGE, DATA
-from attnbridge.methods.segmentation import Segmentation
+from attnbridge.experiments.config import load_experiment, with_device
+from attnbridge.experiments.memory import keep_freed_memory
+from attnbridge.experiments.runs import Run, load_run
+from attnbridge.models.device import pick_device
+
+
+def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threshold", type=float, default=0.3, help="of a map, relative to its maximum; default: 0.3")
+    parser.add_argument(
+        "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
+    )
+    parser.add_argument(
+        "--rule",
+        default="highest_score",
+        help="of pixels that two classes claim: highest_score, smallest_region, ignore_conflicts, or "
+        "package.module:function",
+    )
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
+    parser.add_argument("--source", type=Path, required=True, help="class folders of simple pictures, CLASS/*.jpg")
+    parser.add_argument(
+        "--target", type=Path, required=True, help="train/, val/ (and test/), or VOC's layout; see docs/"
+    )
+    parser.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
+    parser.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
+    parser.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder of all stages")
+    parser.add_argument("--config", default="attnbn", help="of the first network: a name or a YAML file")
+    parser.add_argument("--segmentation", default="segmentation/dsrg", help="of the second one")
+    parser.add_argument(
+        "--retrain", nargs="?", const="segmentation/retrain", help="train it again, on the masks of the first time"
+    )
+    _add_cue_settings(parser)
+    add_device(parser)
+
+
+def pipeline(options: argparse.Namespace) -> int:
+    """From two folders of images to masks."""
+    overrides = tuple(with_device(options.overrides, options.device))
+    for name in filter(None, (options.config, options.segmentation, options.retrain)):
+        load_experiment(name, overrides)
+    pick_device(options.device)
+
+    from attnbridge.experiments.pipeline import PipelineRequest, run_pipeline
+    from attnbridge.segmentation.cues import CueSettings
+
+    keep_freed_memory()
+    page = run_pipeline(
+        PipelineRequest(
+            options.source,
+            options.target,
+            options.saliency,
+            options.target_saliency,
+            options.out,
+            options.config,
+            options.segmentation,
+            options.retrain,
+            CueSettings(options.threshold, options.background, options.rule),
+            overrides,
+            options.device,
+        )
+    )
+    print(f"masks in {options.out / 'masks'}; look at {page}")
+    return 0
+
+
+def _add_saliency(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
+    parser.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
+    parser.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
+    parser.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
+    add_device(parser)
+
+
+def saliency(options: argparse.Namespace) -> int:
+    """Make what is missing, then the preview and the scores; status 1 if some images could not be read."""
+    check_device(options.model, options.device)
+
+    from attnbridge.data.files import output_paths
+    from attnbridge.data.provenance import OwnFiles
+    from attnbridge.data.saliency import make_saliency
+
+    images = find_images(options.pictures, options.out)
+    targets, page = output_paths(images, options.out), options.out / "sheet.jpg"
+    own, pages = OwnFiles(options.out), [page] if options.preview else []
+    own.check([*targets.values(), options.out / "saliency.json", *pages])
+    own.check_unchanged(pages)
+    status = report_skipped(make_saliency(images, options.out, options.model, options.refine, options.device))
+    maps = {name: path for name, path in targets.items() if path.is_file()}
+    if options.preview and maps:
+        from attnbridge.evaluation.folders.saliency import write_preview
+
+        write_preview([(images[name], path) for name, path in maps.items()], page)
+        print(page)
+    if options.score:
+        from attnbridge.evaluation.folders.saliency import score_saliency
+
+        result = score_saliency(maps, options.score)
+        print(
+            f"{len(maps)} maps: MAE {result.mae:.4f}, max F-beta {result.max_f:.4f} at threshold "
+            f"{result.threshold:.2f}, IoU there {result.iou:.4f}"
+        )
+    return status
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run: a segmentation network, or a classifier for its maps")
+    parser.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    parser.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
+    parser.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
+    add_device(parser)
 
 
 def segment(options: argparse.Namespace) -> int:
-    """Masks of a folder of pictures; status 1 if some could not be read."""
-    segmenter = load_segmenter(options.run, options.threshold, options.device)
-    pictures = find_pictures([options.pictures], options.out)
+    """Masks of a folder of images; status 1 if some could not be read."""
+    images = find_images([options.pictures], options.out)
+    run = Run(options.run).check()
+
+    from attnbridge.data.files import output_paths
+    from attnbridge.data.provenance import OwnFiles
+    from attnbridge.evaluation.folders.cues import write_sheet
+    from attnbridge.evaluation.folders.segment import default_workers, write_masks
+
+    segmenter = run.segmenter(options.threshold, options.device)
     workers = default_workers(segmenter.device) if options.workers is None else options.workers
-    targets, page = own_targets(pictures, options.out), options.out / "sheet.jpg"
+    targets, page = output_paths(images, options.out), options.out / "sheet.jpg"
     own = OwnFiles(options.out)
     own.check([*targets.values(), options.out / "masks.json", page])
     own.check_unchanged([page])
-    bad = write_masks(segmenter, pictures, options.out, workers=workers)
-    masks = {path: targets[name] for name, path in pictures.items()}
-    write_sheet(masks, options.out, len(segmenter.classes))
+    bad = write_masks(segmenter, images, options.out, workers=workers)
+    write_sheet({path: targets[name] for name, path in images.items()}, options.out, len(segmenter.classes))
     return report_skipped(bad)
+
+
+def _add_cues(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its checkpoint")
+    parser.add_argument(
+        "--data", type=Path, help="the target domain, its pictures' labels known; default: the run's own"
+    )
+    parser.add_argument(
+        "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
+    )
+    parser.add_argument("--saliency", help="folder with ID.png of each picture, or a saliency model: background seeds")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
+    _add_cue_settings(parser)
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the pictures; default: 0.75 1 1.25"
+    )
+    parser.add_argument("--no-flip", action="store_true", help="without the mirrored pictures")
+    add_device(parser)
+
+
+def cues(options: argparse.Namespace) -> int:
+    """Make what is missing, then the sheet and, where there are masks, the scores."""
+    run = load_run(options.checkpoint).check()
+
+    from attnbridge.data.cues import cue_path
+    from attnbridge.data.folders import SourceTarget
+    from attnbridge.data.provenance import OwnFiles
+    from attnbridge.evaluation.folders import cues as folder
+    from attnbridge.methods import SOURCE_TARGET
+    from attnbridge.segmentation.cues import CueSettings, find_rule
+
+    settings, out = CueSettings(options.threshold, options.background, options.rule), options.out
+    find_rule(settings.rule)
+    data = run.config.data
+    if run.config.entry.data != SOURCE_TARGET:
+        raise AttnBridgeError(
+            f"{run.folder}: is no classifier of pictures with several classes; cues are made of the maps of one"
+        )
+    pair = SourceTarget.of(data.get("source"), str(options.data or data["target"]), data.get("lists"))
+    model = run.classifier(options.device)
+    records, masked = (
+        folder.target_records(pair, options.split, model.classes),
+        folder.masked_records(pair, options.split),
+    )
+    own, scores, page = OwnFiles(out), out / "scores.csv", out / "sheet.jpg"
+    own.check([*(cue_path(out, record) for record in records), out / "cues.json", scores, page])
+    own.check_unchanged([scores, page])
+    maps = folder.target_saliency(records, options.saliency) if options.saliency else None
+    folder.CueMaker(model, maps, settings, tuple(options.scales), not options.no_flip).write(records, out)
+    own.remove([scores])
+    if masked:
+        folder.write_scores(folder.score_cues(masked, out, len(model.classes)), model.classes, scores)
+    folder.write_sheet({record.image: cue_path(out, record) for record in records}, out, len(model.classes))
+    return 0
+
+
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("kit", type=Path, help="VOC2012, the development kit with the test pictures")
+    parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
+    parser.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
+    add_device(parser)
 
 
 def submit(options: argparse.Namespace) -> int:
     """Segmentations for VOC's test server."""
-    segmenter = load_segmenter(options.run, options.threshold, options.device)
+    list_names(options.kit, options.names)
+    run = Run(options.run).check()
+
+    from attnbridge.evaluation.folders.submission import write_submission
+
+    segmenter = run.segmenter(options.threshold, options.device)
     print(write_submission(segmenter, options.kit, options.names, options.out))
     return 0
 
 
-def load_segmenter(run: Path, threshold: float | None = None, device: str | None = None) -> Segmenter:
-    """What makes masks of a run: its segmentation network, or its class maps.
-
-    Args:
-        run: folder of the run.
-        threshold: of the background of class maps; ``None``: the one that the run chose on validation.
-        device: where it runs, see :func:`~attnbridge.attention.device.pick_device`.
-
-    Raises:
-        AttnBridgeError: for a run that has neither, or a threshold that cannot be, or a device that is not there.
-    """
-    config, method = load_run(run)
-    if isinstance(method, Segmentation):
-        if threshold is not None:
-            raise AttnBridgeError(
-                "--threshold belongs to class maps; a segmentation network says itself what is background"
-            )
-        method.to(pick_device(device))
-        checksum = sha256(run / "checkpoints" / "last.ckpt")
-        return FromNetwork(method, shape_of(config), inference_of(config), checksum)
-    if DATA[config["method"]] != BRIDGE:
-        raise AttnBridgeError(f"{run}: its pictures have one class each and no masks; it cannot segment")
-    found = chosen_threshold(run) if threshold is None else threshold
-    if not 0 <= found < 1:
-        raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")
-    known = (config.get("evaluation") or {}).get("score_threshold", 0.5)
-    return FromMaps(as_classifier(method, run, shape_of(config), device), found, known)
-
-
-def chosen_threshold(run: Path) -> float:
-    """The background threshold that a run chose on validation.
-
-    Raises:
-        AttnBridgeError: if it was not finished.
-    """
-    record = run / "run.json"
-    if not record.is_file():
-        raise AttnBridgeError(f"{record}: no such file, so no threshold was chosen; give one with --threshold")
-    scores: dict[str, Any] = json.loads(record.read_text())["scores"]
-    if not scores:
-        raise AttnBridgeError(f"{run}: was not scored, so no threshold was chosen; give one with --threshold")
-    return float(scores["predicted"]["threshold"])
-
-
-def default_workers(device: torch.device) -> int:
-    """Processes for the CRF: one for each core, or none beside a GPU that runs it."""
-    if device.type == "cuda":
-        return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+VERBS = (
+    Verb("pipeline", "masks", "from two folders to masks: AttnBN, cues, segmentation, page", _add_pipeline, pipeline,
+         overrides=True),
+    Verb("saliency", "masks", "saliency maps of your pictures, one PNG each; resumes", _add_saliency, saliency),
+    Verb("segment", "masks", "masks of your pictures as palette PNGs; resumes", _add_segment, segment),
+    Verb("cues", "masks", "seeds for a segmentation network from a run's maps", _add_cues, cues, rare=True),
+    Verb("submit", "masks", "segmentations packed for VOC's test server", _add_submit, submit, rare=True),
+)  # fmt: skip

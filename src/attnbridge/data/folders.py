@@ -6,12 +6,13 @@ import csv
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, check_record
+from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -19,7 +20,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
-def find_pictures(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
+def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
     """Files, folders (with all below them) and globs as pictures by their id, the path below their common folder.
 
     Args:
@@ -85,7 +86,7 @@ def class_splits(root: Path) -> dict[str, Path]:
     return found
 
 
-def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None = None) -> list[Record]:
+def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None = None) -> list[ImageRecord]:
     """List the pictures of a single-label dataset: ``root/CLASS/PICTURE``.
 
     Args:
@@ -102,10 +103,10 @@ def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None
     records = []
     for name in class_names(root):
         if name not in index:
-            raise unknown(f"class folder in {root}:", name, classes, "the other domain does not know it")
+            raise unknown_name(f"class folder in {root}:", name, classes, "the other domain does not know it")
         for path in list_images(root / name):
             records.append(
-                Record(
+                ImageRecord(
                     id=f"{name}/{path.name}",
                     image=path,
                     classes=(index[name],),
@@ -117,7 +118,7 @@ def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None
     return records
 
 
-def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[Record]:
+def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[ImageRecord]:
     """List the pictures of a multi-label dataset.
 
     The folder holds ``images/`` (or ``JPEGImages/``), ``labels.csv`` with the header ``id,CLASS,CLASS,...``
@@ -150,7 +151,7 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
             if name not in files:
                 raise AttnBridgeError(f"{table}, line {number}: no picture {name!r} in {images}")
             mask = _companion(files[name], mask_folder, "mask") if mask_folder else None
-            records.append(Record(f"{images.name}/{files[name].name}", files[name], present, mask=mask))
+            records.append(ImageRecord(f"{images.name}/{files[name].name}", files[name], present, mask=mask))
     if not records:
         raise AttnBridgeError(f"{table}: the split is empty; expected at least one row after the header")
     return records
@@ -178,7 +179,7 @@ def _columns(header: Sequence[str], classes: Sequence[str], table: Path) -> list
     names = [name.strip() for name in header[1:]]
     for name in names:
         if name not in classes:
-            raise unknown(f"class in {table}:", name, classes, "the pair does not know it")
+            raise unknown_name(f"class in {table}:", name, classes, "the pair does not know it")
     absent = [name for name in classes if name not in names]
     if absent:
         raise AttnBridgeError(
@@ -196,6 +197,39 @@ def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, t
         if cell not in ("0", "1"):
             raise AttnBridgeError(f"{where}: expected 0 or 1, found {cell!r}")
     return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))
+
+
+@dataclass(frozen=True)
+class SourceTarget:
+    """Folders of a source and a target domain.
+
+    Attributes:
+        source: class folders; they name the classes. ``None``: there is none, and the target names them.
+        target: folder of the splits, or one in VOC's layout.
+        lists: in VOC's layout, the name of each split's list, if it is another.
+    """
+
+    source: Path | None
+    target: Path
+    lists: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, source: str | None, target: str, lists: Mapping[str, str] | None = None) -> SourceTarget:
+        """From paths as configurations write them."""
+        return cls(Path(source) if source else None, Path(target), lists)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In index order."""
+        return tuple(pair_classes(self.source, self.target))
+
+    def scan(self, split: str, masks: bool | None = None) -> list[ImageRecord]:
+        """See :func:`scan_pair`; of the source without saliency."""
+        return scan_pair(self.source, self.target, None, split, self.lists, masks)
+
+    def has(self, split: str) -> bool:
+        """Whether the target has a split."""
+        return has_split(self.target, split, self.lists)
 
 
 def pair_classes(source: Path | None, target: Path) -> list[str]:
@@ -226,7 +260,7 @@ def scan_pair(
     split: str,
     lists: Mapping[str, str] | None = None,
     masks: bool | None = None,
-) -> list[Record]:
+) -> list[ImageRecord]:
     """List and check the records of one split of a source/target pair.
 
     Args:
@@ -239,7 +273,7 @@ def scan_pair(
 
     Raises:
         AttnBridgeError: see :func:`scan_class_folders`, :func:`scan_multi_label`,
-            :func:`attnbridge.data.pictures.check_record`.
+            :func:`attnbridge.data.images.check_record`.
     """
     classes = pair_classes(source, target)
     with_masks = split != "train" if masks is None else masks
@@ -266,16 +300,16 @@ def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) 
         return False
 
 
-def in_fixed_order(records: Sequence[Record]) -> list[Record]:
+def hash_order(records: Sequence[ImageRecord]) -> list[ImageRecord]:
     """By a checksum of their ids: an order that says nothing of the pictures and does not change with their number."""
     return sorted(records, key=lambda record: hashlib.sha256(record.id.encode()).digest())
 
 
-def share_of(records: Sequence[Record], share: float) -> list[Record]:
+def subsample_per_class(records: Sequence[ImageRecord], share: float) -> list[ImageRecord]:
     """A share of each class, at least one picture; a larger share holds the smaller one.
 
-    >>> records = [Record(f"{c}/{i}", Path("x"), (c,)) for c in (0, 1) for i in range(10)]
-    >>> [r.classes[0] for r in share_of(records, 0.2)]
+    >>> records = [ImageRecord(f"{c}/{i}", Path("x"), (c,)) for c in (0, 1) for i in range(10)]
+    >>> [r.classes[0] for r in subsample_per_class(records, 0.2)]
     [0, 0, 1, 1]
     """
     if not 0 < share <= 1:
@@ -283,6 +317,6 @@ def share_of(records: Sequence[Record], share: float) -> list[Record]:
     kept = []
     for label in dict.fromkeys(record.classes for record in records):
         own = [record for record in records if record.classes == label]
-        chosen = set(map(id, in_fixed_order(own)[: max(1, round(share * len(own)))]))
+        chosen = set(map(id, hash_order(own)[: max(1, round(share * len(own)))]))
         kept += [record for record in own if id(record) in chosen]
     return kept

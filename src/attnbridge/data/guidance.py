@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from PIL import Image
 
 from attnbridge.data.folders import pair_classes, scan_pair
-from attnbridge.data.pictures import Box, Record, check_record, picture_size
+from attnbridge.data.images import Box, ImageRecord, check_record, image_size_of
 from attnbridge.data.voc import IGNORED, MASK_FOLDERS, is_voc
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 Guide = Literal["masks", "boxes", "saliency"]
 DIFFICULT = IGNORED - 1
@@ -23,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIELDS = ("id", "class", "left", "top", "right", "bottom")
 
 
-def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> list[Record]:
+def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> list[ImageRecord]:
     """The records of the pictures whose maps are guided: of those that are named, the ones that have what guides.
 
     - ``masks``: as in the splits that are scored.
@@ -41,7 +41,7 @@ def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> l
             :func:`~attnbridge.data.folders.scan_pair`.
     """
     if kind not in get_args(Guide):
-        raise unknown("data.guided_by", kind, get_args(Guide))
+        raise unknown_name("data.guided_by", kind, get_args(Guide))
     records = scan_pair(source, target, None, names, masks=False)
     root, classes = target if is_voc(target) else target / names, pair_classes(source, target)
     if kind == "boxes":
@@ -61,7 +61,7 @@ def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> l
     return found
 
 
-def _in_folders(records: Sequence[Record], folders: Sequence[Path]) -> tuple[list[Record], Path]:
+def _in_folders(records: Sequence[ImageRecord], folders: Sequence[Path]) -> tuple[list[ImageRecord], Path]:
     """Those with a PNG of their name in the first of the folders that has one; and where the first would have lain."""
     found = []
     for record in records:
@@ -71,7 +71,7 @@ def _in_folders(records: Sequence[Record], folders: Sequence[Path]) -> tuple[lis
     return found, folders[-1] / f"{records[0].image.stem}.png"
 
 
-def _by_saliency(record: Record) -> Record:
+def _by_saliency(record: ImageRecord) -> ImageRecord:
     assert record.mask is not None
     with Image.open(record.mask) as image:
         if image.mode != "L":
@@ -80,7 +80,7 @@ def _by_saliency(record: Record) -> Record:
     return replace(record, values=(0,) * 128 + (inside,) * 128)
 
 
-def _boxed(records: Sequence[Record], root: Path, classes: Sequence[str]) -> tuple[list[Record], Path]:
+def _boxed(records: Sequence[ImageRecord], root: Path, classes: Sequence[str]) -> tuple[list[ImageRecord], Path]:
     table = root / "boxes.csv"
     if table.is_file():
         boxes = _boxes_csv(table, classes)
@@ -91,8 +91,8 @@ def _boxed(records: Sequence[Record], root: Path, classes: Sequence[str]) -> tup
     return found, table
 
 
-def _with_boxes(record: Record, boxes: Sequence[Box], classes: Sequence[str]) -> Record:
-    width, height = picture_size(record.image)
+def _with_boxes(record: ImageRecord, boxes: Sequence[Box], classes: Sequence[str]) -> ImageRecord:
+    width, height = image_size_of(record.image)
     for label, left, top, right, bottom in boxes:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise AttnBridgeError(
@@ -123,7 +123,7 @@ def _boxes_csv(path: Path, classes: Sequence[str]) -> dict[str, list[Box]]:
                     f"{path}, line {number}: expected an id, a class and four whole numbers of pixels"
                 )
             if cells[1] not in classes:
-                raise unknown(f"class in {path}, line {number}:", cells[1], classes)
+                raise unknown_name(f"class in {path}, line {number}:", cells[1], classes)
             left, top, right, bottom = map(int, cells[2:])
             found.setdefault(cells[0], []).append((classes.index(cells[1]), left, top, right, bottom))
     return found

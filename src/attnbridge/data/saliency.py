@@ -18,11 +18,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.cache import cache_dir, is_current, own_targets
-from attnbridge.data.own_files import OwnFiles
-from attnbridge.data.packages import PackagedFile, packaged_file
-from attnbridge.data.pictures import load_picture
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.data.download import PackagedFile, packaged_file
+from attnbridge.data.files import cache_dir, is_current, output_paths
+from attnbridge.data.images import load_image
+from attnbridge.data.provenance import OwnFiles
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 Map = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Image.Image], Map]
@@ -58,7 +58,7 @@ def check_model(name: str) -> None:
         if not Path(name).is_file():
             raise AttnBridgeError(f"{name}: no such file; give an ONNX network or one of {', '.join(MODELS)}")
     elif name not in MODELS:
-        raise unknown("saliency model", name, MODELS, "or give the path of an .onnx file")
+        raise unknown_name("saliency model", name, MODELS, "or give the path of an .onnx file")
 
 
 def is_model(text: str | None) -> bool:
@@ -197,7 +197,7 @@ def make_saliency(
     """Write ``ID.png``, 8-bit grey, of each picture, the suffix of its id replaced; what is there already is kept.
 
     Args:
-        pictures: by id; see :func:`attnbridge.data.folders.find_pictures`.
+        pictures: by id; see :func:`attnbridge.data.folders.find_images`.
         out: folder to write; it holds the maps of one model only.
         model: see :func:`load_model`.
         refine: see :func:`load_model`.
@@ -211,12 +211,12 @@ def make_saliency(
             of one name.
     """
     check_device(model, device)
-    targets = own_targets(pictures, out)
+    targets = output_paths(pictures, out)
     own = OwnFiles(out)
     own.check(targets.values())
     waiting = [name for name in pictures if not is_current(targets[name], pictures[name])]
     own.check_unchanged(targets[name] for name in waiting)
-    own.remember("saliency.json", {"model": model, "refine": refine}, "saliency maps")
+    own.claim("saliency.json", {"model": model, "refine": refine}, "saliency maps")
     if not waiting:
         return []
     look, bad = load_model(model, refine, device), []
@@ -239,7 +239,7 @@ def _read_ahead(
 ) -> Iterable[tuple[str, Image.Image | AttnBridgeError]]:
     def load(name: str) -> Image.Image | AttnBridgeError:
         try:
-            return load_picture(pictures[name], "P")  # as it is stored: its alpha channel may be asked for
+            return load_image(pictures[name], "P")  # as it is stored: its alpha channel may be asked for
         except AttnBridgeError as error:
             return error
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from attnbridge.data.pictures import IMAGE_SUFFIXES, Record, load_picture
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, load_image
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -24,7 +24,7 @@ def is_voc(root: Path) -> bool:
     return (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir()
 
 
-def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False) -> list[Record]:
+def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False) -> list[ImageRecord]:
     """List the pictures of one of the kit's lists.
 
     The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
@@ -46,7 +46,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     kit = kit_classes(root)
     for name in classes:
         if name not in kit:
-            raise unknown(f"class for {root}:", name, kit, "the target domain does not know it")
+            raise unknown_name(f"class for {root}:", name, kit, "the target domain does not know it")
     index = {k: classes.index(name) if name in classes else None for k, name in enumerate(kit)}
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
     records = []
@@ -62,7 +62,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
             found = _in_mask(mask) if mask else ()
         present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
         picture = find_picture(root, identity)
-        records.append(Record(f"{picture.name}", picture, present, mask=mask if masks else None, values=values))
+        records.append(ImageRecord(f"{picture.name}", picture, present, mask=mask if masks else None, values=values))
     return records
 
 
@@ -91,7 +91,7 @@ def list_names(root: Path, names: str) -> list[str]:
                 raise AttnBridgeError(f"{path}: the list is empty; expected one picture's name a line")
             return found
     there = [p.stem for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.txt"))]
-    raise unknown(f"list of pictures in {root / 'ImageSets'}:", names, there)
+    raise unknown_name(f"list of pictures in {root / 'ImageSets'}:", names, there)
 
 
 def find_picture(root: Path, identity: str) -> Path:
@@ -125,14 +125,14 @@ def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
     for entry in objects:
         name = (entry.findtext("name") or "").strip()
         if name not in kit:
-            raise unknown(f"class in {path}:", name, kit)
+            raise unknown_name(f"class in {path}:", name, kit)
         if entry.findtext("difficult", "0").strip() != "1":
             found.add(list(kit).index(name))
     return tuple(sorted(found))
 
 
 def _in_mask(path: Path) -> tuple[int, ...]:
-    counts = load_picture(path, "P").histogram()[:256]
+    counts = load_image(path, "P").histogram()[:256]
     return tuple(value - 1 for value, count in enumerate(counts) if count and value not in (0, IGNORED))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from attnbridge.evaluation.pictures import caption, overlay, sheet, to_uint8
+from attnbridge.evaluation.figures import caption, overlay, sheet, to_uint8
 
 PICTURES = 8
 

@@ -9,11 +9,47 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from attnbridge.data.cache import replacing
+from attnbridge.data.files import atomic_write
+
+Row = dict[str, Any]
+"""A run's line of a table's ``results.json``."""
+
+
+class RunRecord(TypedDict):
+    """What ``run.json`` holds.
+
+    Attributes:
+        name: of the configuration.
+        method: name of the method.
+        task: what the run is judged by, ``module:Class`` in :mod:`attnbridge.evaluation.tasks`.
+        seed: of the run.
+        seconds: of training, sessions before an interruption and first stages included.
+        scores: what the task found.
+        classes: names in index order.
+        protocol: how the scores were made, in words.
+        date: when, UTC.
+        versions: of Python and of the packages.
+        git: commit of the working folder, and whether files were changed since.
+        hardware: processor, cores, threads, GPU.
+    """
+
+    name: str
+    method: str
+    task: str
+    seed: int
+    seconds: float
+    scores: dict[str, Any]
+    classes: list[str]
+    protocol: dict[str, Any]
+    date: str
+    versions: dict[str, Any]
+    git: dict[str, Any] | None
+    hardware: dict[str, Any]
+
 
 PACKAGES = ("attnbridge", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "pillow")
 
@@ -40,7 +76,7 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1))
 
 

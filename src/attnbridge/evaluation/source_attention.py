@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnbridge.attention.postprocess import normalise_maps
+from attnbridge.attention.normalise import normalise_maps
 from attnbridge.data.sample import Sample
-from attnbridge.evaluation.pictures import overlay, sheet, to_uint8
+from attnbridge.evaluation.figures import overlay, sheet, to_uint8
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
@@ -28,7 +28,7 @@ def save_source_attention(method: Method, samples: Sequence[Sample], folder: Pat
     :math:`\\sum_j a_j |F_s^j|`. The table has the mean weight of each channel over the samples, the greatest first, in
     multiples of the uniform weight.
     """
-    attended = method.attended_source(torch.stack([sample["image"] for sample in samples]).to(method.device))
+    attended = method.source_attention(torch.stack([sample["image"] for sample in samples]).to(method.device))
     if not attended:
         return
     attention_sheet(samples, attended).save(folder / PICTURE)

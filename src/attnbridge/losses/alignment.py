@@ -68,7 +68,7 @@ class ChannelAttention(nn.Module):
         return scores.softmax(1)
 
 
-def spatial_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+def spatial_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
     r"""Distance of features to the source's, position by position as far as it matters.
 
     .. math:: \text{paper:}\ \sum_p \| a_p (F_t - F_s)_p \|^2, \qquad
@@ -89,7 +89,7 @@ def spatial_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
         AttnBridgeError: for features of different shapes.
 
     >>> uniform = torch.full((1, 2, 2), 0.25)
-    >>> spatial_alignment(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), uniform)
+    >>> spatial_alignment_loss(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), uniform)
     tensor(6.)
     """
     squared = _difference(target, source).square().sum(1)
@@ -99,7 +99,7 @@ def spatial_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
     return each.mean() / (2 if variant == "code" else 1)
 
 
-def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+def channel_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
     r"""Distance of features to the source's, channel by channel as far as it matters.
 
     .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
@@ -111,7 +111,7 @@ def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
         target: ``(B, C, h, w)``.
         source: the same; gets no gradient.
         weights: ``(B, C)``, from :class:`ChannelAttention`.
-        variant: as in :func:`spatial_alignment`.
+        variant: as in :func:`spatial_alignment_loss`.
 
     Returns:
         A scalar, 0 at equality.
@@ -119,7 +119,7 @@ def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
     Raises:
         AttnBridgeError: for features of different shapes.
 
-    >>> channel_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([[0.5, 0.5]]))
+    >>> channel_alignment_loss(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([[0.5, 0.5]]))
     tensor(4.)
     """
     squared = _difference(target, source).square().sum((2, 3))
@@ -127,7 +127,7 @@ def channel_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: 
     return each.mean() * (target.shape[1] / 2 if variant == "code" else 1)
 
 
-def delta_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
+def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
     r"""Distance of features to the source's, channel by channel as far as its filters are worth.
 
     .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
@@ -140,12 +140,12 @@ def delta_alignment(target: Tensor, source: Tensor, weights: Tensor, variant: Va
         target: ``(B, C, h, w)``.
         source: the same; gets no gradient.
         weights: ``(C,)``, from :func:`~attnbridge.methods.filter_ablation.filter_importance`.
-        variant: as in :func:`spatial_alignment`.
+        variant: as in :func:`spatial_alignment_loss`.
 
-    >>> delta_alignment(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
+    >>> delta_alignment_loss(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
     tensor(1.)
     """
-    aligned = channel_alignment(target, source, weights[None], variant)
+    aligned = channel_alignment_loss(target, source, weights[None], variant)
     return aligned / (target[0, 0].numel() if variant == "code" else 1)
 
 
@@ -165,7 +165,7 @@ def entropy(weights: Tensor) -> Tensor:
     return each.mean() / torch.tensor(flat.shape[1]).log()
 
 
-def start_penalty(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+def l2_sp_loss(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
     r"""How far weights have moved from where they started: L2-SP.
 
     .. math:: \tfrac12 \sum_i \| w_i - w_i^0 \|^2
@@ -179,7 +179,7 @@ def start_penalty(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor])
     Raises:
         AttnBridgeError: if they have no name in common.
 
-    >>> start_penalty({"a": torch.ones(3), "new": torch.ones(9)}, {"a": torch.zeros(3)})
+    >>> l2_sp_loss({"a": torch.ones(3), "new": torch.ones(9)}, {"a": torch.zeros(3)})
     tensor(1.5000)
     """
     moved = [(value - start[name]).square().sum() for name, value in parameters.items() if name in start]
@@ -188,7 +188,7 @@ def start_penalty(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor])
     return torch.stack(moved).sum() / 2
 
 
-def batch_spectral_shrinkage(features: Tensor, count: int = 1) -> Tensor:
+def spectral_shrinkage_loss(features: Tensor, count: int = 1) -> Tensor:
     r"""The smallest singular values of a batch's features, squared: directions that transfer nothing are given up.
 
     .. math:: \sum_{i=1}^{k} \sigma_{-i}^2
@@ -202,7 +202,7 @@ def batch_spectral_shrinkage(features: Tensor, count: int = 1) -> Tensor:
     Raises:
         AttnBridgeError: for a count that is below 1 or above their number.
 
-    >>> batch_spectral_shrinkage(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)
+    >>> spectral_shrinkage_loss(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)
     tensor(5.)
     """
     values: Tensor = torch.linalg.svdvals(features.float())

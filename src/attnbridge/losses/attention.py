@@ -14,7 +14,7 @@ Resolution = Literal["map", "saliency"]
 Reduction = Literal["mean", "sum"]
 
 
-def attention_constraint(
+def attention_loss(
     maps: Tensor,
     saliency: Tensor,
     *,
@@ -45,9 +45,9 @@ def attention_constraint(
         AttnBridgeError: for shapes that do not belong together.
 
     >>> import torch
-    >>> attention_constraint(torch.zeros(1, 2, 2), torch.ones(1, 4, 4))
+    >>> attention_loss(torch.zeros(1, 2, 2), torch.ones(1, 4, 4))
     tensor(1.)
-    >>> attention_constraint(torch.zeros(1, 2, 2), torch.ones(1, 4, 4), reduction="sum")
+    >>> attention_loss(torch.zeros(1, 2, 2), torch.ones(1, 4, 4), reduction="sum")
     tensor(4.)
     """
     return attention_distance(maps, saliency, resolution=resolution, reduction=reduction, counted=counted).mean()
@@ -61,7 +61,7 @@ def attention_distance(
     reduction: Reduction = "mean",
     counted: Tensor | None = None,
 ) -> Tensor:
-    """:func:`attention_constraint` of each map, ``(B,)``.
+    """:func:`attention_loss` of each map, ``(B,)``.
 
     >>> import torch
     >>> attention_distance(torch.zeros(2, 1, 1), torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
@@ -86,8 +86,8 @@ def attention_distance(
     return summed / weight.flatten(1).sum(1).clamp_min(1e-8) if reduction == "mean" else summed
 
 
-class AttentionConstraint(nn.Module):
-    """:func:`attention_constraint` with its settings."""
+class AttentionLoss(nn.Module):
+    """:func:`attention_loss` with its settings."""
 
     def __init__(self, resolution: Resolution = "map", reduction: Reduction = "mean") -> None:
         super().__init__()
@@ -95,5 +95,5 @@ class AttentionConstraint(nn.Module):
         self.reduction: Reduction = reduction
 
     def forward(self, maps: Tensor, saliency: Tensor) -> Tensor:
-        """See :func:`attention_constraint`."""
-        return attention_constraint(maps, saliency, resolution=self.resolution, reduction=self.reduction)
+        """See :func:`attention_loss`."""
+        return attention_loss(maps, saliency, resolution=self.resolution, reduction=self.reduction)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from attnbridge.errors import AttnBridgeError
 
 
-def multi_label_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
+def multi_label_soft_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Binary cross-entropy of each class, averaged over classes and pictures.
 
     .. math:: L_{cl} = -\frac{1}{N} \sum_j l_j \log \sigma(o_j) + (1 - l_j) \log (1 - \sigma(o_j))
@@ -27,7 +27,7 @@ def multi_label_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
         AttnBridgeError: if the shapes differ.
 
     >>> import torch
-    >>> multi_label_soft_margin(torch.zeros(2, 3), torch.ones(2, 3))
+    >>> multi_label_soft_margin_loss(torch.zeros(2, 3), torch.ones(2, 3))
     tensor(0.6931)
     """
     if logits.shape != labels.shape:
@@ -37,9 +37,9 @@ def multi_label_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
     return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
 
 
-class MultiLabelSoftMargin(nn.Module):
-    """:func:`multi_label_soft_margin` as a module."""
+class MultiLabelSoftMarginLoss(nn.Module):
+    """:func:`multi_label_soft_margin_loss` as a module."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See :func:`multi_label_soft_margin`."""
-        return multi_label_soft_margin(logits, labels)
+        """See :func:`multi_label_soft_margin_loss`."""
+        return multi_label_soft_margin_loss(logits, labels)

@@ -66,7 +66,7 @@ def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None
     raise AttnBridgeError(f"fill must be zero, mean (with the mean colour) or blur, not {fill!r}")
 
 
-def attention_mining(scores: Tensor, pictures: Tensor) -> Tensor:
+def attention_mining_loss(scores: Tensor, pictures: Tensor) -> Tensor:
     r"""How much of the classes is still recognised after each was erased.
 
     .. math:: L_{am} = \frac{1}{n} \sum_c S^c(I^{*c})
@@ -80,7 +80,7 @@ def attention_mining(scores: Tensor, pictures: Tensor) -> Tensor:
     Returns:
         A scalar; 0 for no pairs.
 
-    >>> attention_mining(torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0, 0, 3]))
+    >>> attention_mining_loss(torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0, 0, 3]))
     tensor(0.6000)
     """
     return mean_by_picture(scores, pictures)

@@ -14,7 +14,7 @@ Statistic = Literal["sum", "sum_power", "max_power"]
 Variant = Literal["paper", "code"]
 
 
-def attention_map(features: Tensor, statistic: Statistic = "sum_power", power: float = 2.0) -> Tensor:
+def mean_activation_map(features: Tensor, statistic: Statistic = "sum_power", power: float = 2.0) -> Tensor:
     r"""Where a layer is active, whatever the class.
 
     .. math:: F_{sum} = \sum_i |A_i|, \quad F_{sum}^p = \sum_i |A_i|^p, \quad F_{max}^p = \max_i |A_i|^p
@@ -30,7 +30,7 @@ def attention_map(features: Tensor, statistic: Statistic = "sum_power", power: f
     Returns:
         ``(B, h, w)``, not negative.
 
-    >>> attention_map(torch.tensor([[[[1.0]], [[-3.0]]]]))
+    >>> mean_activation_map(torch.tensor([[[[1.0]], [[-3.0]]]]))
     tensor([[[5.]]])
     """
     if statistic == "sum":
@@ -45,7 +45,7 @@ def attention_map(features: Tensor, statistic: Statistic = "sum_power", power: f
     raise AttnBridgeError(f"statistic must be sum, sum_power or max_power, not {statistic!r}")
 
 
-def activation_transfer(
+def attention_transfer_loss(
     student: Tensor,
     teacher: Tensor,
     *,
@@ -65,8 +65,8 @@ def activation_transfer(
         student: ``(B, C, h, w)``.
         teacher: ``(B, C', h', w')``; gets no gradient. The larger map is averaged down to the smaller.
         variant: of the distance.
-        statistic: see :func:`attention_map`.
-        power: see :func:`attention_map`.
+        statistic: see :func:`mean_activation_map`.
+        power: see :func:`mean_activation_map`.
 
     Returns:
         A scalar, not negative; it does not change when either side is multiplied by a number.
@@ -75,12 +75,12 @@ def activation_transfer(
         AttnBridgeError: for features that are no maps, or batches of different sizes.
 
     >>> same = torch.rand(2, 3, 4, 4)
-    >>> activation_transfer(same, torch.cat([same, same], 1), variant="paper").item() < 1e-6
+    >>> attention_transfer_loss(same, torch.cat([same, same], 1), variant="paper").item() < 1e-6
     True
     """
     _check(student, teacher)
     ours, theirs = _one_size(
-        attention_map(student, statistic, power), attention_map(teacher.detach(), statistic, power)
+        mean_activation_map(student, statistic, power), mean_activation_map(teacher.detach(), statistic, power)
     )
     difference = F.normalize(ours.flatten(1)) - F.normalize(theirs.flatten(1))
     if variant == "code":
@@ -90,7 +90,7 @@ def activation_transfer(
     raise AttnBridgeError(f"variant must be paper or code, not {variant!r}")
 
 
-def hint(student: Tensor, teacher: Tensor) -> Tensor:
+def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Distance of a student's features to its teacher's, channel by channel.
 
     .. math:: \tfrac12 \| r(F_S) - F_T \|_2^2
@@ -105,7 +105,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         AttnBridgeError: for features that do not fit each other.
 
-    >>> hint(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 4, 4))
+    >>> hint_loss(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 4, 4))
     tensor(0.5000)
     """
     _check(student, teacher)
@@ -118,7 +118,7 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     return (ours - theirs).square().mean() / 2
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     r"""Divergence of softened answers.
 
     .. math:: T^2\, KL\bigl(\mathrm{softmax}(z_T / T) \,\|\, \mathrm{softmax}(z_S / T)\bigr)
@@ -133,7 +133,7 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
     Raises:
         AttnBridgeError: for logits of different shapes, or a temperature that is not above 0.
 
-    >>> distillation(torch.zeros(2, 3), torch.zeros(2, 3))
+    >>> kd_loss(torch.zeros(2, 3), torch.zeros(2, 3))
     tensor(0.)
     """
     if student.shape != teacher.shape:
@@ -147,26 +147,26 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
-def gradient_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Distance of what two networks are sensitive to.
 
     .. math:: \tfrac12 \| J_S - J_T \|_2, \qquad J = \frac{\partial L(W, x)}{\partial x}
 
     (Equation 5 of attention transfer, Zagoruyko and Komodakis, ICLR 2017.) Averaged over the pictures. Its gradient is
-    of second order: ``student`` must come from :func:`input_gradient` with ``create_graph``.
+    of second order: ``student`` must come from :func:`per_sample_input_gradient` with ``create_graph``.
 
     Args:
         student: ``(B, 3, H, W)``.
         teacher: the same shape; gets no gradient. For the symmetry loss: the student's own, of mirrored pictures,
             mirrored back; see :func:`symmetry`.
 
-    >>> gradient_transfer(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, 4.0]]]]))
+    >>> gradient_transfer_loss(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, 4.0]]]]))
     tensor(2.5000)
     """
     return _half_norm(student - teacher.detach())
 
 
-def symmetry(gradient: Tensor, mirrored: Tensor) -> Tensor:
+def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
     r"""Distance of what a network is sensitive to in a picture and in its mirror image.
 
     .. math:: \tfrac12 \Bigl\| \frac{\partial L(W, x)}{\partial x} -
@@ -178,13 +178,13 @@ def symmetry(gradient: Tensor, mirrored: Tensor) -> Tensor:
         gradient: of the picture, ``(B, 3, H, W)``.
         mirrored: of the picture mirrored left to right, as it comes.
 
-    >>> symmetry(torch.tensor([[[[3.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]]]]))
+    >>> symmetry_loss(torch.tensor([[[[3.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]]]]))
     tensor(0.)
     """
     return _half_norm(gradient - mirrored.flip(-1))
 
 
-def input_gradient(loss: Tensor, images: Tensor, *, create_graph: bool = False) -> Tensor:
+def per_sample_input_gradient(loss: Tensor, images: Tensor, *, create_graph: bool = False) -> Tensor:
     """Gradient of each picture's own loss with respect to it, ``(B, 3, H, W)``.
 
     Args:

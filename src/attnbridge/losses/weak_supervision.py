@@ -12,7 +12,7 @@ LEAST = 1e-4
 impossible can be learned."""
 
 
-def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tensor:
+def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tensor:
     r"""How unlikely the network finds the seeds.
 
     .. math:: -\frac{1}{\sum_{c > 0} |S_c|} \sum_{c > 0} \sum_{u \in S_c} \log p_{u,c}
@@ -26,7 +26,7 @@ def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tens
         seeds: bool ``(B, L, h, w)``.
         balanced: background and foreground are normalised apart.
 
-    >>> seeding(torch.tensor([[[[0.5]], [[0.5]]]]), torch.tensor([[[[False]], [[True]]]]))
+    >>> seed_loss(torch.tensor([[[[0.5]], [[0.5]]]]), torch.tensor([[[[False]], [[True]]]]))
     tensor(0.6931)
     """
     _check(probabilities, seeds)
@@ -39,7 +39,7 @@ def seeding(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tens
     return -(background + foreground).mean()
 
 
-def expansion(
+def expansion_loss(
     probabilities: Tensor, labels: Tensor, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0
 ) -> Tensor:
     r"""Whether the classes of a picture are found in enough of it, the others nowhere: SEC's expansion loss.
@@ -72,7 +72,7 @@ def expansion(
     return -(there + nowhere + pooled(background)[:, 0].log()).mean()
 
 
-def boundary(probabilities: Tensor, refined: Tensor) -> Tensor:
+def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
     r"""How far the network's answer is from what a CRF makes of it: SEC's and DSRG's constrain-to-boundary loss.
 
     .. math:: \frac1n \sum_u \sum_c Q_{u,c} \log \frac{Q_{u,c}}{p_{u,c}}
@@ -84,7 +84,7 @@ def boundary(probabilities: Tensor, refined: Tensor) -> Tensor:
         refined: :math:`Q`, the same shape; gets no gradient.
 
     >>> same = torch.full((1, 2, 3, 3), 0.5)
-    >>> boundary(same, same)
+    >>> boundary_loss(same, same)
     tensor(0.)
     """
     _check(probabilities, refined)

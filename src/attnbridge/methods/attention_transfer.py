@@ -9,40 +9,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.attention.backbones import build_backbone
 from attnbridge.attention.layers import check_layer, eval_mode
-from attnbridge.attention.observe import Observation, glance, observe
-from attnbridge.attention.stages import pair_stages
+from attnbridge.attention.observe import Observation, observe
+from attnbridge.bounds import Inside, NotNegative, Positive, Side, UpToOne
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.transfer import (
     Statistic,
     Variant,
-    activation_transfer,
-    attention_map,
-    distillation,
-    gradient_transfer,
-    hint,
-    input_gradient,
-    symmetry,
+    attention_transfer_loss,
+    gradient_transfer_loss,
+    hint_loss,
+    kd_loss,
+    mean_activation_map,
+    per_sample_input_gradient,
+    symmetry_loss,
 )
-from attnbridge.methods.class_method import ClassMethod
-from attnbridge.methods.schedules import Schedule
-from attnbridge.methods.teacher import Teacher, as_maps
+from attnbridge.methods.base import Method
+from attnbridge.methods.optimisation import Schedule
+from attnbridge.models.backbones import build_backbone
+from attnbridge.models.stages import pair_stages
+from attnbridge.models.teacher import Teacher, as_maps
 
-TOLD = "told."
+TEACHER_PREFIX = "teacher."
 """What the names of a teacher's answers begin with in a batch of kept views."""
 
 
-class AttentionTransfer(ClassMethod):
+class AttentionTransfer(Method):
     r"""A student learns its classes, and from a teacher where to look, what to answer, or what to compute.
 
     .. math:: L = (1 - \alpha) L_{CE} + \alpha T^2 KL + \beta \sum_j L_{AT}(F_S^j, F_T^j) + \dots
 
-    Each part is switched by its weight. Pictures have one class each
-    (:class:`~attnbridge.data.classes.ClassData`). The teacher is in eval mode, gets pictures as *it* wants them
-    normalised, gets no gradient, and is not in the checkpoint.
+    Each part is switched by its weight. Pictures have one class each, as
+    :class:`~attnbridge.data.modules.classification.ClassificationDataModule` gives them. The teacher is in eval mode,
+    gets pictures as *it* wants them normalised, gets no gradient, and is not in the checkpoint.
 
     Args:
         teacher: timm name of the teacher; null for a student alone.
@@ -50,7 +51,7 @@ class AttentionTransfer(ClassMethod):
             one that knows the classes.
         teacher_stride: image pixels per feature position of the teacher; null leaves it as it is.
         pairs: names of layers, student's and teacher's; default: those of the same resolution, see
-            :func:`~attnbridge.attention.stages.pair_stages`.
+            :func:`~attnbridge.models.stages.pair_stages`.
         transfer_weight: :math:`\beta` of activation-based transfer, summed over the pairs; the authors' 1000 belongs to
             ``code``.
         variant: of the distance: the published ``code``'s, or the ``paper``'s.
@@ -59,7 +60,7 @@ class AttentionTransfer(ClassMethod):
         transfer_decay: ``linear`` takes :math:`\beta` to 0 over the run, as the paper does beside distillation.
         distillation_weight: :math:`\alpha`; the authors' 0.9.
         temperature: :math:`T` of the softened answers.
-        hint_weight: of the features themselves, through 1x1 convolutions: on one pair a FitNet's hint, on all
+        hint_weight: of the features themselves, through 1x1 convolutions: on one pair a FitNet's hint_loss, on all
             full-activation transfer.
         gradient_weight: of gradient-based transfer.
         symmetry_weight: of the symmetry of the student's own gradient.
@@ -67,7 +68,12 @@ class AttentionTransfer(ClassMethod):
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    only_training = ("regressors.",)
+    streams = ("target",)
+    activation = "softmax"
+    scores_maps = False
+    training_only_prefixes = ("regressors.",)
+    taught_options = ("transfer_weight", "distillation_weight", "hint_weight", "gradient_weight")
+    training_only_options = (*taught_options, "symmetry_weight", "teacher", "pairs")
 
     def __init__(
         self,
@@ -77,27 +83,27 @@ class AttentionTransfer(ClassMethod):
         teacher_weights: str = "imagenet",
         teacher_stride: int | None = None,
         pairs: Sequence[Sequence[str]] | None = None,
-        transfer_weight: float = 0.0,
+        transfer_weight: NotNegative = 0.0,
         variant: Variant = "code",
         statistic: Statistic = "sum_power",
-        power: float = 2.0,
+        power: Positive = 2.0,
         transfer_decay: Literal["none", "linear"] = "none",
-        distillation_weight: float = 0.0,
-        temperature: float = 4.0,
-        hint_weight: float = 0.0,
-        gradient_weight: float = 0.0,
-        symmetry_weight: float = 0.0,
+        distillation_weight: UpToOne = 0.0,
+        temperature: Positive = 4.0,
+        hint_weight: NotNegative = 0.0,
+        gradient_weight: NotNegative = 0.0,
+        symmetry_weight: NotNegative = 0.0,
         weights: str = "none",
         stride: int | None = None,
         batch_norm: Literal["frozen", "train"] = "train",
-        image_size: int | tuple[int, int] = 32,
+        image_size: Side | tuple[Side, Side] = 32,
         optimizer: Literal["adamw", "sgd"] = "sgd",
-        lr: float = 0.1,
-        backbone_lr: float = 1.0,
-        weight_decay: float = 5e-4,
+        lr: Positive = 0.1,
+        backbone_lr: NotNegative = 1.0,
+        weight_decay: NotNegative = 5e-4,
         schedule: Schedule = "step",
-        step_at: Sequence[float] = (0.3, 0.6, 0.8),
-        step_by: float = 0.2,
+        step_at: Sequence[Inside] = (0.3, 0.6, 0.8),
+        step_by: Positive = 0.2,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -153,9 +159,9 @@ class AttentionTransfer(ClassMethod):
         if self.hint_weight:
             images = torch.zeros(1, 3, *sides(self.image_size))
             with eval_mode(self.network):
-                seen = glance(self.network, images, self.layers)
+                seen = observe(self.network, images, self.layers, grad=False)
             found = as_maps(seen.features, self.network, self.image_size)
-            wanted = teacher.asked(images, [other for _, other in self.pairs]).features
+            wanted = teacher.forward(images, [other for _, other in self.pairs]).features
             for number, (ours, other) in enumerate(self.pairs):
                 self.regressors[str(number)] = nn.Conv2d(found[ours].shape[1], wanted[other].shape[1], 1)
 
@@ -186,7 +192,7 @@ class AttentionTransfer(ClassMethod):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
-        with self.entered([target]) as given:
+        with self.stem.inputs([target]) as given:
             seen = observe(self.network, given, self.layers) if self.layers else Observation(self.network(given), {})
         losses = {"target/classification": F.cross_entropy(seen.logits, target["labels"])}
         if self.teacher is not None and (self.transfer_weight or self.distillation_weight or self.hint_weight):
@@ -201,44 +207,46 @@ class AttentionTransfer(ClassMethod):
     def _from_teacher(self, teacher: Teacher, seen: Observation, batch: Batch) -> dict[str, Tensor]:
         """Where the teacher looks, what it answers, what it computes."""
         losses: dict[str, Tensor] = {}
-        kept = {name.removeprefix(TOLD): value for name, value in batch.items() if name.startswith(TOLD)}
-        told: dict[str, Any] = kept or self._told(teacher, batch["image"])
+        kept = {
+            name.removeprefix(TEACHER_PREFIX): value for name, value in batch.items() if name.startswith(TEACHER_PREFIX)
+        }
+        told: dict[str, Any] = kept or self._teacher_answers(teacher, batch["image"])
         ours = as_maps(seen.features, self.network, self.image_size)
         pairs = [(ours[name], told[str(number)]) for number, name in enumerate(self.layers)]
         if self.distillation_weight:
-            losses["target/distillation"] = distillation(seen.logits, told["logits"].float(), self.temperature)
+            losses["target/distillation"] = kd_loss(seen.logits, told["logits"].float(), self.temperature)
         if self.transfer_weight:
             options: dict[str, Any] = {"variant": self.variant, "statistic": self.statistic, "power": self.power}
-            parts = [activation_transfer(a, b.to(a.dtype), **options) for a, b in pairs]
+            parts = [attention_transfer_loss(a, b.to(a.dtype), **options) for a, b in pairs]
             losses["target/transfer"] = torch.stack(parts).sum()
         if self.hint_weight:
-            hints = [hint(bring(a), b) for bring, (a, b) in zip(self.regressors.values(), pairs, strict=True)]
+            hints = [hint_loss(bring(a), b) for bring, (a, b) in zip(self.regressors.values(), pairs, strict=True)]
             losses["target/hint"] = torch.stack(hints).sum()
         return losses
 
-    def _told(self, teacher: Teacher, images: Tensor) -> dict[str, Tensor]:
+    def _teacher_answers(self, teacher: Teacher, images: Tensor) -> dict[str, Tensor]:
         """What the teacher says of images in [0, 1]: its logits, and its features of each pair by number."""
-        told = teacher.asked(images, [other for _, other in self.pairs])
+        told = teacher.forward(images, [other for _, other in self.pairs])
         return {"logits": told.logits, **{str(n): told.features[other] for n, (_, other) in enumerate(self.pairs)}}
 
-    def kept_of(self, batch: Batch) -> dict[str, Tensor]:
+    def features_to_cache(self, batch: Batch) -> dict[str, Tensor]:
         """The pictures, or what the frozen beginning makes of them, and the teacher's answers: of its features, where
         no hint asks for more, one channel that has the same attention map."""
-        kept = super().kept_of(batch) if self.frozen else {"image": batch["image"]}
+        kept = super().features_to_cache(batch) if self.frozen else {"image": batch["image"]}
         if self.teacher is None:
             return kept
-        told = self._told(self.teacher.to(self.device), as_floats(batch)["image"].to(self.device))
+        told = self._teacher_answers(self.teacher.to(self.device), as_floats(batch)["image"].to(self.device))
         if not self.hint_weight:
             root = 1.0 if self.statistic == "sum" else 1 / self.power
             for number in map(str, range(len(self.pairs))):
-                told[number] = attention_map(told[number], self.statistic, self.power).pow(root)[:, None]
-        return kept | {TOLD + name: value for name, value in told.items()}
+                told[number] = mean_activation_map(told[number], self.statistic, self.power).pow(root)[:, None]
+        return kept | {TEACHER_PREFIX + name: value for name, value in told.items()}
 
-    def kept_made_of(self) -> tuple[str, dict[str, Tensor]]:
-        words, state = super().kept_made_of() if self.frozen else ("", {})
+    def cache_key(self) -> tuple[str, dict[str, Tensor]]:
+        words, state = super().cache_key() if self.frozen else ("", {})
         if self.teacher is None:
             return words, state
-        structure, weights = self.teacher.made_of()
+        structure, weights = self.teacher.fingerprint()
         how = "whole" if self.hint_weight else f"{self.statistic} {self.power}"
         return f"{words} {[other for _, other in self.pairs]} {how} {structure}", state | weights
 
@@ -248,20 +256,20 @@ class AttentionTransfer(ClassMethod):
         Without dropout: two passes with other units dropped would differ in any network.
         """
 
-        def sensitivity(network: nn.Module, normalise: Any, pictures: Tensor, create_graph: bool) -> Tensor:
-            pictures = pictures.detach().clone().requires_grad_()
-            each = F.cross_entropy(network(normalise(pictures)), labels, reduction="none")
-            return input_gradient(each, pictures, create_graph=create_graph)
+        def sensitivity(network: nn.Module, normalise: Any, given: Tensor, create_graph: bool) -> Tensor:
+            given = given.detach().clone().requires_grad_()
+            each = F.cross_entropy(network(normalise(given)), labels, reduction="none")
+            return per_sample_input_gradient(each, given, create_graph=create_graph)
 
         losses: dict[str, Tensor] = {}
         with eval_mode(self.network):
             ours = sensitivity(self.network, self.normalised, images, True)
             if self.symmetry_weight:
                 mirrored = sensitivity(self.network, self.normalised, images.flip(-1), True)
-                losses["target/symmetry"] = symmetry(ours, mirrored)
+                losses["target/symmetry"] = symmetry_loss(ours, mirrored)
         if self.gradient_weight and self.teacher is not None:
             theirs = sensitivity(self.teacher.network, self.teacher.normalised, images, False)
-            losses["target/gradient"] = gradient_transfer(ours, theirs)
+            losses["target/gradient"] = gradient_transfer_loss(ours, theirs)
         return losses
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -272,9 +280,3 @@ class AttentionTransfer(ClassMethod):
     def on_fit_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-
-    @staticmethod
-    def to_use(options: dict[str, Any]) -> dict[str, Any]:
-        """Without the teacher and all that asks for it."""
-        kept = {name: value for name, value in options.items() if not name.endswith("_weight")}
-        return {**kept, "weights": "none", "teacher": None, "pairs": None}

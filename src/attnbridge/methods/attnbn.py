@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
@@ -12,30 +12,32 @@ from torch import Tensor, nn
 
 from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.gradients import SecondOrder
-from attnbridge.attention.postprocess import Normalise, normalise_maps
+from attnbridge.attention.layers import find_head
+from attnbridge.attention.normalise import Normalise, normalise_maps
+from attnbridge.bounds import Count, NotNegative, Positive
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
-from attnbridge.losses.attention import Reduction, Resolution, attention_constraint
-from attnbridge.losses.classification import multi_label_soft_margin
-from attnbridge.methods.base import Method
-from attnbridge.methods.discriminator import DomainDiscriminator, PooledDiscriminator
+from attnbridge.losses.attention import Reduction, Resolution, attention_loss
+from attnbridge.losses.classification import multi_label_soft_margin_loss
+from attnbridge.methods.base import EPOCH_LOG, Method
+from attnbridge.models.discriminator import DomainDiscriminator, PooledDiscriminator
 
 
-class Seen(NamedTuple):
+class ForwardPass(NamedTuple):
     """What the network makes of a batch.
 
     Attributes:
         logits: ``(B, N)`` of all streams.
         features: the observed layer's, as it gives them.
-        parts: which of the B pictures are a stream's.
-        sides: which of them the discriminator is to tell apart, as source and as target.
+        stream_slices: which of the B pictures are a stream's.
+        domain_slices: which of them the discriminator is to tell apart, as source and as target.
     """
 
     logits: Tensor
     features: Tensor
-    parts: dict[str, slice]
-    sides: tuple[slice | Tensor, slice | Tensor] | None
+    stream_slices: dict[str, slice]
+    domain_slices: tuple[slice | Tensor, slice | Tensor] | None
 
 
 class AttnBN(Method):
@@ -67,28 +69,32 @@ class AttnBN(Method):
             paper's discriminator.
         discriminator_spectral: spectral normalisation of the discriminator.
         discriminator_lr: of its Adam, betas (0.9, 0.99).
+        frequencies: of ``label_shift``: from ``source`` or ``train`` to the share of its images that show each class,
+            as :meth:`~attnbridge.data.modules.source_target.SourceTargetDataModule.frequencies` gives it.
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    only_training: tuple[str, ...] = ("discriminator.",)
+    training_only_options: tuple[str, ...] = ("label_shift",)
+    training_only_prefixes: tuple[str, ...] = ("discriminator.",)
 
     def __init__(
         self,
         classes: Sequence[str],
-        source_weight: float = 1.0,
-        attention_weight: float = 40.0,
-        target_weight: float = 1.0,
-        adversarial_weight: float = 0.001,
+        source_weight: NotNegative = 1.0,
+        attention_weight: NotNegative = 40.0,
+        target_weight: NotNegative = 1.0,
+        adversarial_weight: NotNegative = 0.001,
         normalise: Normalise = "none",
         resolution: Resolution = "map",
         reduction: Reduction = "mean",
         second_order: SecondOrder = "auto",
         label_shift: bool = False,
         discriminator_input: Literal["features", "evidence", "pooled"] = "features",
-        discriminator_width: int = 32,
-        discriminator_projection: int | None = 32,
+        discriminator_width: Count = 32,
+        discriminator_projection: Count | None = 32,
         discriminator_spectral: bool = False,
-        discriminator_lr: float = 1e-4,
+        discriminator_lr: Positive = 1e-4,
+        frequencies: Callable[[str], Sequence[float]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(classes, **options)
@@ -98,7 +104,11 @@ class AttnBN(Method):
         self.resolution: Resolution = resolution
         self.reduction: Reduction = reduction
         self.second_order: SecondOrder = second_order
-        self.label_shift = label_shift
+        if label_shift and frequencies is None:
+            raise AttnBridgeError(
+                "label_shift needs the classes' frequencies in the data: frequencies=data.frequencies"
+            )
+        self.label_shift, self.frequencies = label_shift, frequencies
         self.source_offset: Tensor | float = 0.0
         self.reads_target_labels = bool(target_weight)
         self.discriminator_input = discriminator_input
@@ -134,58 +144,57 @@ class AttnBN(Method):
         }
 
     def on_train_start(self) -> None:
-        if not self.label_shift:
+        if not self.label_shift or self.frequencies is None:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        frequencies = self.frequencies
 
         def logits(split: str) -> Tensor:
-            return torch.logit(torch.tensor(data.frequencies(split), device=self.device))
+            return torch.logit(torch.tensor(frequencies(split), device=self.device))
 
         begin = logits("train" if self.target_weight else "source")  # without target labels none is known of it
         if "source" in self.streams:
             self.source_offset = logits("source") - begin
         if self.trainer.global_step == 0:
-            head: Any = self.network.get_classifier()  # type: ignore[operator]
+            head: Any = find_head(self.network)
             with torch.no_grad():
                 head.bias.copy_(begin)
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
-        return self.source_and_target(batch, self.see(batch))
+        return self.source_and_target(batch, self.forward_batch(batch))
 
-    def see(self, batch: dict[str, Batch]) -> Seen:
+    def forward_batch(self, batch: dict[str, Batch]) -> ForwardPass:
         """The pictures of all streams through the network at once."""
-        logits, features = self.look_at([batch[name] for name in self.streams])
+        logits, features = self.forward_streams([batch[name] for name in self.streams])
         ends = list(accumulate(len(batch[name]["labels"]) for name in self.streams))
         parts = {name: slice(a, b) for name, a, b in zip(self.streams, [0, *ends], ends, strict=False)}
         sides = (parts["source"], parts["target"]) if {"source", "target"} <= parts.keys() else None
-        return Seen(logits, features, parts, sides)
+        return ForwardPass(logits, features, parts, sides)
 
-    def source_and_target(self, batch: dict[str, Batch], seen: Seen) -> dict[str, Tensor]:
+    def source_and_target(self, batch: dict[str, Batch], seen: ForwardPass) -> dict[str, Tensor]:
         """The losses of Equation 7."""
         losses: dict[str, Tensor] = {}
         if self.source_weight:
-            logits = seen.logits[seen.parts["source"]] + self.source_offset
-            losses["source/classification"] = multi_label_soft_margin(logits, batch["source"]["labels"])
+            logits = seen.logits[seen.stream_slices["source"]] + self.source_offset
+            losses["source/classification"] = multi_label_soft_margin_loss(logits, batch["source"]["labels"])
         if self.attention_weight:
             losses["source/attention"] = self._attention(seen, batch["source"])
         if self.target_weight:
-            logits = seen.logits[seen.parts["target"]]
-            losses["target/classification"] = multi_label_soft_margin(logits, batch["target"]["labels"])
-        if self.discriminator is not None and seen.sides is not None:
-            losses |= self._adversary(self.discriminator, seen.features, *seen.sides)
+            logits = seen.logits[seen.stream_slices["target"]]
+            losses["target/classification"] = multi_label_soft_margin_loss(logits, batch["target"]["labels"])
+        if self.discriminator is not None and seen.domain_slices is not None:
+            losses |= self._adversary(self.discriminator, seen.features, *seen.domain_slices)
         return losses
 
-    def maps_of(self, seen: Seen, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
+    def maps_of(self, seen: ForwardPass, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
         """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's pictures, normalised; logs their range."""
-        part = seen.parts[stream]
+        part = seen.stream_slices[stream]
         padded = classes.new_zeros(len(seen.logits), classes.shape[1])  # the other streams' maps are not asked for
         padded[part] = classes
         maps = grad_cam(seen.features, seen.logits, padded, second_order=self.second_order, spatial=self.spatial)[part]
-        once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
-        self.log(f"maps/{stream}_max", maps.detach().amax(), **once)
+        self.log(f"maps/{stream}_max", maps.detach().amax(), **EPOCH_LOG)
         return normalise_maps(maps, normalise)
 
-    def _attention(self, seen: Seen, source: Batch) -> Tensor:
+    def _attention(self, seen: ForwardPass, source: Batch) -> Tensor:
         """L_ac on the source pictures, for the one class of each."""
         if "saliency" not in source:
             raise AttnBridgeError(
@@ -193,7 +202,7 @@ class AttnBN(Method):
                 "or set `attention_weight: 0`"
             )
         maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True), self.normalise)[:, 0]
-        return attention_constraint(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
+        return attention_loss(maps, source["saliency"], resolution=self.resolution, reduction=self.reduction)
 
     def _adversary(
         self, discriminator: nn.Module, features: Tensor, source: slice | Tensor, target: slice | Tensor
@@ -203,7 +212,7 @@ class AttnBN(Method):
         if self.discriminator_input == "pooled":
             features = features.mean((2, 3))
         if self.discriminator_input == "evidence":
-            head: Any = self.network.get_classifier()  # type: ignore[operator]
+            head: Any = find_head(self.network)
             features = torch.einsum("nc,bchw->bnhw", head.weight, features)
         with frozen(discriminator):
             fooled = adversarial_loss(discriminator(features[target]))
@@ -230,7 +239,7 @@ class AttnBN(Method):
         return total.detach()
 
     def configure_optimizers(self) -> Any:
-        network = self.make_optimizer()
+        network = super().configure_optimizers()
         if self.discriminator is None:
             return network
         adam = torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))

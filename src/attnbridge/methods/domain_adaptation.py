@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnbridge.bounds import NotNegative
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import discriminator_loss
-from attnbridge.methods.attnbn import AttnBN, Seen
-from attnbridge.methods.discriminator import PooledDiscriminator
+from attnbridge.methods.attnbn import AttnBN, ForwardPass
+from attnbridge.models.discriminator import PooledDiscriminator
 
-LEAST = 3
+MIN_PER_DOMAIN = 3
 """Pictures of either side in a batch without which it aligns nothing: of fewer there is no covariance and no median."""
 
 
@@ -38,20 +39,26 @@ class DomainAdaptation(AttnBN):
         reversal_weight: the largest :math:`\lambda` of DANN; it grows as :math:`2 / (1 + e^{-10 t}) - 1` over the run.
         coral_weight: of deep CORAL's loss, by skada.
         mmd_weight: of DAN's loss, by skada.
+        domains: names of the source domains, which images' ids begin with; in generalization the first is told from the
+            others.
+        generalise: whether the data have no images of the target.
         options: everything of :class:`~attnbridge.methods.attnbn.AttnBN`, but ``target_weight``.
     """
 
     activation = "softmax"
-    only_training = ("discriminator.", "reversed.")
+    training_only_options = ("coral_weight", "mmd_weight")
+    training_only_prefixes = ("discriminator.", "domain_classifier.")
 
     def __init__(
         self,
         classes: Sequence[str],
-        attention_weight: float = 0.0,
-        adversarial_weight: float = 0.0,
-        reversal_weight: float = 0.0,
-        coral_weight: float = 0.0,
-        mmd_weight: float = 0.0,
+        attention_weight: NotNegative = 0.0,
+        adversarial_weight: NotNegative = 0.0,
+        reversal_weight: NotNegative = 0.0,
+        coral_weight: NotNegative = 0.0,
+        mmd_weight: NotNegative = 0.0,
+        domains: Sequence[str] = (),
+        generalise: bool = False,
         **options: Any,
     ) -> None:
         if options.pop("target_weight", 0):
@@ -66,44 +73,45 @@ class DomainAdaptation(AttnBN):
             **options,
         )
         self.reversal_weight, self.coral_weight, self.mmd_weight = reversal_weight, coral_weight, mmd_weight
+        self.domains = tuple(domains)
         self.aligns = bool(adversarial_weight or reversal_weight or coral_weight or mmd_weight)
         if self.aligns:
             self.streams = ("source", "target")
-        self.reversed = PooledDiscriminator(self.channels) if reversal_weight else None
+        if self.aligns and generalise and len(self.domains) < 2:
+            raise AttnBridgeError(
+                "data.generalise withholds the target, and there is one source alone, so no two domains to align; name "
+                "several data.sources, or set the weights of what aligns to 0"
+            )
+        self.domain_classifier = PooledDiscriminator(self.channels) if reversal_weight else None
         self.library: Any = _skada() if coral_weight or mmd_weight else None
 
     @property
     def loss_weights(self) -> dict[str, float]:
         return super().loss_weights | {"coral": self.coral_weight, "mmd": self.mmd_weight}
 
-    def on_fit_start(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self.aligns and data.generalise and len(data.sources) < 2:
-            raise AttnBridgeError(
-                "data.generalise withholds the target, and there is one source alone, so no two domains to align; name "
-                "several data.sources, or set the weights of what aligns to 0"
-            )
-
-    def see(self, batch: dict[str, Batch]) -> Seen:
+    def forward_batch(self, batch: dict[str, Batch]) -> ForwardPass:
         """The pictures through the network; in generalization the first source is to be told from the others."""
         if "target" in batch or "target" not in self.streams:
-            return super().see(batch)
-        logits, features = self.look_at([batch["source"]])
-        first: str = self.trainer.datamodule.sources[0]  # type: ignore[attr-defined]
-        own = torch.tensor([name.split("/")[0] == first for name in batch["source"]["id"]], device=logits.device)
-        there = min(int(own.sum()), int((~own).sum())) >= LEAST
+            return super().forward_batch(batch)
+        logits, features = self.forward_streams([batch["source"]])
+        own = torch.tensor(
+            [name.split("/")[0] == self.domains[0] for name in batch["source"]["id"]], device=logits.device
+        )
+        there = min(int(own.sum()), int((~own).sum())) >= MIN_PER_DOMAIN
         sides = (own.nonzero()[:, 0], (~own).nonzero()[:, 0]) if there else None
-        return Seen(logits, features, {"source": slice(0, len(logits))}, sides)
+        return ForwardPass(logits, features, {"source": slice(0, len(logits))}, sides)
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
-        seen = self.see(batch)
+        seen = self.forward_batch(batch)
         losses = self.source_and_target(batch, seen)
-        if seen.sides is None or not (self.reversal_weight or self.library):
+        if seen.domain_slices is None or not (self.reversal_weight or self.library):
             return losses
         pooled = self.spatial(seen.features).float().mean((2, 3))
-        source, target = pooled[seen.sides[0]], pooled[seen.sides[1]]
-        if self.reversed is not None:
-            told = self.reversed(reverse(torch.cat([source, target]), self.reversal_weight * self._grown()))
+        source, target = pooled[seen.domain_slices[0]], pooled[seen.domain_slices[1]]
+        if self.domain_classifier is not None:
+            told = self.domain_classifier(
+                gradient_reversal(torch.cat([source, target]), self.reversal_weight * self._dann_lambda())
+            )
             losses["domain"] = discriminator_loss(told[: len(source)], told[len(source) :])
         if self.coral_weight:
             losses["coral"] = self.library.deepcoral_loss(source, target)
@@ -111,19 +119,14 @@ class DomainAdaptation(AttnBN):
             losses["mmd"] = self.library.dan_loss(source, target)
         return losses
 
-    def _grown(self) -> float:
+    def _dann_lambda(self) -> float:
         share = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         return 2 / (1 + math.exp(-10 * share)) - 1
-
-    @staticmethod
-    def to_use(options: dict[str, Any]) -> dict[str, Any]:
-        """Without what needs skada."""
-        return {**AttnBN.to_use(options), "coral_weight": 0.0, "mmd_weight": 0.0}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The reversed discriminator is trained with the head."""
         head, rest = super().parameter_groups()
-        own = list(self.reversed.parameters()) if self.reversed is not None else []
+        own = list(self.domain_classifier.parameters()) if self.domain_classifier is not None else []
         return [{**head, "params": [*head["params"], *own]}, rest]
 
 
@@ -138,11 +141,11 @@ class _Reverse(torch.autograd.Function):
         return -ctx.weight * gradient, None
 
 
-def reverse(values: Tensor, weight: float) -> Tensor:
+def gradient_reversal(values: Tensor, weight: float) -> Tensor:
     """The same values, whose gradient is multiplied by ``-weight``.
 
     >>> x = torch.ones(2, requires_grad=True)
-    >>> reverse(x, 0.5).sum().backward()
+    >>> gradient_reversal(x, 0.5).sum().backward()
     >>> x.grad
     tensor([-0.5000, -0.5000])
     """

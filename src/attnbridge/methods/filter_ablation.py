@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from attnbridge.attention.beginning import find_beginning
 from attnbridge.attention.layers import is_channels_last
-from attnbridge.attention.observe import glance, head_input
-from attnbridge.data.classes import ClassData
-from attnbridge.data.sample import as_floats
+from attnbridge.attention.observe import capture_head_input, observe
+from attnbridge.data.sample import Batch, as_floats
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.transfer import Variant
-from attnbridge.methods.teacher import Teacher
+from attnbridge.models.frozen_stem import find_frozen_stem
+from attnbridge.models.teacher import Teacher
 
 PICTURES = 64
 """On how many training pictures the loss of filters is measured."""
@@ -29,7 +29,7 @@ AT_ONCE = 512
 
 
 def filter_importance(
-    source: Teacher, layers: Sequence[str], data: ClassData, variant: Variant = "code"
+    source: Teacher, layers: Sequence[str], images: DataLoader[Batch], num_classes: int, variant: Variant = "code"
 ) -> dict[str, Tensor]:
     r"""How much of each filter's worth to new classes belongs to a channel of a layer.
 
@@ -43,23 +43,23 @@ def filter_importance(
     Args:
         source: the pretrained network.
         layers: names, ``(C,)`` each in the answer.
-        data: whose training pictures and classes count.
+        images: loader of the training images in order, in 8 bits, as evaluation sees them.
+        num_classes: number of classes.
         variant: of the softmax.
 
     Returns:
         Weights of each layer's channels, ``(C,)``, summing to 1.
     """
     device = source.mean.device
-    dataset = data.plain("train")
-    loader = track(data.eval_loader(dataset), "reading pictures", transient=True, console=Console(stderr=True))
+    loader = track(images, "reading pictures", transient=True, console=Console(stderr=True))
     read, labels = [], []
     for batch in loader:
         read.append(_read(source, source.normalised(as_floats(batch)["image"].to(device))))
         labels.append(batch["labels"].argmax(1).to(device))
-    head = _linear_head(torch.cat(read), torch.cat(labels), len(data.classes))
+    head = _linear_head(torch.cat(read), torch.cat(labels), num_classes)
     chosen = _spread(torch.cat(labels).tolist())
-    images = source.normalised(torch.stack([dataset[place]["image"] for place in chosen]).to(device))
-    gains = {name: _gains(source, name, images, torch.cat(labels)[chosen], head) for name in layers}
+    few = source.normalised(torch.stack([as_floats(images.dataset[n])["image"] for n in chosen]).to(device))
+    gains = {name: _gains(source, name, few, torch.cat(labels)[chosen], head) for name in layers}
     if variant == "code":
         gains = {name: (each - each.mean()) / each.std().clamp_min(1e-12) / 5 for name, each in gains.items()}
     return {name: each.softmax(0) for name, each in gains.items()}
@@ -67,7 +67,7 @@ def filter_importance(
 
 def _read(source: Teacher, given: Tensor) -> Tensor:
     """What the source's classifier reads of normalised pictures, or of what its beginning made of them, ``(B, D)``."""
-    with torch.no_grad(), head_input(source.network) as read:
+    with torch.no_grad(), capture_head_input(source.network) as read:
         source.network(given)
     return read[0].float()
 
@@ -108,11 +108,11 @@ def _gains(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tu
     What comes before the layer is run once, where the network can be cut there.
     """
     network = source.network
-    features = glance(network, images[:1], [layer]).features[layer]
+    features = observe(network, images[:1], [layer], grad=False).features[layer]
     last = features.ndim == 3 or is_channels_last(features, *images.shape[-2:])
     axis = features.ndim - 1 if last else 1
     try:
-        beginning = find_beginning(network, [layer], images[:1])
+        beginning = find_frozen_stem(network, [layer], images[:1])
     except AttnBridgeError:  # a shortcut passes by the layer
         given, cut = images, ExitStack()
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
@@ -13,46 +13,48 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from attnbridge.attention.backbones import build_backbone
-from attnbridge.attention.layers import check_layer
-from attnbridge.attention.observe import Observation, glance, head_input, observe
-from attnbridge.attention.stages import trained_stages
-from attnbridge.attention.weights import load_state
+from attnbridge.attention.layers import check_layer, find_head
+from attnbridge.attention.observe import Observation, capture_head_input, observe
+from attnbridge.bounds import NotNegative, Positive, ShareOrNone
 from attnbridge.data.sample import Batch
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.alignment import (
     ChannelAttention,
     SpatialAttention,
-    batch_spectral_shrinkage,
-    channel_alignment,
-    delta_alignment,
+    channel_alignment_loss,
+    delta_alignment_loss,
     entropy,
-    spatial_alignment,
-    start_penalty,
+    l2_sp_loss,
+    spatial_alignment_loss,
+    spectral_shrinkage_loss,
 )
 from attnbridge.losses.angular import angular_margin, to_unit_length
-from attnbridge.losses.transfer import Variant, activation_transfer, distillation
-from attnbridge.methods.class_method import ClassMethod
+from attnbridge.losses.transfer import Variant, attention_transfer_loss, kd_loss
+from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
-from attnbridge.methods.schedules import Schedule
-from attnbridge.methods.teacher import Teacher, as_maps
+from attnbridge.methods.optimisation import Schedule
+from attnbridge.models.backbones import build_backbone
+from attnbridge.models.stages import trained_stages
+from attnbridge.models.teacher import Teacher, as_maps
+from attnbridge.models.weights import load_state
 
 Alignment = Literal["none", "spatial", "channel", "delta", "attention"]
-ALIGN = {"spatial": spatial_alignment, "channel": channel_alignment, "delta": delta_alignment}
+ALIGN = {"spatial": spatial_alignment_loss, "channel": channel_alignment_loss, "delta": delta_alignment_loss}
 
 
-class FineTuning(ClassMethod):
+class FineTuning(Method):
     r"""A network learns new classes and stays near the one that it starts from, where that matters.
 
     .. math:: L = L_{CE} + \alpha L_{align} + \tfrac\beta2 \|w_{head}\|^2 + \dots
 
-    Attentive feature alignment is two runs of it: ``alignment: spatial``, then ``alignment: channel``, ``after`` the
-    first, whose result is then the source. Other parts make the baselines: L2 (``weight_decay``), feature extraction
-    (``frozen``), L2-SP, learning without forgetting, soft labels, DELTA, BSS, attention transfer. Pictures have one
-    class each (:class:`~attnbridge.data.classes.ClassData`). The source is in eval mode, gets no gradient, and is in no
-    checkpoint.
+    Attentive feature alignment is two runs of it: ``alignment: spatial``, then ``alignment: channel``, ``init_from``
+    the first, whose result is then the source. Other parts make the baselines: L2 (``weight_decay``), feature
+    extraction (``frozen``), L2-SP, learning without forgetting, soft labels, DELTA, BSS, attention transfer. Pictures
+    have one class each, as :class:`~attnbridge.data.modules.classification.ClassificationDataModule` gives them. The
+    source is in eval mode, gets no gradient, and is in no checkpoint.
 
     Args:
         alignment: of features with the source's: by attention over positions (``spatial``) or channels (``channel``)
@@ -72,33 +74,42 @@ class FineTuning(ClassMethod):
             is plain softmax.
         scale: of ArcFace's cosines.
         batch_norm: ``train`` by default, as the authors have it.
+        plain_loader: of DELTA: gives the loader of the training images without augmentation.
         options: everything of :class:`~attnbridge.methods.base.Method`.
     """
 
-    only_training = ("attention.", "importance.", "old_head.")
+    streams = ("target",)
+    activation = "softmax"
+    scores_maps = False
+    training_only_options = (
+        *("alignment", "alignment_weight", "head_weight", "start_weight", "forgetting_weight", "shrinkage_weight"),
+        "margin",
+    )
+    training_only_prefixes = ("attention.", "importance.", "old_head.")
 
     def __init__(
         self,
         classes: Sequence[str],
         alignment: Alignment = "none",
-        alignment_weight: float = 0.0,
+        alignment_weight: NotNegative = 0.0,
         variant: Variant = "code",
         layers: Sequence[str] | None = None,
-        head_weight: float = 0.01,
-        start_weight: float = 0.0,
-        forgetting_weight: float = 0.0,
-        temperature: float = 2.0,
-        shrinkage_weight: float = 0.0,
-        label_smoothing: float = 0.0,
-        margin: float = 0.0,
-        scale: float = 64.0,
+        head_weight: NotNegative = 0.01,
+        start_weight: NotNegative = 0.0,
+        forgetting_weight: NotNegative = 0.0,
+        temperature: Positive = 2.0,
+        shrinkage_weight: NotNegative = 0.0,
+        label_smoothing: ShareOrNone = 0.0,
+        margin: NotNegative = 0.0,
+        scale: Positive = 64.0,
         stride: int | None = None,
         batch_norm: Literal["frozen", "train"] = "train",
         optimizer: Literal["adamw", "sgd"] = "sgd",
-        lr: float = 0.01,
-        backbone_lr: float = 1.0,
-        weight_decay: float = 0.0,
+        lr: Positive = 0.01,
+        backbone_lr: NotNegative = 1.0,
+        weight_decay: NotNegative = 0.0,
         schedule: Schedule = "step",
+        plain_loader: Callable[[], DataLoader[Batch]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -117,6 +128,7 @@ class FineTuning(ClassMethod):
             raise AttnBridgeError(f"{words}; an alignment needs a weight, and a weight an alignment")
         if margin and label_smoothing:
             raise AttnBridgeError("label_smoothing belongs to plain softmax; leave it out beside ArcFace's margin")
+        self.plain_loader = plain_loader
         self.alignment: Alignment = alignment
         self.alignment_weight = alignment_weight
         self.variant: Variant = variant
@@ -126,11 +138,11 @@ class FineTuning(ClassMethod):
         self.margin = margin
         self.classified: Any = partial(F.cross_entropy, label_smoothing=label_smoothing)
         if margin:
-            self.classified = angular_margin(self._classifier(self.network), margin, scale)
-        self.head = next(n for n, m in self.network.named_modules() if m is self._classifier(self.network))
+            self.classified = angular_margin(find_head(self.network), margin, scale)
+        self.head = next(n for n, m in self.network.named_modules() if m is find_head(self.network))
         self.source: Teacher | None = None
         if self.alignment != "none" or start_weight or forgetting_weight:
-            self.source = self._pretrained(stride, options)
+            self.source = self._pretrained()
         for name in layers or ():
             check_layer(self.network, name)
         self.aligned = [] if self.alignment == "none" else list(layers or trained_stages(self.network, self.image_size))
@@ -140,34 +152,33 @@ class FineTuning(ClassMethod):
             self._attend(self.source)
         self.old_head: nn.Module | None = None
         if self.source is not None and forgetting_weight:
-            self.source.check_answers(options.get("weights", "imagenet"))
+            if not self.own_network:
+                self.source.check_answers(self.hparams["weights"])
             self._keep_head(self.source)
 
     @property
     def layers(self) -> list[str]:
         return self.aligned
 
-    @staticmethod
-    def _classifier(network: nn.Module) -> nn.Module:
-        classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
-        return classifier
-
-    def _pretrained(self, stride: int | None, options: dict[str, Any]) -> Teacher:
+    def _pretrained(self) -> Teacher:
         """The network that this one starts from, with its own classifier if that is known."""
-        name, weights = options.get("backbone", "tf_efficientnet_lite0"), options.get("weights", "imagenet")
+        size: Any = self.image_size
+        if self.own_network:
+            built = build_backbone(deepcopy(self.network), len(self.classes), layer=self.layer, image_size=size)
+            return Teacher(built, size)
+        name, weights, stride = (self.hparams[option] for option in ("backbone", "weights", "stride"))
         count = len(self.classes)
         if weights == "imagenet":
             own = timm.get_pretrained_cfg(name, allow_unregistered=True)
             count = (own.num_classes if own is not None else 0) or count
         elif weights != "none":
             count = len(load_state(Path(weights)).get(f"{self.head}.weight", range(count)))
-        size: Any = self.image_size
         source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
         if weights == "none":
             source.network = deepcopy(self.network).requires_grad_(False).eval()
         return source
 
-    def begun(self) -> None:
+    def on_weights_loaded(self) -> None:
         """What the weights are now is what the network starts from: a second stage's source is the first's result."""
         if self.source is not None:
             self.source.network = deepcopy(self.network).requires_grad_(False).eval()
@@ -176,11 +187,11 @@ class FineTuning(ClassMethod):
 
     def _keep_head(self, source: Teacher) -> None:
         """A copy of the source's head, which learns to answer as it does."""
-        self.old_head = deepcopy(self._classifier(source.network)).requires_grad_(True)
+        self.old_head = deepcopy(find_head(source.network)).requires_grad_(True)
 
     def _attend(self, source: Teacher) -> None:
         """Attention, or a place for the weights of channels, for each of the aligned layers."""
-        features = source.asked(torch.zeros(1, 3, *sides(self.image_size)), self.aligned).features
+        features = source.forward(torch.zeros(1, 3, *sides(self.image_size)), self.aligned).features
         for number, name in enumerate(self.aligned):
             _, channels, height, width = features[name].shape
             if self.alignment == "spatial":
@@ -197,23 +208,23 @@ class FineTuning(ClassMethod):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
-        with self.entered([target]) as given, head_input(self.network) as read:
+        with self.stem.inputs([target]) as given, capture_head_input(self.network) as read:
             seen = observe(self.network, given, self.aligned) if self.aligned else Observation(self.network(given), {})
         classified = self.classified(read[0] if self.margin else seen.logits, target["labels"])
         losses = {"target/classification": classified}
         if self.head_weight:
-            own = self._classifier(self.network).parameters()
+            own = find_head(self.network).parameters()
             losses["target/head"] = torch.stack([p.square().sum() for p in own]).sum() / 2
         if self.shrinkage_weight:
-            losses["target/shrinkage"] = batch_spectral_shrinkage(read[0])
+            losses["target/shrinkage"] = spectral_shrinkage_loss(read[0])
         if self.source is None:
             return losses
         if self.start_weight:
-            losses["target/start"] = start_penalty(self._body(self.network), self._body(self.source.network))
+            losses["target/start"] = l2_sp_loss(self._body(self.network), self._body(self.source.network))
         if self.aligned or self.old_head is not None:
             told = self._asked(self.source, given, "features" in target)
             if self.old_head is not None:
-                losses["target/forgetting"] = distillation(self.old_head(read[0]), told.logits, self.temperature)
+                losses["target/forgetting"] = kd_loss(self.old_head(read[0]), told.logits, self.temperature)
             if self.aligned:
                 ours = as_maps(seen.features, self.network, self.image_size)
                 losses["target/alignment"] = self._alignment(ours, told.features)
@@ -221,8 +232,8 @@ class FineTuning(ClassMethod):
 
     def _asked(self, source: Teacher, given: Tensor, kept: bool) -> Observation:
         """What the source makes of the network's own input: pictures, or what their common beginning made of them."""
-        with self.beginning().skipped(source.network) if kept else nullcontext():
-            told = glance(source.network, given, self.aligned)
+        with self.stem.stem.skipped(source.network) if kept else nullcontext():
+            told = observe(source.network, given, self.aligned, grad=False)
         return Observation(told.logits, as_maps(told.features, source.network, self.image_size))
 
     def _alignment(self, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
@@ -231,13 +242,12 @@ class FineTuning(ClassMethod):
         for number, name in enumerate(self.aligned):
             target, source = ours[name], theirs[name]
             if self.alignment == "attention":
-                parts.append(activation_transfer(target, source))
+                parts.append(attention_transfer_loss(target, source))
                 continue
             weights = self.attended(number, source)
             parts.append(ALIGN[self.alignment](target, source, weights, self.variant))
             if self.alignment != "delta":
-                once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
-                self.log(f"entropy/{name}", entropy(weights.detach()), **once)
+                self.log(f"entropy/{name}", entropy(weights.detach()), **EPOCH_LOG)
         return torch.stack(parts).sum()
 
     def attended(self, number: int, features: Tensor) -> Tensor:
@@ -247,10 +257,10 @@ class FineTuning(ClassMethod):
         return weights
 
     @torch.no_grad()
-    def attended_source(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def source_attention(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         if self.source is None or self.alignment in ("none", "attention"):
             return {}
-        features = self.source.to(self.device, self.mean.dtype).asked(images, self.aligned).features
+        features = self.source.to(self.device, self.mean.dtype).forward(images, self.aligned).features
         found = {}
         for number, name in enumerate(self.aligned):
             weights = self.attended(number, features[name])
@@ -275,26 +285,23 @@ class FineTuning(ClassMethod):
             return
         self.source.to(self.device, self.mean.dtype)
         if self.alignment == "delta" and not any(bool(values.any()) for values in self.importance.values()):
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            found = filter_importance(self.source, self.aligned, data, self.variant)
+            if self.plain_loader is None:
+                raise AttnBridgeError(
+                    "alignment: delta weighs channels on the training images without augmentation; give their loader, "
+                    "plain_loader=data.facts()['plain_loader']"
+                )
+            found = filter_importance(self.source, self.aligned, self.plain_loader(), len(self.classes), self.variant)
             for number, values in enumerate(self.trainer.strategy.broadcast(found).values()):
                 self.importance[str(number)].data.copy_(values)
 
     def on_train_epoch_end(self) -> None:
         """ArcFace looks at directions alone: at unit length, and without bias, the classifier answers as it does."""
         if self.margin:
-            to_unit_length(self._classifier(self.network))
+            to_unit_length(find_head(self.network))
 
     on_validation_start = on_train_epoch_end
 
     @staticmethod
-    def staged(option: str) -> bool:
+    def is_stage_specific(option: str) -> bool:
         """Which alignment, and the rate that the first stage has decayed to."""
         return option in ("alignment", "lr")
-
-    @staticmethod
-    def to_use(options: dict[str, Any]) -> dict[str, Any]:
-        """Without the source and all that asks for it."""
-        own = ("alignment", "margin")
-        kept = {n: value for n, value in options.items() if not n.endswith("_weight") and n not in own}
-        return {**kept, "weights": "none"}

@@ -9,16 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attnbridge.attention.postprocess import Normalise
+from attnbridge.attention.normalise import Normalise
+from attnbridge.bounds import Inside, NotNegative, Positive
 from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
-from attnbridge.losses.classification import multi_label_soft_margin
-from attnbridge.losses.mining import Fill, attention_mining, erase, mean_by_picture, soft_mask
-from attnbridge.methods.attnbn import AttnBN, Seen, frozen
+from attnbridge.losses.classification import multi_label_soft_margin_loss
+from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_picture, soft_mask
+from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
 
 
-class Gain(AttnBN):
+class GAIN(AttnBN):
     r"""The map of a class is erased from the picture, and what is left must not show the class any more.
 
     .. math:: L = L_{cl} + \alpha L_{am} + \omega L_e, \qquad
@@ -51,14 +52,14 @@ class Gain(AttnBN):
     def __init__(
         self,
         classes: Sequence[str],
-        source_weight: float = 0.0,
-        attention_weight: float = 0.0,
-        target_weight: float = 1.0,
-        adversarial_weight: float = 0.0,
-        mining_weight: float = 1.0,
-        guidance_weight: float = 0.0,
-        mask_threshold: float = 0.5,
-        mask_slope: float = 10.0,
+        source_weight: NotNegative = 0.0,
+        attention_weight: NotNegative = 0.0,
+        target_weight: NotNegative = 1.0,
+        adversarial_weight: NotNegative = 0.0,
+        mining_weight: NotNegative = 1.0,
+        guidance_weight: NotNegative = 0.0,
+        mask_threshold: Inside = 0.5,
+        mask_slope: Positive = 10.0,
         fill: Fill = "mean",
         mining_stream: Literal["shared", "frozen"] = "shared",
         mined_classes: Literal["all", "one"] = "all",
@@ -93,17 +94,17 @@ class Gain(AttnBN):
         }
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
-        seen = self.see(batch)
+        seen = self.forward_batch(batch)
         losses = self.source_and_target(batch, seen)
         if self.guidance_weight:
-            logits = seen.logits[seen.parts["guided"]]
-            losses["guided/classification"] = multi_label_soft_margin(logits, batch["guided"]["labels"])
+            logits = seen.logits[seen.stream_slices["guided"]]
+            losses["guided/classification"] = multi_label_soft_margin_loss(logits, batch["guided"]["labels"])
             losses["guided/attention"] = self._guidance(seen, batch["guided"])
         if self.mining_weight:
             losses["target/mining"] = self._mining(seen, batch["target"])
         return losses
 
-    def _mining(self, seen: Seen, target: Batch) -> Tensor:
+    def _mining(self, seen: ForwardPass, target: Batch) -> Tensor:
         """L_am: every true class of every picture erased, all in one forward pass."""
         labels = target["labels"]
         if self.mined_classes == "one":
@@ -118,9 +119,9 @@ class Gain(AttnBN):
         with _without_statistics(self.network), kept:
             logits = self.network(self.normalised(erased))
         logits = logits.float().gather(1, classes[:, None])[:, 0]
-        return attention_mining(logits.sigmoid() if self.mining_score == "sigmoid" else logits, pictures)
+        return attention_mining_loss(logits.sigmoid() if self.mining_score == "sigmoid" else logits, pictures)
 
-    def _guidance(self, seen: Seen, guided: Batch) -> Tensor:
+    def _guidance(self, seen: ForwardPass, guided: Batch) -> Tensor:
         """L_e: the maps of the true classes against their masks, the mean over classes, then over pictures."""
         if "mask" not in guided:
             raise AttnBridgeError("guidance needs masks; name pictures that have some with data.guided")
@@ -131,7 +132,7 @@ class Gain(AttnBN):
         return mean_by_picture(each, pictures)
 
     def _true_maps(
-        self, seen: Seen, stream: str, labels: Tensor, normalise: Normalise
+        self, seen: ForwardPass, stream: str, labels: Tensor, normalise: Normalise
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Picture, class and map of each true class: ``(P,)``, ``(P,)``, ``(P, h, w)``."""
         pictures, classes = torch.nonzero(labels, as_tuple=True)

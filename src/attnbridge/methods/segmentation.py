@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.attention.layers import eval_mode
-from attnbridge.attention.observe import reach
+from attnbridge.attention.observe import forward_until
+from attnbridge.bounds import Count, Inside, NotNegative
 from attnbridge.data.sample import IGNORE_INDEX, Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
-from attnbridge.losses.weak_supervision import boundary, expansion, seeding
+from attnbridge.losses.weak_supervision import boundary_loss, expansion_loss, seed_loss
 from attnbridge.methods.base import Method
+from attnbridge.models.large_fov import LargeFOV
 from attnbridge.segmentation.crf import CRF, mean_field
 from attnbridge.segmentation.cues import CueSettings
 from attnbridge.segmentation.grow import grow_seeds
-from attnbridge.segmentation.large_fov import LargeFOV
 
 SMALL = "small"
 """The pictures at the resolution of the labels, in a batch of kept views."""
@@ -54,9 +55,9 @@ class Segmentation(Method):
     proportion for others.
 
     Args:
-        seeding_weight: :math:`w_s` of :func:`~attnbridge.losses.weak_supervision.seeding`.
-        expansion_weight: :math:`w_e` of :func:`~attnbridge.losses.weak_supervision.expansion`.
-        boundary_weight: :math:`w_b` of :func:`~attnbridge.losses.weak_supervision.boundary`.
+        seeding_weight: :math:`w_s` of :func:`~attnbridge.losses.weak_supervision.seed_loss`.
+        expansion_weight: :math:`w_e` of :func:`~attnbridge.losses.weak_supervision.expansion_loss`.
+        boundary_weight: :math:`w_b` of :func:`~attnbridge.losses.weak_supervision.boundary_loss`.
         source_weight: :math:`w_{src}`; above 0 the data must have a source with saliency maps.
         balanced: seeds of the background and of the classes are normalised apart.
         grow: the seeds of a step are what grows from the cues by the network's answer.
@@ -73,16 +74,16 @@ class Segmentation(Method):
     def __init__(
         self,
         classes: Sequence[str],
-        seeding_weight: float = 1.0,
-        expansion_weight: float = 0.0,
-        boundary_weight: float = 1.0,
-        source_weight: float = 0.0,
+        seeding_weight: NotNegative = 1.0,
+        expansion_weight: NotNegative = 0.0,
+        boundary_weight: NotNegative = 1.0,
+        source_weight: NotNegative = 0.0,
         balanced: bool = True,
         grow: bool = True,
-        grow_background: float = 0.99,
-        grow_foreground: float = 0.85,
-        head_width: int = 1024,
-        head_rate: int = 12,
+        grow_background: Inside = 0.99,
+        grow_foreground: Inside = 0.85,
+        head_width: Count = 1024,
+        head_rate: Count = 12,
         stride: int | None = 8,
         **options: Any,
     ) -> None:
@@ -107,7 +108,7 @@ class Segmentation(Method):
 
     def _features(self, given: Tensor) -> Tensor:
         """The layer's features ``(B, C, h, w)`` of what the network is given."""
-        return self.spatial(reach(self.network, given, self.layer))
+        return self.spatial(forward_until(self.network, given, self.layer))
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -120,7 +121,7 @@ class Segmentation(Method):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
-        with self.entered([batch[name] for name in self.streams]) as given:
+        with self.stem.inputs([batch[name] for name in self.streams]) as given:
             answers = self.head(self._features(given)).float().softmax(1)
         known, probabilities = answers.split([len(answers) - len(target["labels"]), len(target["labels"])])
         seeds = seeds_of(target["mask"], probabilities)
@@ -128,13 +129,13 @@ class Segmentation(Method):
             seeds = grow_seeds(probabilities, seeds, target["labels"], self.grow_background, self.grow_foreground)
         losses = {}
         if self.source_weight:
-            losses["source/seeding"] = seeding(known, salient_seeds(batch["source"], known), self.balanced)
+            losses["source/seeding"] = seed_loss(known, salient_seeds(batch["source"], known), self.balanced)
         if self.seeding_weight:
-            losses["target/seeding"] = seeding(probabilities, seeds, self.balanced)
+            losses["target/seeding"] = seed_loss(probabilities, seeds, self.balanced)
         if self.expansion_weight:
-            losses["target/expansion"] = expansion(probabilities, target["labels"])
+            losses["target/expansion"] = expansion_loss(probabilities, target["labels"])
         if self.boundary_weight:
-            losses["target/boundary"] = boundary(probabilities, self._refined(target, probabilities.detach()))
+            losses["target/boundary"] = boundary_loss(probabilities, self._refined(target, probabilities.detach()))
         return losses
 
     def _refined(self, target: Batch, probabilities: Tensor) -> Tensor:
@@ -149,12 +150,12 @@ class Segmentation(Method):
         smaller = F.interpolate(images, self.grid, mode="bilinear", antialias=True, align_corners=False)
         return (smaller.clamp(0, 1) * 255).round().byte()
 
-    def kept_of(self, batch: Batch) -> dict[str, Tensor]:
+    def features_to_cache(self, batch: Batch) -> dict[str, Tensor]:
         """What the frozen beginning makes of the pictures, the cues, and the pictures for the CRF."""
-        return {**super().kept_of(batch), SMALL: self.small(as_floats(batch)["image"])}
+        return {**super().features_to_cache(batch), SMALL: self.small(as_floats(batch)["image"])}
 
-    def kept_made_of(self) -> tuple[str, dict[str, Tensor]]:
-        words, state = super().kept_made_of()
+    def cache_key(self) -> tuple[str, dict[str, Tensor]]:
+        words, state = super().cache_key()
         return f"{words} {self.grid}", state
 
     def predict_batch(self, images: Tensor) -> LabelPrediction:  # type: ignore[override]
@@ -169,15 +170,10 @@ class Segmentation(Method):
         """Probabilities of the labels."""
         return self.predict_batch(batch["image"])
 
-    test_step = validation_step
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head at ``lr``, the network at ``lr * backbone_lr``."""
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        return [
-            {"params": list(self.head.parameters()), "lr": self.lr},
-            {"params": trained, "lr": self.lr * self.backbone_lr},
-        ]
+        return self.optimisation.groups(list(self.head.parameters()), trained)
 
 
 def seeds_of(cues: Tensor, probabilities: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.segmentation.lattice import Permutohedral
 
 Backend = Literal["torch", "pydensecrf"]
@@ -91,7 +91,7 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
             "enlarge the probabilities"
         )
     if backend not in get_args(Backend):
-        raise unknown("backend", backend, get_args(Backend))
+        raise unknown_name("backend", backend, get_args(Backend))
     if not len(images):
         return probabilities.float()
     if backend == "pydensecrf":
@@ -135,9 +135,9 @@ def _by_pydensecrf(images: Tensor, probabilities: Tensor, crf: CRF) -> Tensor:
         if crf.gaussian_weight:
             field.addPairwiseGaussian(sxy=crf.gaussian_xy, compat=crf.gaussian_weight)
         if crf.bilateral_weight:
-            picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
             field.addPairwiseBilateral(
-                sxy=crf.bilateral_xy, srgb=crf.bilateral_rgb, rgbim=picture, compat=crf.bilateral_weight
+                sxy=crf.bilateral_xy, srgb=crf.bilateral_rgb, rgbim=pixels, compat=crf.bilateral_weight
             )
         found.append(torch.from_numpy(np.array(field.inference(crf.iterations))).view(unary.shape))
     return torch.stack(found).to(probabilities.device)

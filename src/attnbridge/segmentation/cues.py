@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnbridge.data.sample import IGNORE_INDEX
-from attnbridge.errors import AttnBridgeError, unknown
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """From claims, bool ``(L, H, W)`` with label 0 the background, and maps ``(N, H, W)`` to labels ``(H, W)``."""
@@ -29,7 +29,7 @@ class CueSettings:
 
     threshold: float = 0.3
     background: float = 0.06
-    rule: str = "stronger"
+    rule: str = "highest_score"
 
     def __post_init__(self) -> None:
         for name in ("threshold", "background"):
@@ -37,20 +37,20 @@ class CueSettings:
                 raise AttnBridgeError(f"--{name} must be from 0 to below 1, not {getattr(self, name)}")
 
 
-def nobody(claims: Tensor, _maps: Tensor) -> Tensor:
+def ignore_conflicts(claims: Tensor, _maps: Tensor) -> Tensor:
     """A pixel that several labels claim is given to none."""
     labels = claims.byte().argmax(0)
     return torch.where(claims.sum(0) == 1, labels, IGNORE_INDEX)
 
 
-def smaller(claims: Tensor, maps: Tensor) -> Tensor:
+def smallest_region(claims: Tensor, maps: Tensor) -> Tensor:
     """The class that claims the fewest pixels, since small objects lie before large ones; none, if the background
     claims it too (Kolesnikov and Lampert's cues for SEC, ECCV 2016)."""
     area = claims[1:].sum((1, 2)).to(maps.dtype)
     return _by_rank(claims, -area[:, None, None].expand_as(maps))
 
 
-def stronger(claims: Tensor, maps: Tensor) -> Tensor:
+def highest_score(claims: Tensor, maps: Tensor) -> Tensor:
     """The class whose map is larger there; none, if the background claims it too."""
     return _by_rank(claims, maps)
 
@@ -63,7 +63,11 @@ def _by_rank(claims: Tensor, rank: Tensor) -> Tensor:
     return torch.where(known, best, IGNORE_INDEX)
 
 
-RULES: dict[str, Rule] = {"smaller": smaller, "stronger": stronger, "nobody": nobody}
+RULES: dict[str, Rule] = {
+    "smallest_region": smallest_region,
+    "highest_score": highest_score,
+    "ignore_conflicts": ignore_conflicts,
+}
 """Name to rule."""
 
 
@@ -73,14 +77,14 @@ def find_rule(name: str) -> Rule:
     Raises:
         AttnBridgeError: for neither.
 
-    >>> find_rule("nobody") is nobody
+    >>> find_rule("ignore_conflicts") is ignore_conflicts
     True
     """
     if name in RULES:
         return RULES[name]
     module, colon, function = name.partition(":")
     if not colon:
-        raise unknown("rule", name, RULES, "or a function of your own, `package.module:function`")
+        raise unknown_name("rule", name, RULES, "or a function of your own, `package.module:function`")
     try:
         found: Rule = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:

@@ -1,0 +1,59 @@
+"""What the verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attnbridge.models.device import device_name
+
+OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+GROUPS = {
+    "look": "look: where does a network look?",
+    "train": "train: teach it where to look",
+    "masks": "masks: from image labels to object masks",
+    "data": "data: bring it in, check it",
+    "tables": "tables: results over several seeds",
+}
+"""What a person wants, in the order of ``--help``."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its place in the help, its arguments, and what it does.
+
+    Attributes:
+        name: as it is typed.
+        group: one of :data:`GROUPS`.
+        help: a line.
+        add: adds its arguments to a parser.
+        run: does it; returns the exit status. What is wrong is found before torch is imported, where that can be.
+        rare: stands under its group's first commands.
+        overrides: whether it takes ``--section.option VALUE``; they come as ``options.overrides``.
+    """
+
+    name: str
+    group: str
+    help: str
+    add: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    rare: bool = False
+    overrides: bool = False
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        default="auto",
+        help="auto, cpu, mps, cuda or cuda:NUMBER; default: auto, a GPU if any",
+    )
+
+
+def report_skipped(messages: list[str]) -> int:
+    """Print what could not be read; the exit status."""
+    for message in messages:
+        print(f"attnbridge: skipped: {message}")
+    return 1 if messages else 0

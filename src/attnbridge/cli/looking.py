@@ -1,0 +1,132 @@
+"""Verbs that look into a network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from attnbridge.attention import METHODS
+from attnbridge.cli.common import Verb, add_device, report_skipped
+from attnbridge.data.files import make_folder
+from attnbridge.data.folders import find_images
+from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.experiments.runs import Run, run_folder
+from attnbridge.models.device import pick_device
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    _add_model(parser)
+    parser.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
+    parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
+    parser.add_argument("--top", type=int, help="how many of the most probable classes; default: 1")
+    parser.add_argument("--threshold", type=float, help="all classes above this probability, and the most probable one")
+    parser.add_argument(
+        "--all", action="store_true", help="arrays of the maps of all classes, not of the shown ones alone"
+    )
+    parser.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
+    parser.add_argument("--layer", help="layer to look at; default: the last spatial features")
+    parser.add_argument("--batch", type=int, default=8, help="pictures at once")
+    add_device(parser)
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Where a network looks on a user's images; status 1 if some could not be read."""
+    if options.method not in METHODS:
+        raise unknown_name("method", options.method, METHODS, "see `attnbridge list`")
+    chosen = [name for name in ("classes", "top", "threshold") if getattr(options, name) is not None]
+    if len(chosen) > 1:
+        raise AttnBridgeError(f"--{chosen[0]} and --{chosen[1]} both choose the classes; give one of them")
+    top = 1 if options.top is None else options.top
+    for name, number in (("top", top), ("batch", options.batch)):
+        if number < 1:
+            raise AttnBridgeError(f"--{name} must be 1 or more, not {number}")
+    if options.threshold is not None and not 0 <= options.threshold < 1:
+        raise AttnBridgeError(f"--threshold is a probability, from 0 to below 1, not {options.threshold}")
+    images = find_images(options.pictures, options.out)
+    _check_model(options.model, options.weights, options.layer)
+    make_folder(options.out)
+
+    from attnbridge.evaluation.folders.explain import ExplainSettings, choose_classes, explain_images
+
+    model = _load(options)
+    choose, words = choose_classes(model, options.classes, top, options.threshold)
+    settings = ExplainSettings(options.method, options.layer, words, options.all)
+    status = report_skipped(explain_images(model, images, options.out, choose, settings, options.batch))
+    if (options.out / "sheet-1.jpg").is_file():
+        print(options.out / "sheet-1.jpg")
+    return status
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", type=Path, help="a folder with one folder of pictures for each person")
+    _add_model(parser)
+    parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, or a list like it; default: drawn, ten folds")
+    parser.add_argument("--each", type=int, default=300, help="same pairs of a fold, at most, where they are drawn")
+    parser.add_argument("--out", type=Path, default=Path("runs/verification"), help="folder to write")
+    add_device(parser)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Do two images show one person."""
+    images, out = options.pictures, options.out
+    if not images.is_dir():
+        raise AttnBridgeError(f"{images}: no such folder; expected one folder of pictures for each person")
+    if options.each < 1:
+        raise AttnBridgeError(f"--each must be 1 or more, not {options.each}")
+    if options.pairs is not None and not options.pairs.is_file():
+        raise AttnBridgeError(f"{options.pairs}: no such file; leave --pairs out to have pairs drawn")
+    _check_model(options.model, options.weights, None)
+    pick_device(options.device)
+    make_folder(out)
+
+    from attnbridge.data.face_pairs import draw_pairs, read_pairs
+    from attnbridge.evaluation.folders.verification import write_verification
+
+    listed = options.pairs or out / "pairs.txt"
+    if options.pairs is None:
+        draw_pairs(images, listed, options.each)
+    scores = write_verification(_load(options), read_pairs(listed, images), out, listed)
+    accuracy = f"accuracy {100 * scores['accuracy']:.2f} ± {100 * scores['deviation']:.2f}%"
+    print(f"{accuracy} over {len(scores['folds'])} folds, AUC {100 * scores['auc']:.2f}%, {scores['pairs']} pairs")
+    print(out / "roc.png")
+    return 0
+
+
+def _check_model(name: str, weights: str, layer: str | None) -> None:
+    """A run's folder, or a timm model, its weights and its layer, by name."""
+    folder = run_folder(name)
+    if folder is not None:
+        if weights != "imagenet":
+            raise AttnBridgeError("--weights belongs to a timm model; a run has its own")
+        Run(folder).check()
+        return
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, or `imagenet`")
+    from attnbridge.models.classifiers import check_classifier
+
+    check_classifier(name, layer)
+
+
+def _load(options: argparse.Namespace) -> Any:
+    """The network of a run's folder, or a timm model by name, on a device."""
+    folder = run_folder(options.model)
+    if folder is not None:
+        return Run(folder).classifier(options.device)
+    from attnbridge.models.classifiers import load_classifier
+
+    return load_classifier(options.model, options.weights, options.device)
+
+
+VERBS = (
+    Verb("explain", "look", "maps of your pictures as overlays and arrays, label scores as CSV", _add_explain, explain),
+    Verb(
+        "verify", "look", "do two pictures show one person: folds and ROC, as for LFW", _add_verify, verify, rare=True
+    ),
+)

@@ -1,0 +1,125 @@
+"""What training would stumble over in each kind of data, found without torch: folders, splits, headers of pictures.
+
+A check takes the options of its data module by name; those that it has no use for are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnbridge.data.cifar import NAMES as CIFAR
+from attnbridge.data.cues import with_cues
+from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
+from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
+from attnbridge.data.guidance import Guide, scan_guided
+from attnbridge.data.images import ImageRecord, check_record
+from attnbridge.data.saliency import check_model, is_model
+from attnbridge.errors import AttnBridgeError
+
+
+def check_source_target(
+    training: bool,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    saliency: str | None = None,
+    lists: Mapping[str, str] | None = None,
+    guided: str | None = None,
+    guided_by: Guide = "masks",
+    **_: Any,
+) -> list[ImageRecord]:
+    """Check :class:`~attnbridge.data.modules.source_target.SourceTargetDataModule`'s folders.
+
+    Returns:
+        The target's training images.
+
+    Raises:
+        AttnBridgeError: for the first thing that training would stumble over.
+    """
+    if not target:
+        raise AttnBridgeError(
+            "data.target is not set; name the folder of the target domain in the configuration, or with "
+            "--data.target FOLDER"
+        )
+    source_folder, target_folder = Path(source) if source else None, Path(target)
+    maps = _named_maps(saliency) if training else None
+    splits = ["train", *(split for split in ("val", "test") if has_split(target_folder, split, lists))]
+    if "test" in splits and "val" not in splits:
+        raise AttnBridgeError(
+            f"{target}: has a test split, but none for validation, by which a threshold is chosen; name part of it val"
+        )
+    if source_folder:
+        scan_pair(source_folder, target_folder, maps, "source", lists)
+    found = {split: scan_pair(source_folder, target_folder, maps, split, lists) for split in splits}
+    if guided:
+        scan_guided(source_folder, target_folder, guided, guided_by)
+    return found["train"]
+
+
+def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> None:
+    """Check :class:`~attnbridge.data.modules.cues.CueDataModule`'s folders.
+
+    Raises:
+        AttnBridgeError: for the first thing that training would stumble over.
+    """
+    found = check_source_target(training, **options)
+    if training:
+        source = Path(options["source"]) if options.get("source") else None
+        classes = pair_classes(source, Path(options["target"]))
+        for record in with_cues(found, Path(cues) if cues else None, classes):
+            check_record(record)
+
+
+def check_domains(
+    training: bool,
+    *,
+    data: str | None = None,
+    sources: Sequence[str] | None = None,
+    target: str | None = None,
+    saliency: str | None = None,
+    **_: Any,
+) -> None:
+    """Check :class:`~attnbridge.data.modules.domains.MultiDomainDataModule`'s folders.
+
+    Raises:
+        AttnBridgeError: for the first thing that training would stumble over.
+    """
+    for name, value in (("data", data), ("sources", sources), ("target", target)):
+        if not value:
+            raise AttnBridgeError(f"data.{name} is not set; see `attnbridge show domain_adaptation`")
+    if isinstance(sources, str):
+        raise AttnBridgeError(f'data.sources must be a list of names: "[{sources}]"')
+    root, maps = Path(str(data)), _named_maps(saliency) if training else None
+    names = [str(name) for name in sources or ()]
+    domains = [*names, str(target)]
+    classes = domain_classes(root, domains)
+    for domain in domains:
+        own = maps if domain in names else of_target(maps, domain)
+        for record in scan_domain(root, domain, classes, own):
+            check_record(record)
+
+
+def check_classification(training: bool, *, data: str | None = None, **_: Any) -> None:
+    """Check the folders of a :class:`~attnbridge.data.modules.classification.ClassificationDataModule`, not CIFAR.
+
+    Raises:
+        AttnBridgeError: for the first thing that training would stumble over.
+    """
+    if not data:
+        raise AttnBridgeError(
+            "data.data is not set; name cifar10, cifar100, or a folder with train/CLASS/*.jpg and test/CLASS/*.jpg"
+        )
+    if data not in CIFAR:
+        classes = class_names(Path(data) / "train")
+        for place in class_splits(Path(data)).values():
+            for record in scan_class_folders(place, classes):
+                check_record(record)
+
+
+def _named_maps(saliency: str | None) -> Path | None:
+    """The folder of saliency maps, if one is named; a model's maps are yet to be made."""
+    if saliency and saliency.endswith(".onnx"):
+        check_model(saliency)
+    return Path(saliency) if saliency and not is_model(saliency) else None

@@ -1,0 +1,100 @@
+"""The user's cache folder, checksums, and running other programs with clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attnbridge.errors import AttnBridgeError
+
+
+def cache_dir(*parts: str) -> Path:
+    """Folder for downloaded files: ``$ATTNBRIDGE_CACHE``, else ``$XDG_CACHE_HOME/attnbridge``."""
+    base = os.environ.get("ATTNBRIDGE_CACHE")
+    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "attnbridge"
+    return root.joinpath(*parts)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, as hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents where it is not there.
+
+    Raises:
+        AttnBridgeError: if it cannot be made, as below a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttnBridgeError(f"{path}: cannot be made a folder ({error}); name another one") from None
+    return path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of ``path`` at the end: a reader sees the old one or the new, never half.
+
+    Nothing is left of it after an exception. The folder is made where it is not there.
+    """
+    with beside(path) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write in the folder of ``path``, which is made where it is not there; gone at the end, unless moved."""
+    with tempfile.NamedTemporaryFile(dir=make_folder(path.parent), prefix=".partial", delete=False) as handle:
+        partial = Path(handle.name)
+    try:
+        partial.chmod(0o644)
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def output_paths(pictures: Iterable[str], out: Path) -> dict[str, Path]:
+    """Where what is made of each picture lies: its id below ``out``, as PNG.
+
+    Raises:
+        AttnBridgeError: for two that would be one file.
+    """
+    targets = {name: (out / name).with_suffix(".png") for name in pictures}
+    names: dict[Path, str] = {}
+    for name, path in targets.items():
+        if path in names:
+            raise AttnBridgeError(f"{name} and {names[path]} would both become {path}; rename one of them")
+        names[path] = name
+    return targets
+
+
+def is_current(path: Path, *made_of: Path) -> bool:
+    """Whether a file is there and not older than what it was made of."""
+    if not path.is_file() or not all(each.is_file() for each in made_of):
+        return False
+    return all(path.stat().st_mtime_ns >= each.stat().st_mtime_ns for each in made_of)
+
+
+def run_program(command: Sequence[str], purpose: str, cwd: Path | None = None) -> str:
+    """Run a program and return what it printed.
+
+    Raises:
+        AttnBridgeError: if it is not installed or fails; the message ends with its last words.
+    """
+    try:
+        done = subprocess.run(list(command), cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise AttnBridgeError(f"{purpose} needs the program {command[0]!r}, which is not installed") from None
+    if done.returncode != 0:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        raise AttnBridgeError(f"{purpose} failed: {' '.join(command[:3])} ... said: {last}")
+    return done.stdout

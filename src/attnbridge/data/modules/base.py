@@ -1,0 +1,121 @@
+"""What all data modules share: loaders that give 8 bits, shares of several processes, floats for the method."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from attnbridge.bounds import Count, Natural
+from attnbridge.data.dataset import EpochSampler, ImageDataset, ShardSampler
+from attnbridge.data.feature_cache import CachedFeatureDataset, cache_features, feature_cache_dir
+from attnbridge.data.request import DataRequest
+from attnbridge.data.sample import Batch, Sample, as_floats, collate
+from attnbridge.data.transforms import Size
+from attnbridge.errors import AttnBridgeError
+
+
+class ImageDataModule(LightningDataModule):
+    """A data module of pictures.
+
+    Args:
+        batch_size: pictures in a batch, per process.
+        workers: processes that load pictures; null: see :func:`default_workers`.
+        views: so many fixed views of each training picture are kept; null: a new random view each time.
+    """
+
+    classes: list[str]
+    image_size: Size
+    request: DataRequest = DataRequest()
+    """What the method asks for, see :class:`~attnbridge.data.request.DataRequest`."""
+
+    def __init__(self, batch_size: Count, workers: Natural | None, views: Count | None = None) -> None:
+        super().__init__()
+        if views is not None and views < 1:
+            raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
+        self.views = views
+        self.batch_size = batch_size
+        self._epochs = 0
+        self.workers = default_workers() if workers is None else workers
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Pictures, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
+        if "labels" in batch:
+            return as_floats(batch)
+        return {name: as_floats(part) for name, part in batch.items()}
+
+    def processes(self) -> tuple[int, int]:
+        """Number of processes and which one this is."""
+        trainer = self.trainer
+        return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+
+    def sampler(self, dataset: Dataset[Sample], seed: int) -> EpochSampler:
+        """Each sample once an epoch, in that epoch's order, shared between the processes."""
+        sampler = EpochSampler(dataset, *self.processes(), seed=seed)
+        sampler.set_epoch(self._epochs)
+        return sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs are done: the loaders of a resumed trainer read ahead before it names its epoch."""
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return {"epochs": progress.processed if progress else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epochs = state_dict["epochs"]
+
+    def facts(self) -> dict[str, Any]:
+        """What the data tell a method, by the names of its arguments: classes, size of the images, ..."""
+        return {"classes": self.classes, "image_size": self.image_size}
+
+    def has(self, split: str) -> bool:
+        """Whether there is a split to score on."""
+        return True
+
+    def cached_datasets(self, sets: Mapping[str, ImageDataset]) -> dict[str, Dataset[Sample]]:
+        """The training images in 8 bits, or, with ``views``, what the method keeps of their views: made where it is
+        missing."""
+        if self.views is None:
+            return {name: images.stored for name, images in sets.items()}
+        if self.request.cache is None:
+            raise AttnBridgeError(
+                "data.views keeps what a method's frozen modules make of the images, but no method has asked for it; "
+                "give the data its request: data.request = method.data_request()"
+            )
+        key = self.request.cache.key()
+        cached: dict[str, Dataset[Sample]] = {}
+        for name, images in sets.items():
+            folder = feature_cache_dir(images, self.views, *key)
+            if self.trainer is None or self.trainer.local_rank == 0:
+                cache_features(folder, images, self.views, self.request.cache.features, self.workers)
+            if self.trainer is not None:
+                self.trainer.strategy.barrier()
+            cached[name] = CachedFeatureDataset(folder, images, self.views)
+        return cached
+
+    def eval_loader(self, dataset: ImageDataset) -> DataLoader[Batch]:
+        """Each picture once, in order, shared between the processes."""
+        return self.loader(dataset.stored, ShardSampler(dataset, *self.processes()), self.batch_size, drop_last=False)
+
+    def loader(
+        self, dataset: Dataset[Sample], sampler: Sampler[Any], batch_size: int, drop_last: bool
+    ) -> DataLoader[Any]:
+        """Batches as :func:`~attnbridge.data.sample.collate` makes them."""
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.workers,
+            collate_fn=collate,
+        )
+
+
+def default_workers() -> int:
+    """Processes that load pictures on this machine: as many as there are cores, up to 8, beside a GPU, and two less
+    where the cores also train, since there they only take time from each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))

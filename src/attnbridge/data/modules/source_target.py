@@ -1,0 +1,186 @@
+"""The source/target pair as a LightningDataModule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from attnbridge.bounds import AtLeastOne, Count, Natural, Seed, Share, Side
+from attnbridge.data.dataset import ImageDataset
+from attnbridge.data.folders import find_images, has_split, hash_order, pair_classes, scan_pair, subsample_per_class
+from attnbridge.data.guidance import Guide, scan_guided
+from attnbridge.data.images import ImageRecord
+from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
+from attnbridge.data.sample import Batch, Sample
+from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
+from attnbridge.errors import AttnBridgeError
+
+
+class SourceTargetDataModule(ImageDataModule):
+    """A single-label source domain with saliency maps and a multi-label target domain.
+
+    Args:
+        source: class folders, ``source/CLASS/*.jpg``; they name the classes. Null for a method that has no source: then
+            the target names them.
+        target: ``target/{train,val,test}``, each with ``images/`` and ``labels.csv``; ``val`` and ``test``
+            with ``masks/`` too, for scoring. ``test`` may be left out, and ``val``: then nothing is scored. Or a folder
+            in VOC's layout, see :func:`attnbridge.data.voc.scan_voc`.
+        lists: in VOC's layout, the names of the lists for ``train``, ``val`` and ``test``, if they are others.
+        source_share: share of each source class that is used, the same pictures whatever the seed.
+        saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
+            (``u2net``, ...): its maps are made once, into the user's cache.
+        guided: pictures of the target whose objects a method may know: a list in VOC's layout, else ``train`` or a
+            folder beside it.
+        guided_by: what they are guided by: ``masks``, ``boxes`` or ``saliency``, see
+            :func:`attnbridge.data.guidance.scan_guided`.
+        guided_count: only so many of them, the same whatever the seed.
+        guided_batch: how many of them are in a training batch.
+        image_size: side of the square pictures given to the network, or their height and width, pixels.
+        shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
+        batch_size: pictures of each domain in a training batch, per process.
+        min_crop: smallest share of a training picture's area that a random crop keeps.
+        source_zoom_out: the most by which a source picture is shrunk at random, onto grey; for sources whose single
+            object fills the picture, as it does not in the target.
+        workers: processes that load pictures; null: as many as there are cores, up to 8, beside a GPU, and two less
+            where the cores also train, since there they only take time from each other.
+        views: a training picture has so many fixed views, and what the network's frozen beginning makes of them is
+            kept in the user's cache, so that neither is done again in a later epoch or run; null: a new random view
+            each time.
+        seed: of the order and the augmentation.
+
+    The training stream never carries masks, whatever lies in the folder, and no labels of the target for a method that
+    is to do without: they are NaN then. A trainer turns the 8 bits of the loaders'
+    batches into floats; in a loop of your own :func:`~attnbridge.data.sample.as_floats` does.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        target: str,
+        saliency: str | None = None,
+        lists: dict[str, str] | None = None,
+        source_share: Share = 1.0,
+        guided: str | None = None,
+        guided_by: Guide = "masks",
+        guided_count: Count | None = None,
+        guided_batch: Count = 8,
+        image_size: Side | tuple[Side, Side] = 224,
+        shape: Shape = "stretch",
+        batch_size: Count = 32,
+        min_crop: Share = 0.5,
+        source_zoom_out: AtLeastOne = 1.0,
+        workers: Natural | None = None,
+        views: Count | None = None,
+        seed: Seed = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, views)
+        self.source, self.target = Path(source) if source else None, Path(target)
+        self.saliency_model = saliency if is_model(saliency) else None
+        self.saliency = saliency_folder(self.source, saliency) if saliency and self.source else None
+        self.lists, self.source_share = lists, source_share
+        self.guided, self.guided_count, self.guided_batch = guided, guided_count, guided_batch
+        self.guided_by: Guide = guided_by
+        self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.shape: Shape = shape
+        self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
+        self.seed = seed
+        self.classes = pair_classes(self.source, self.target)
+
+    def prepare_data(self) -> None:
+        """Make the saliency maps that are missing, in one process."""
+        if self.saliency_model and self.saliency:
+            bad = make_saliency(find_images([str(self.source)]), self.saliency, self.saliency_model)
+            if bad:
+                raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+
+    def records(self, split: str) -> list[ImageRecord]:
+        """The records of ``source``, ``train``, ``guided``, ``val`` or ``test``, listed and checked."""
+        if split == "guided":
+            return self._guided()
+        records = scan_pair(self.source, self.target, self.saliency, split, self.lists)
+        return subsample_per_class(records, self.source_share) if split == "source" else records
+
+    def _guided(self) -> list[ImageRecord]:
+        if self.guided is None:
+            raise AttnBridgeError(
+                "data.guided is not set; name the list or folder of the pictures whose objects may be known"
+            )
+        records = scan_guided(self.source, self.target, self.guided, self.guided_by)
+        if self.guided_count is None:
+            return records
+        if not 0 < self.guided_count <= len(records):
+            raise AttnBridgeError(f"data.guided_count must be from 1 to {len(records)}, not {self.guided_count}")
+        return hash_order(records)[: self.guided_count]
+
+    def frequencies(self, split: str) -> list[float]:
+        """Share of a split's pictures that show each class, as if two more were there, one with all classes."""
+        records = self.records(split)
+        counts = Counter(c for record in records for c in record.classes)
+        return [(counts[c] + 1) / (len(records) + 2) for c in range(len(self.classes))]
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "frequencies": self.frequencies}
+
+    def has(self, split: str) -> bool:
+        """Whether the target has a split."""
+        return has_split(self.target, split, self.lists)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Batches ``{"source": ..., "target": ...}``, of the streams that the method wants.
+
+        All streams are as long as the longer domain, so an epoch has the same number of steps whichever
+        losses are on; the shorter domain starts over.
+        """
+        kept = self.cached_datasets(self._training_sets())
+        loaders = {}
+        for number, name in enumerate(kept):
+            sampler = self.sampler(kept[name], self.seed * 10 + number)
+            size = self.guided_batch if name == "guided" else self.batch_size
+            loaders[name] = self.loader(kept[name], sampler, size, drop_last=True)
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def _training_sets(self) -> dict[str, ImageDataset]:
+        """The pictures of the streams that the method wants."""
+        streams = self.request.streams
+        processes = self.processes()[0]
+        records = {"target": self.records("train")}
+        if self.source or "source" in streams:
+            records["source"] = self.records("source")
+        length = max(len(found) for found in records.values())
+        if "guided" in streams:
+            records["guided"] = self.records("guided")
+        if length < self.batch_size * processes:
+            raise AttnBridgeError(
+                f"data.batch_size is {self.batch_size} on {processes} process(es), but the "
+                f"larger domain has only {length} pictures; make it smaller"
+            )
+        sets = {}
+        for name in streams:
+            zoom_out = self.source_zoom_out if name == "source" else 1.0
+            transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
+            samples = length // self.batch_size * self.guided_batch if name == "guided" else length
+            domain = "source" if name == "source" else "target"
+            withheld = name in self.request.withheld
+            sets[name] = ImageDataset(records[name], len(self.classes), domain, transform, samples, withheld)
+        return sets
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        return self._eval_loader("val") if self.has("val") else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("test" if self.has("test") else "val")
+
+    def samples(self, split: str, count: int) -> list[Sample]:
+        """The first ``count`` samples of ``val`` or ``test`` that show a class, as evaluation sees them."""
+        records = [r for r in self.records(split) if r.classes][:count]
+        dataset = ImageDataset(records, len(self.classes), "target", eval_transform(self.image_size, self.shape))
+        return [dataset[i] for i in range(len(records))]
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        transform = eval_transform(self.image_size, self.shape)
+        return self.eval_loader(ImageDataset(self.records(split), len(self.classes), "target", transform))

@@ -1,0 +1,38 @@
+"""What a method asks of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attnbridge.data.sample import Batch
+
+
+@dataclass(frozen=True)
+class CacheRequest:
+    """What of fixed views of the training images is to be kept.
+
+    Attributes:
+        features: from a batch in 8 bits to what is kept of it, by name.
+        key: all that :attr:`features` depends on: its structure in words, and its weights by name.
+    """
+
+    features: Callable[[Batch], Mapping[str, Tensor]]
+    key: Callable[[], tuple[str, Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a method asks of its data; a data module answers it: ``data.request = method.data_request()``.
+
+    Attributes:
+        streams: the training streams that it learns from; the others are left unread.
+        withheld: those whose labels it is to do without: they are NaN, so that a loss which reads them is none.
+        cache: what is kept where the data have fixed views; ``None``: the method can make nothing of that.
+    """
+
+    streams: tuple[str, ...] = ("source", "target")
+    withheld: tuple[str, ...] = ()
+    cache: CacheRequest | None = None

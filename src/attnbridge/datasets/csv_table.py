@@ -1,0 +1,138 @@
+"""Pictures of the user's own with several labels each, named in one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from attnbridge.data.images import IMAGE_SUFFIXES
+from attnbridge.datasets.ids import plain_ids
+from attnbridge.datasets.layouts import MultiLabelImage
+from attnbridge.errors import AttnBridgeError, unknown_name
+
+LABEL_COLUMNS = ("labels", "label", "classes", "class", "tags")
+"""A table of two columns whose second is named so holds lists of labels."""
+Rows = list[tuple[int, str, frozenset[str]]]
+"""Line, picture's name in the table, labels."""
+
+
+def table(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[MultiLabelImage]]:
+    """The pictures of a table of labels, in its order, without masks.
+
+    Layout: pictures anywhere below ``ROOT``, and ``ROOT/SPLIT.csv``, or ``ROOT/labels.csv``, or the only CSV there.
+    Either a column for each class, ``id,CLASS,CLASS,...`` and rows of 0 and 1; or two columns, ``image,labels``, where
+    ``;``, ``|`` or ``,`` (in quotes) separate the labels, or white space if none of these is in the whole table.
+    The columns may be separated by semicolons or tabs. The first column is the path below ``ROOT``, or the file's name
+    where only one picture has it, with or without suffix. Pictures without a row are left out.
+
+    Classes are the columns' names, or ``ROOT/classes.txt``, one a line, or the labels that occur, sorted.
+
+    Raises:
+        AttnBridgeError: for a missing table, a malformed row, an unknown class, a picture that is not there, is there
+            twice, or has two rows.
+    """
+    path = _table(root, split)
+    names, rows = _read(path, root / "classes.txt")
+    pictures = _pictures(root)
+    found: dict[str, tuple[int, Path, frozenset[str]]] = {}
+    for line, name, labels in rows:
+        picture = _picture(pictures, name, f"{path}, line {line}", root)
+        key = picture.relative_to(root).as_posix()
+        if key in found:
+            raise AttnBridgeError(f"{path}, line {line}: {key} has a row already, in line {found[key][0]}")
+        found[key] = line, picture, labels
+    if not found:
+        raise AttnBridgeError(f"{path}: has no row after the header")
+    ids = plain_ids(found, root)
+    return names, (MultiLabelImage(ids[key], picture, labels) for key, (_, picture, labels) in found.items())
+
+
+def _table(root: Path, split: str) -> Path:
+    for path in (root / f"{split}.csv", root / "labels.csv"):
+        if path.is_file():
+            return path
+    there = sorted(p for p in root.glob("*.csv") if not p.name.startswith("."))
+    if len(there) == 1:
+        return there[0]
+    if there:
+        raise unknown_name(f"table in {root}:", f"{split}.csv", [p.name for p in there], "name a split after its table")
+    raise AttnBridgeError(f"{root / 'labels.csv'}: no such file; expected a table of the pictures' labels")
+
+
+def _read(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AttnBridgeError(f"{path}: is not UTF-8 text ({error}); save it as CSV in UTF-8") from None
+    first = text.split("\n", 1)[0]
+    delimiter = next((d for d in (",", ";", "\t") if d in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except csv.Error as error:
+        raise AttnBridgeError(f"{path}, line {reader.line_num}: is not CSV ({error})") from None
+    header = lines[0][1] if lines else []
+    if len(header) < 2 or "" in header[1:] or len({*header[1:]}) < len(header[1:]):
+        raise AttnBridgeError(
+            f"{path}, line 1: expected a header 'id,CLASS,CLASS,...' or 'image,labels', no name empty or twice, "
+            f"found {first.strip()!r}"
+        )
+    for line, row in lines:
+        if len(row) != len(header) or not row[0]:
+            raise AttnBridgeError(f"{path}, line {line}: expected a picture and {len(header) - 1} more fields")
+    if len(header) == 2 and header[1].lower() in LABEL_COLUMNS:
+        return _label_lists(path, lines[1:], listed)
+    return tuple(header[1:]), [(n, row[0], _of_columns(row, header, f"{path}, line {n}")) for n, row in lines[1:]]
+
+
+def _of_columns(row: list[str], header: list[str], where: str) -> frozenset[str]:
+    for name, cell in zip(header[1:], row[1:], strict=True):
+        if cell not in ("0", "1"):
+            hint = "; a column of labels must be named 'labels'" if len(header) == 2 else ""
+            raise AttnBridgeError(f"{where}: expected 0 or 1 for {name!r}, found {cell!r}{hint}")
+    return frozenset(name for name, cell in zip(header[1:], row[1:], strict=True) if cell == "1")
+
+
+def _label_lists(path: Path, lines: list[tuple[int, list[str]]], listed: Path) -> tuple[tuple[str, ...], Rows]:
+    separators = r"[;|,]" if any(set(row[1]) & set(";|,") for _, row in lines) else r"\s"
+    rows = [
+        (line, row[0], frozenset(label.strip() for label in re.split(separators, row[1]) if label.strip()))
+        for line, row in lines
+    ]
+    if listed.is_file():
+        names = tuple(line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    else:
+        names = tuple(sorted({label for _, _, labels in rows for label in labels}))
+    for line, _, labels in rows:
+        for label in sorted(labels - {*names}):
+            raise unknown_name(f"class in {path}, line {line}:", label, names, f"{listed} does not name it")
+    return names, rows
+
+
+def _pictures(root: Path) -> dict[str, list[Path]]:
+    """The pictures below a folder by all names that a row may give them; hidden ones are passed over."""
+    named: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("*")):
+        below = path.relative_to(root)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
+            for name in {below.as_posix(), below.with_suffix("").as_posix(), path.name, path.stem}:
+                named.setdefault(name, []).append(path)
+    return named
+
+
+def _picture(named: dict[str, list[Path]], name: str, where: str, root: Path) -> Path:
+    wanted = Path(name.replace("\\", "/")).as_posix()
+    if (root / wanted) in named.get(wanted, []):  # the path itself, before other folders' files of that name
+        return root / wanted
+    bare = Path(wanted).with_suffix("").as_posix() if Path(wanted).suffix.lower() in IMAGE_SUFFIXES else wanted
+    found = named.get(wanted) or named.get(bare, [])
+    exact = [path for path in found if path.relative_to(root).with_suffix("").as_posix() == bare]
+    found = exact or found
+    if not found:
+        raise AttnBridgeError(f"{where}: no picture {name!r} below {root}")
+    if len(found) > 1:
+        raise AttnBridgeError(f"{where}: {name!r} may be {found[0]} or {found[1]}; give the path below {root}")
+    return found[0]

@@ -1,0 +1,75 @@
+"""ImageNet's classification set of ILSVRC-2012, by its WordNet ids."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+from attnbridge.data.folders import list_images
+from attnbridge.datasets.class_folders import Labelled, class_folder_images, find_root, list_folders, load_class_mapping
+from attnbridge.datasets.layouts import LabelledImage
+from attnbridge.errors import AttnBridgeError
+
+WNID = re.compile(r"n\d{8}")
+
+
+def imagenet(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
+    """ILSVRC-2012's classification and localization set (Russakovsky et al., IJCV 2015).
+
+    Layouts: Kaggle's (imagenet-object-localization-challenge), ``ILSVRC/Data/CLS-LOC/train/n01440764/`` and the flat
+    ``ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG``, whose class is the ``<object><name>`` of
+    ``ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml``; and that which torchvision prepares,
+    ``train/n01440764/`` and ``val/n01440764/``. A wnid begins its pictures' names, and the order is that of the wnids,
+    in both.
+
+    Args:
+        root: ``ILSVRC``, the folder that holds it, or that of torchvision.
+        split: ``train`` or ``val``.
+        classes: ``voc``, or ``None`` for the wnids.
+
+    Raises:
+        AttnBridgeError: for another folder, split or mapping, or an annotation of ``val`` that is missing or broken.
+    """
+    mapping = load_class_mapping("imagenet", split, classes)
+    base = find_root(
+        root,
+        (f"ILSVRC/Data/CLS-LOC/{split}", f"Data/CLS-LOC/{split}", split),
+        lambda folder: True,
+        f"ILSVRC/Data/CLS-LOC/{split}, or {split}/n01440764/PICTURE.JPEG",
+    )
+    folders = [folder for folder in list_folders(base) if WNID.fullmatch(folder.name)]
+    if folders:
+        found = [Labelled(folder.name, folder, folder.name) for folder in folders]
+    else:
+        found = _annotated(base, base.absolute().parent.parent.parent / "Annotations" / "CLS-LOC" / split)
+    return class_folder_images(base, found, mapping)
+
+
+def _annotated(base: Path, annotations: Path) -> list[Labelled]:
+    """The pictures of a flat folder by the wnid in their annotations."""
+    if not annotations.is_dir():
+        raise AttnBridgeError(
+            f"{base}: holds no folders n01440764, ..., and there is no {annotations} to name its pictures' classes; "
+            "unpack the annotations too, or sort the pictures into class folders"
+        )
+    pictures: dict[str, list[Path]] = {}
+    for picture in list_images(base):
+        pictures.setdefault(_wnid(annotations / f"{picture.stem}.xml", picture), []).append(picture)
+    return [Labelled(wnid, pictures[wnid], wnid) for wnid in sorted(pictures)]
+
+
+def _wnid(path: Path, picture: Path) -> str:
+    try:
+        objects = ET.parse(path).getroot().findall("object")
+    except FileNotFoundError:
+        raise AttnBridgeError(f"{path}: no such file; expected the annotation of {picture}") from None
+    except ET.ParseError as error:
+        raise AttnBridgeError(f"{path}: is not XML ({error}); unpack the annotations again") from None
+    names = sorted({(entry.findtext("name") or "").strip() for entry in objects})
+    if len(names) != 1 or not WNID.fullmatch(names[0]):
+        raise AttnBridgeError(
+            f"{path}: expected objects of one wnid such as n01440764, found {', '.join(names) or 'none'}"
+        )
+    return names[0]

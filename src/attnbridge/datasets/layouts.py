@@ -1,0 +1,156 @@
+"""The two layouts that training reads, written as links to the pictures where they lie."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.palette import palette_png
+from attnbridge.errors import AttnBridgeError
+
+console = Console(stderr=True)
+Mask = np.ndarray[Any, Any]
+VOID = "void"
+"""In a mapping: pixels of this label are ignored (255)."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A picture of one class.
+
+    Attributes:
+        label: the class, by the name that it will have.
+        picture: where the picture lies.
+        name: file name that it gets, without suffix, unique in its class.
+    """
+
+    label: str
+    picture: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class MultiLabelImage:
+    """A picture of several classes.
+
+    Attributes:
+        id: its name in lists, without suffix.
+        picture: where the picture lies.
+        labels: names of the classes in it.
+        mask: its label mask, uint8, 0 background, k the k-th class, 255 ignored; or ``None``.
+    """
+
+    id: str
+    picture: Path
+    labels: frozenset[str]
+    mask: Mask | None = None
+
+
+def write_class_folders(found: Iterable[LabelledImage], out: Path, expected: int | None = None) -> dict[str, int]:
+    """``OUT/CLASS/NAME.jpg``, a link each; what is there stays, so several sets can go into one folder.
+
+    Returns:
+        Number of pictures written or found there, by class, sorted by name.
+
+    Raises:
+        AttnBridgeError: if nothing was found, or another picture has one's name.
+    """
+    counts: dict[str, int] = {}
+    for one in track(found, "linking", expected, transient=True, console=console):
+        link(one.picture, out / one.label / (one.name + one.picture.suffix.lower()))
+        counts[one.label] = counts.get(one.label, 0) + 1
+    if not counts:
+        raise AttnBridgeError(f"no picture was found for {out}")
+    return dict(sorted(counts.items()))
+
+
+def write_voc(
+    found: Iterable[MultiLabelImage], out: Path, split: str, classes: Sequence[str], expected: int | None = None
+) -> dict[str, int]:
+    """A split in VOC's layout: pictures as links, masks as palette PNGs, ``labels.csv``, and the list last.
+
+    Splits that are there stay; ``labels.csv`` gains rows. Since the list comes last, a split that was interrupted is
+    not there yet, and the same call makes it.
+
+    Returns:
+        Number of pictures by class.
+
+    Raises:
+        AttnBridgeError: if ``out`` holds other classes, or nothing was found.
+    """
+    table = out / "labels.csv"
+    rows = _rows(table, classes)
+    names = []
+    counts = dict.fromkeys(classes, 0)
+    for one in track(found, f"writing {split}", expected, transient=True, console=console):
+        link(one.picture, out / "JPEGImages" / (one.id + one.picture.suffix.lower()))
+        if one.mask is not None:
+            with atomic_write(out / "SegmentationClass" / f"{one.id}.png") as partial:
+                palette_png(one.mask).save(partial, "PNG")
+        rows[one.id] = [str(int(name in one.labels)) for name in classes]
+        names.append(one.id)
+        for name in one.labels:
+            counts[name] += 1
+    if not names:
+        raise AttnBridgeError(f"{split}: no picture was found for {out}")
+    with atomic_write(table) as partial, partial.open("w", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["id", *classes])
+        writer.writerows([name, *row] for name, row in rows.items())
+    with atomic_write(out / "ImageSets" / "Segmentation" / f"{split}.txt") as partial:
+        partial.write_text("".join(f"{name}\n" for name in names))
+    return counts
+
+
+def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
+    """Rows of an earlier call."""
+    if not table.is_file():
+        return {}
+    with table.open(newline="") as handle:
+        header, *rows = csv.reader(handle)
+    if header != ["id", *classes]:
+        raise AttnBridgeError(f"{table}: is of the classes {', '.join(header[1:])}; name another folder for --out")
+    return {row[0]: row[1:] for row in rows}
+
+
+def link(picture: Path, to: Path) -> None:
+    """A symbolic link to a picture, or a copy where the file system has none.
+
+    Raises:
+        AttnBridgeError: if another file has that name.
+    """
+    make_folder(to.parent)
+    wanted = Path(os.path.realpath(picture))
+    if to.is_symlink() or to.exists():
+        if Path(os.path.realpath(to)) == wanted or (not to.is_symlink() and to.stat().st_size == wanted.stat().st_size):
+            return
+        raise AttnBridgeError(
+            f"{to}: is there already and is not {picture}; two pictures of the set have one name, or the folder holds "
+            "another set: name another one for --out"
+        )
+    try:
+        to.symlink_to(wanted)
+    except OSError:
+        with atomic_write(to) as partial:
+            shutil.copyfile(wanted, partial)
+
+
+def read_mapping(name: str) -> dict[str, str]:
+    """A mapping of the package, ``data/sets/mappings/NAME.csv``: label of the set to class, in the file's order.
+
+    Labels that the file does not name have no class. Lines that begin with ``#`` are remarks.
+    """
+    text = (files("attnbridge.datasets") / "mappings" / f"{name}.csv").read_text()
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return {row["label"].strip(): row["class"].strip() for row in csv.DictReader(lines)}

@@ -1,0 +1,131 @@
+"""SBD's masks, brought into VOC 2012's kit as its list ``trainaug``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.images import image_size_of
+from attnbridge.data.palette import palette_png
+from attnbridge.data.voc import VOC_CLASSES, list_names
+from attnbridge.datasets.layouts import Mask, console, link
+from attnbridge.datasets.voc import fetch, find_kit
+from attnbridge.errors import AttnBridgeError
+
+
+def sbd(root: Path, split: str, out: Path | None) -> Path:
+    """Write ``SegmentationClassAug/ID.png`` and ``ImageSets/Segmentation/trainaug.txt`` into VOC 2012's kit.
+
+    ``trainaug`` is VOC's ``train`` and SBD's ``train`` and ``val``, less VOC's ``val``: 10,582 pictures, the usual
+    list, when both sets are whole. VOC's own masks stay for VOC's own pictures. Masks that are newer than their
+    ``.mat`` are not made again. The list comes last.
+
+    Layout: ``img/*.jpg``, ``cls/*.mat`` (``GTcls.Segmentation``), ``train.txt`` and ``val.txt``, in ``ROOT``,
+    ``ROOT/dataset`` or ``ROOT/benchmark_RELEASE/dataset``, as in torchvision's ``SBDataset``.
+
+    Args:
+        root: SBD's folder.
+        split: ``trainaug``.
+        out: VOC 2012's kit.
+
+    Returns:
+        The kit's folder.
+
+    Raises:
+        AttnBridgeError: for a missing list, mask or picture, a file that is no mask, or another ``trainaug``.
+    """
+    if out is None:
+        raise AttnBridgeError("SBD is brought into VOC 2012's kit: name its folder with --out")
+    kit = find_kit(out, "2012")
+    source = _find(root)
+    own = list_names(kit, "train")
+    added = sorted({name for part in ("train", "val") for name in _names(source / f"{part}.txt")}
+                   - set(own) - set(list_names(kit, "val")))  # fmt: skip
+    wanted = sorted({*own, *added})
+    listed = kit / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if listed.is_file() and sorted(list_names(kit, split)) != wanted:
+        raise AttnBridgeError(f"{listed}: is there already and names other pictures; move it away to have it made")
+    for folder, suffix in (("cls", ".mat"), ("img", ".jpg")):
+        lost = [name for name in added if not (source / folder / (name + suffix)).is_file()]
+        if lost:
+            raise AttnBridgeError(f"{source / folder / lost[0]}{suffix}: no such file, but a list names it; "
+                                  f"{len(lost)} of {len(added)} are missing")  # fmt: skip
+    for name in track(added, "writing masks", transient=True, console=console):
+        _bring(name, source, kit)
+    if not listed.is_file():
+        with atomic_write(listed) as partial:
+            partial.write_text("".join(f"{name}\n" for name in wanted))
+    return kit
+
+
+def _find(root: Path) -> Path:
+    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
+        if (folder / "cls").is_dir() and (folder / "img").is_dir():
+            return folder
+    raise AttnBridgeError(f"{root}: holds no SBD; expected cls and img there or in benchmark_RELEASE/dataset")
+
+
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: no such file; expected one picture's name a line")
+    return path.read_text().split()
+
+
+def _bring(name: str, source: Path, kit: Path) -> None:
+    """One mask, and the picture if the kit lacks it."""
+    picture, mat = kit / "JPEGImages" / f"{name}.jpg", source / "cls" / f"{name}.mat"
+    if not picture.is_file():
+        link(source / "img" / f"{name}.jpg", picture)
+    to = kit / "SegmentationClassAug" / f"{name}.png"
+    if to.is_file() and to.stat().st_mtime >= mat.stat().st_mtime:
+        return
+    mask = read_mask(mat)
+    size = image_size_of(picture)
+    if size != mask.shape[::-1]:
+        raise AttnBridgeError(
+            f"{mat}: is {mask.shape[1]}x{mask.shape[0]} pixels, but its picture {picture} {size[0]}x{size[1]}"
+        )
+    with atomic_write(to) as partial:
+        palette_png(mask).save(partial, "PNG")
+
+
+def read_mask(path: Path) -> Mask:
+    """The label mask of one of SBD's ``cls/*.mat``: 0 background, k the k-th of VOC's classes.
+
+    Raises:
+        AttnBridgeError: if the file is broken, or holds something else.
+    """
+    from scipy.io import loadmat
+
+    try:
+        mask: np.ndarray[Any, Any] = loadmat(path, variable_names="GTcls")["GTcls"][0, 0]["Segmentation"]
+    except Exception as error:  # scipy raises whatever the bytes lead it to
+        raise AttnBridgeError(f"{path}: holds no GTcls.Segmentation ({error}); unpack SBD again") from None
+    values = np.unique(mask)
+    if mask.ndim != 2 or not np.isin(values, [*range(len(VOC_CLASSES) + 1), 255]).all():
+        raise AttnBridgeError(
+            f"{path}: holds the values {values.tolist()[:30]}; expected 0 to {len(VOC_CLASSES)} or 255"
+        )
+    return mask.astype(np.uint8)
+
+
+def download_sbd(root: Path, split: str) -> None:
+    """Fetch SBD with torchvision, which checks its MD5, unless it is there.
+
+    Raises:
+        AttnBridgeError: if it cannot be fetched.
+    """
+    try:
+        source = _find(root)
+        if all((source / f"{part}.txt").is_file() for part in ("train", "val")):
+            return
+    except AttnBridgeError:
+        pass
+    from torchvision import datasets
+
+    make_folder(root)
+    fetch("SBD", lambda: datasets.SBDataset(str(root), "train", "segmentation", download=True))

@@ -1,0 +1,159 @@
+"""Results that people look at: overlays, label masks in colour, sheets of several pictures."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
+
+Array = np.ndarray[Any, Any]
+
+
+def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
+    """Lay a class map over a picture in the colour map "turbo".
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        heat: float ``(h, w)`` in [0, 1]; enlarged bilinearly.
+        strength: opacity of the map where it is 1; a map of 0 leaves the picture as it is.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    >>> overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 1))).max()
+    np.uint8(0)
+    """
+    size = (image.shape[1], image.shape[0])
+    enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
+    opacity = (strength * np.sqrt(np.arange(256) / 255)).astype(np.float32)[:, None]
+    added = opacity * TURBO.astype(np.float32)
+    mixed: Array = (np.float32(1) - opacity)[level] * image
+    mixed += added[level]
+    return mixed.round().astype(np.uint8)
+
+
+def class_colours(count: int) -> Array:
+    """Distinct colours of ``count`` classes after black for the background, uint8 ``(count + 1, 3)``."""
+    table = TEN if count <= 10 else TWENTY
+    return np.array([(0, 0, 0), *(table[i % len(table)] for i in range(count))], np.uint8)
+
+
+def colour_mask(mask: Array, count: int) -> Array:
+    """A label mask (0 background, 1..count, 255 ignored) in colour; ignored pixels are white."""
+    colours = np.full((256, 3), 255, dtype=np.uint8)
+    colours[: count + 1] = class_colours(count)
+    coloured: Array = colours[mask.astype(np.uint8)]
+    return coloured
+
+
+def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int = 144) -> Image.Image:
+    """Pictures in rows and columns, with a title above each column; each keeps its shape.
+
+    Args:
+        rows: uint8 ``(H, W, 3)`` arrays; scaled to fit in cells that are as high as the most upright of them
+            needs, up to twice their width.
+        header: title of each column, or none.
+        cell: width of a cell in pixels.
+    """
+    gap, top = 4, 22 if header else 0
+    columns = max(len(row) for row in rows)
+    high = round(cell * min(2.0, max(array.shape[0] / array.shape[1] for row in rows for array in row)))
+    canvas = Image.new("RGB", (columns * (cell + gap) + gap, top + len(rows) * (high + gap) + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for i, title in enumerate(header):
+        draw.text((gap + i * (cell + gap), 4), title, fill="black", font=font)
+    for y, row in enumerate(rows):
+        for x, array in enumerate(row):
+            scale = min(cell / array.shape[1], high / array.shape[0])
+            size = (max(1, round(scale * array.shape[1])), max(1, round(scale * array.shape[0])))
+            picture = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
+            left, above = (cell - size[0]) // 2, (high - size[1]) // 2
+            canvas.paste(picture, (gap + x * (cell + gap) + left, top + gap + y * (high + gap) + above))
+    return canvas
+
+
+def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.Image:
+    """Pictures, each beside its label mask in colour, four pairs in a row.
+
+    Args:
+        pairs: pictures and masks, see :func:`colour_mask`.
+        count: number of classes.
+    """
+    cells = []
+    for shown, mask in pairs:
+        for image in (shown, Image.fromarray(colour_mask(mask, count))):
+            image.thumbnail((144, 288), Image.Resampling.NEAREST)
+            cells.append(np.asarray(image))
+    return sheet([cells[i : i + 8] for i in range(0, len(cells), 8)])
+
+
+def caption(array: Array, text: str) -> Array:
+    """The picture with a few words in its lower left corner."""
+    image = Image.fromarray(array)
+    draw = ImageDraw.Draw(image)
+    draw.text(
+        (3, image.height - 14), text, fill="white", font=ImageFont.load_default(11), stroke_width=1, stroke_fill="black"
+    )
+    captioned: Array = np.asarray(image)
+    return captioned
+
+
+def data_uri(image: Image.Image, quality: int = 88) -> str:
+    """The picture as a JPEG inside a ``data:`` address, for a page that stands alone."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
+
+
+def to_uint8(image: Any) -> Array:
+    """A float image ``(3, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``."""
+    array: Array = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return array
+
+
+def show(
+    images: Any, maps: Any, path: Path | str | None = None, names: Sequence[str] = (), cell: int = 192
+) -> Image.Image:
+    """Images, each beside its maps laid over it, to look at in a notebook or as a file.
+
+    Args:
+        images: float ``(B, 3, H, W)`` in [0, 1], as they were before any normalisation.
+        maps: ``(B, K, h, w)``, not negative, as :func:`attnbridge.explain` gives them; each to its own maximum.
+        path: a file to write too.
+        names: a title of each of the K maps.
+        cell: width of an image in pixels.
+
+    Returns:
+        The sheet, a row for each image; a notebook shows it as the value of a cell.
+
+    Raises:
+        AttnBridgeError: for other shapes, or images that are not in [0, 1].
+
+    >>> import torch
+    >>> show(torch.rand(2, 3, 32, 32), torch.rand(2, 1, 4, 4)).size
+    (396, 396)
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or maps.ndim != 4 or len(maps) != len(images):
+        raise AttnBridgeError(
+            f"show takes images (B, 3, H, W) and maps (B, K, h, w), not {tuple(images.shape)} and {tuple(maps.shape)}"
+        )
+    if images.min() < 0 or images.max() > 1:
+        raise AttnBridgeError("show takes images in [0, 1]; give them as they were before they were normalised")
+    rows = []
+    for image, own in zip(images, maps, strict=True):
+        shown, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
+        rows.append([shown, *(overlay(shown, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
+    drawn = sheet(rows, ["image", *names] if names else (), cell)
+    if path is not None:
+        drawn.save(path)
+    return drawn

@@ -1,0 +1,331 @@
+"""Maps of a user's pictures: overlays to look at, arrays to go on with, a manifest, a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
+
+from attnbridge import __version__
+from attnbridge.attention.explain import WHOLE_NETWORK_METHODS, ExplainMethod, explain
+from attnbridge.attention.layers import check_layer
+from attnbridge.attention.normalise import normalise_maps
+from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.images import load_image
+from attnbridge.data.provenance import OwnFiles
+from attnbridge.data.transforms import eval_transform, without_padding
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.figures import caption, overlay, sheet
+from attnbridge.models.classifiers import Classifier, find_classes
+
+Choice = Callable[[Tensor], Tensor]
+MANIFEST, SCORES = "manifest.jsonl", "scores.csv"
+PER_PAGE = 40
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """What decides the outputs; a folder holds the outputs of one setting only.
+
+    Attributes:
+        method: of :func:`~attnbridge.attention.explain.explain`.
+        layer: to look at; ``None``: the classifier's own.
+        classes: how the shown classes are chosen, in words.
+        all_maps: whether the arrays hold the maps of all classes, not only of the shown ones.
+    """
+
+    method: ExplainMethod = "grad_cam"
+    layer: str | None = None
+    classes: str = "predicted"
+    all_maps: bool = False
+
+
+def choose_classes(
+    model: Classifier, named: Sequence[str] | None, top: int = 1, threshold: float | None = None
+) -> tuple[Choice, str]:
+    """Which classes of an image are shown, and the same in words.
+
+    Args:
+        model: whose classes they are.
+        named: these, by name or number, in every image.
+        top: else so many of the most probable ones.
+        threshold: else all above this probability, and the most probable one.
+
+    Raises:
+        AttnBridgeError: for a class that the model does not know.
+    """
+    if threshold is not None:
+        return lambda s: (s > threshold) | (s == s.amax(1, keepdim=True)), f"probability above {threshold}"
+    wanted, count = find_classes(list(named or ()), model.classes), min(top, len(model.classes))
+
+    def choose(scores: Tensor) -> Tensor:
+        indices = torch.tensor(wanted).expand(len(scores), -1) if wanted else scores.topk(count).indices.cpu()
+        return torch.zeros(scores.shape, dtype=torch.bool).scatter(1, indices, True).to(scores.device)
+
+    return choose, ", ".join(model.classes[c] for c in wanted) or f"the {count} most probable"
+
+
+def explain_images(
+    model: Classifier, pictures: dict[str, Path], out: Path, choose: Choice, settings: ExplainSettings, batch: int = 8
+) -> list[str]:
+    """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each picture, ``manifest.jsonl``, sheets, scores as CSV.
+
+    A picture counts as done when the manifest has its line, which is written after all its files have been moved to
+    their places. A second call goes on where the first one stopped; pictures that changed since are done again.
+
+    Args:
+        model: what to look into.
+        pictures: by id; see :func:`~attnbridge.data.folders.find_images`.
+        out: folder to write.
+        choose: from probabilities ``(B, N)`` to a bool matrix of the classes to show.
+        settings: what decides the outputs.
+        batch: pictures at once.
+
+    Returns:
+        One message for each picture that could not be read.
+
+    Raises:
+        AttnBridgeError: if ``out`` holds the outputs of other settings or files of the user's, or the model refuses the
+            settings.
+    """
+    if settings.layer:
+        check_layer(model.network, settings.layer)
+    about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
+    done = _read_manifest(out, about | vars(settings))
+    waiting = {i: p for i, p in pictures.items() if i not in done or not _is_current(out, done[i], p)}
+    look, own = FolderExplainer(model, choose, settings), OwnFiles(make_folder(out))
+    pages = [out / f"sheet-{page + 1}.jpg" for page in range(-(-len(pictures) // PER_PAGE))]
+    outputs = [*_possible(out, waiting, model.classes), *pages, out / SCORES]
+    own.check(outputs)
+    own.check_unchanged(outputs)
+    _write_manifest(out, about | vars(settings), done)
+    bad = []
+    with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
+        task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
+        for loaded in _batches(waiting, batch):
+            for name, _ in loaded:
+                own.remove(_outputs(out, done.pop(name)) if name in done else ())
+            for name, entry in look(loaded, own):
+                if isinstance(entry, AttnBridgeError):
+                    bad.append(str(entry))
+                    manifest.write(json.dumps({"id": name, "error": str(entry)}) + "\n")
+                else:
+                    done[name] = entry | {"file": _stamp(pictures[name])}
+                    manifest.write(json.dumps(done[name]) + "\n")
+            manifest.flush()
+            progress.advance(task, len(loaded))
+    _write_sheets(own, [(done[i], pictures[i]) for i in pictures if i in done])
+    _write_scores(own, [i for i in pictures if i in done], model.classes)
+    return bad
+
+
+@dataclass(frozen=True)
+class FolderExplainer:
+    """A classifier and how it is looked into, on batches of pictures as they were decoded."""
+
+    model: Classifier
+    choose: Choice
+    settings: ExplainSettings
+
+    def __call__(
+        self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], own: OwnFiles
+    ) -> Iterator[tuple[str, Any]]:
+        """Id and manifest entry, or error, of each picture, once its files are written."""
+        yield from ((name, image) for name, image in loaded if isinstance(image, AttnBridgeError))
+        entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
+        if not entries:
+            return
+        scores, shown, maps = self.look([image for _, image in entries])
+        for number, (name, image) in enumerate(entries):
+            try:
+                yield name, self._write(own, name, image, scores[number], shown[number], maps[number])
+            except OSError as error:
+                yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
+
+    def look(self, loaded: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
+        transform = eval_transform(self.model.size, self.model.shape)
+        images = torch.stack([transform(_tensor(image)) for image in loaded])
+        images = to_dtype(images.to(next(self.model.network.parameters()).device), torch.float32, scale=True)
+        kept: list[Tensor] = []
+
+        def classes(logits: Tensor) -> Tensor:
+            kept.append(self.model.scores(logits))
+            kept.append(self.choose(kept[0]))
+            return torch.ones_like(kept[1]) if self.settings.all_maps else kept[1]
+
+        with torch.no_grad():
+            layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
+            maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
+        maps = maps.cpu()
+        if self.model.shape == "pad":
+            sizes = [(each.height, each.width) for each in loaded]
+            maps = torch.stack([without_padding(m, s, self.model.size) for m, s in zip(maps, sizes, strict=True)])
+        return kept[0].cpu(), kept[1].cpu(), maps
+
+    def _write(
+        self, own: OwnFiles, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
+    ) -> dict[str, Any]:
+        """One picture's files, moved to their places once all are made."""
+        stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
+        target = own.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        names = {c: self.model.classes[c].split(",")[0] for c in torch.nonzero(shown).flatten().tolist()}
+        both = {c: _endings(c, self.model.classes[c]) for c in names}
+        apart = len({short for short, _ in both.values()}) == len(both)  # ImageNet knows two cranes
+        files = {c: f"{target.name}.{short if apart else long}" for c, (short, long) in both.items()}
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial") as folder:
+            for c, file in files.items():
+                heat = normalise_maps(maps[c], "max").numpy()
+                Image.fromarray(overlay(np.asarray(image), heat)).save(Path(folder) / file)
+            arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
+            np.savez_compressed(Path(folder) / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
+            for path in Path(folder).iterdir():
+                own.put(path, target.parent / path.name)
+        place = Path(name).parent
+        listed = [
+            {"index": c, "name": names[c], "score": round(float(scores[c]), 5), "overlay": str(place / file)}
+            for c, file in files.items()
+        ]
+        return {"id": name, "arrays": f"{name}.npz", "classes": listed}
+
+
+def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """The lines of what is done, by id; the last one is dropped if an interruption cut it off."""
+    path = out / MANIFEST
+    lines: list[dict[str, Any]] = []
+    texts = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            if not 1 < number == len(texts):
+                raise AttnBridgeError(
+                    f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
+                ) from None
+    if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= header.keys()):
+        raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
+    done = {line["id"]: line for line in lines[1:] if "error" not in line}
+    if done and lines[0] != header:
+        changed = next(k for k in [*header, *lines[0]] if lines[0].get(k) != header.get(k))
+        raise AttnBridgeError(
+            f"{path}: this folder holds maps made with {changed} = {lines[0].get(changed)!r}, not "
+            f"{header.get(changed)!r}; name another folder with --out, or delete this one"
+        )
+    return done
+
+
+def _write_manifest(out: Path, header: dict[str, Any], done: dict[str, Any]) -> None:
+    """Its lines grow as pictures are done, so it is known by its first one and not by a checksum."""
+    with atomic_write(out / MANIFEST) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *done.values()]))
+
+
+def _endings(number: int, name: str) -> tuple[str, str]:
+    """What is added to a picture's id for a class's overlay; the second where two classes have one name.
+
+    >>> _endings(3, "crane, bird")
+    ('crane.png', 'crane.3.png')
+    """
+    plain = _plain(name.split(",")[0])
+    return f"{plain}.png", f"{plain}.{number}.png"
+
+
+def _possible(out: Path, pictures: Iterable[str], classes: Sequence[str]) -> list[Path]:
+    """Arrays of these pictures, and what is there already under the name of an overlay, whatever its class."""
+    endings = {ending for number, name in enumerate(classes) for ending in _endings(number, name)}
+    ids = dict.fromkeys(pictures)
+    found = [out / f"{name}.npz" for name in ids]
+    for folder in dict.fromkeys(Path(name).parent for name in ids):
+        names = sorted(path.name for path in (out / folder).iterdir()) if (out / folder).is_dir() else []
+        for name in names:
+            dots = [i for i, letter in enumerate(name) if letter == "."]
+            if any(name[i + 1 :] in endings and (folder / name[:i]).as_posix() in ids for i in dots):
+                found.append(out / folder / name)
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file, to see whether it has changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _outputs(out: Path, entry: dict[str, Any]) -> list[Path]:
+    return [out / entry["arrays"], *(out / c["overlay"] for c in entry["classes"])]
+
+
+def _is_current(out: Path, entry: dict[str, Any], picture: Path) -> bool:
+    """Whether a picture has not changed since its maps were made, and they are all there."""
+    return entry["file"] == _stamp(picture) and all(path.is_file() for path in _outputs(out, entry))
+
+
+def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
+    """Decoded pictures; those of the next batch are read while this one is looked at."""
+
+    def load(item: tuple[str, Path]) -> tuple[str, Image.Image | AttnBridgeError]:
+        try:
+            return item[0], load_image(item[1])
+        except AttnBridgeError as error:
+            return item[0], error
+
+    items = list(pictures.items())
+    parts = [items[i : i + size] for i in range(0, len(items), size)]
+    with ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(load, item) for item in parts[0]] if parts else []
+        for part in [*parts[1:], []]:
+            current, ahead = ahead, [pool.submit(load, item) for item in part]
+            yield [future.result() for future in current]
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _plain(text: str) -> str:
+    """A class's name as part of a file's name.
+
+    >>> _plain("Tabby cat/1")
+    'Tabby_cat_1'
+    """
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
+
+
+def _write_sheets(own: OwnFiles, entries: list[tuple[dict[str, Any], Path]]) -> None:
+    """Contact sheets ``sheet-1.jpg``, ...: each picture beside the overlay of its most probable shown class."""
+    entries = [(entry, path) for entry, path in entries if entry["classes"]]
+    for page, start in enumerate(range(0, len(entries), PER_PAGE), 1):
+        cells = []
+        for entry, path in entries[start : start + PER_PAGE]:
+            best = max(entry["classes"], key=lambda c: c["score"])
+            cells.append(_thumbnail(load_image(path)))
+            shown = _thumbnail(load_image(own.folder / best["overlay"]))
+            cells.append(caption(shown, f"{best['name']} {best['score']:.2f}"))
+        with own.writing(own.folder / f"sheet-{page}.jpg") as partial:
+            sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(partial, "JPEG", quality=88)
+
+
+def _thumbnail(image: Image.Image) -> Any:
+    return np.asarray(image.convert("RGB").resize((144, 144), Image.Resampling.BILINEAR))
+
+
+def _write_scores(own: OwnFiles, names: list[str], classes: tuple[str, ...]) -> None:
+    """``scores.csv``: the probability of each class, a row for each image."""
+    with own.writing(own.folder / SCORES) as partial, partial.open("w", newline="") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["id", *classes])
+        for name in names:
+            with np.load(own.folder / f"{name}.npz") as arrays:
+                rows.writerow([name, *(f"{score:.4f}" for score in arrays["scores"])])

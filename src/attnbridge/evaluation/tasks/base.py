@@ -1,0 +1,164 @@
+"""What a run is judged by: one object owns its callbacks, scores, protocol, examples, words, rows and page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.data.sample import Sample
+from attnbridge.evaluation.figures import to_uint8
+from attnbridge.evaluation.gallery import look_at
+from attnbridge.evaluation.record import Row, RunRecord
+from attnbridge.evaluation.settings import EvaluationSettings
+from attnbridge.methods.base import Method
+
+
+class Task:
+    """What runs of a method are judged by.
+
+    An instance belongs to the data of one run. What tells of finished runs needs their records alone and is static.
+
+    Args:
+        data: the run's data.
+        settings: how it is scored.
+    """
+
+    scores: Any = None
+    """The callback that counts; ``None`` where nothing is scored."""
+
+    def __init__(self, data: Any, settings: EvaluationSettings) -> None:
+        self.data, self.settings = data, settings
+
+    @classmethod
+    def of(cls, data: ImageDataModule, settings: EvaluationSettings) -> Task:
+        """The task for some data: another one where they cannot be scored like this."""
+        return cls(data, settings)
+
+    @classmethod
+    def reference(cls) -> str:
+        """What ``run.json`` names the task by."""
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+    def callbacks(self, method: Method, folder: Path) -> list[Callback]:
+        """What watches the training."""
+        raise NotImplementedError
+
+    def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
+        """The scores of a trained method."""
+        raise NotImplementedError
+
+    def protocol(self) -> dict[str, Any]:
+        """How the scores were made, in words, to stand beside them."""
+        raise NotImplementedError
+
+    def save_examples(self, method: Method, folder: Path) -> None:
+        """Keep eight images with scores and maps, for pages."""
+        raise NotImplementedError
+
+    @staticmethod
+    def summary(record: RunRecord) -> list[str]:
+        """The scores as lines to read."""
+        raise NotImplementedError
+
+    @staticmethod
+    def label_lines(record: RunRecord) -> list[str]:
+        """A line for each label, where labels are scored apart."""
+        return []
+
+    @staticmethod
+    def row(record: RunRecord) -> Row:
+        """A run's line of a table's ``results.json``."""
+        return {**row_head(record), **record["scores"]}
+
+    @staticmethod
+    def write_page(
+        path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
+    ) -> None:
+        """Write the page of one or several runs.
+
+        Args:
+            path: the file to write.
+            title: heading.
+            introduction: a paragraph of plain text under it.
+            runs: contents of the runs' ``run.json``.
+            folders: the runs' folders, for ``examples.npz``.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def sheet(runs: Sequence[RunRecord], folders: Sequence[Path]) -> Image.Image:
+        """The same test images under each run."""
+        raise NotImplementedError
+
+
+def row_head(record: RunRecord) -> Row:
+    """What all lines of ``results.json`` begin with."""
+    return {"name": record["name"], "seed": record["seed"], "seconds": record["seconds"]}
+
+
+def save_examples(folder: Path, method: Method, samples: Sequence[Sample], **more: Any) -> None:
+    """``examples.npz``: images, labels, scores and maps, and arrays of the task's own."""
+    np.savez_compressed(
+        folder / "examples.npz",
+        images=np.stack([to_uint8(sample["image"]) for sample in samples]),
+        labels=np.stack([sample["labels"].numpy() for sample in samples]),
+        **more,
+        **look_at(method, list(samples)),
+    )
+
+
+def label_iou_lines(classes: Sequence[str], iou: Sequence[float | None]) -> list[str]:
+    """IoU of each label, in the order of the masks' values.
+
+    >>> label_iou_lines(["cat"], [0.5, None])
+    ['background           IoU  50.0', 'cat                  IoU     -']
+    """
+    return [
+        f"{name:<20} IoU {'    -' if value is None else f'{100 * value:5.1f}'}"
+        for name, value in zip(("background", *classes), iou, strict=True)
+    ]
+
+
+class SplitScores(Callback):
+    """A callback that starts, updates and finishes its scores on each pass of ``val`` and of ``test``."""
+
+    def start(self, module: LightningModule) -> None:
+        """Before the first batch."""
+        raise NotImplementedError
+
+    def update(self, outputs: Any, batch: Any) -> None:
+        """After each batch, with what the step returned."""
+        raise NotImplementedError
+
+    def finish(self, module: LightningModule, split: str) -> None:
+        """After the last batch of ``split``."""
+        raise NotImplementedError
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start(pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.update(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.finish(pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start(pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.update(outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.finish(pl_module, "test")

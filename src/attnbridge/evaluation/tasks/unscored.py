@@ -1,0 +1,63 @@
+"""A target without masks: maps to look at, and no score."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch import Callback
+
+from attnbridge.evaluation.figures import data_uri, overlay, sheet
+from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.page import format_protocol, write_run_page
+from attnbridge.evaluation.record import RunRecord
+from attnbridge.evaluation.tasks.base import Task, save_examples
+from attnbridge.methods.base import Method
+
+
+class UnscoredTask(Task):
+    """A target without images for validation, so without masks."""
+
+    def callbacks(self, method: Method, folder: Path) -> list[Callback]:
+        """The attention of the same training pictures after each epoch."""
+        return [AttentionGallery(folder, self.data.samples("train", PICTURES), method.classes)]
+
+    def evaluate(self, _method: Method, _trainer: L.Trainer) -> dict[str, Any]:
+        """No scores."""
+        return {}
+
+    def protocol(self) -> dict[str, Any]:
+        """Why there are no numbers."""
+        return {"score": "none, since the target has no val split"}
+
+    def save_examples(self, method: Method, folder: Path) -> None:
+        """Keep eight training images with scores and maps, for pages."""
+        save_examples(folder, method, self.data.samples("train", PICTURES))
+
+    @staticmethod
+    def summary(record: RunRecord) -> list[str]:
+        return ["nothing was scored: the target has no val/ with masks"]
+
+    @staticmethod
+    def write_page(
+        path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
+    ) -> None:
+        parts = []
+        for run, folder in zip(runs, folders, strict=True):
+            rows = []
+            with np.load(folder / "examples.npz") as data:
+                for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
+                    heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
+                    rows.append([image, *(overlay(image, each) for each in heat)])
+            drawn = data_uri(sheet(rows))
+            parts.append(
+                f'<h2>{html.escape(run["name"])}</h2><figure><img alt="pictures and maps" src="{drawn}"><figcaption>'
+                "Training pictures and the map of each of their classes. "
+                f"{html.escape(format_protocol(run['protocol']))}"
+                "</figcaption></figure>"
+            )
+        write_run_page(path, title, introduction, parts, runs)

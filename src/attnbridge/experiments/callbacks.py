@@ -1,0 +1,86 @@
+"""What keeps a run on the disk while it trains: a whole checkpoint and a row of metrics after each epoch."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from attnbridge.data.files import atomic_write
+
+VALIDATED = ("val/", "target/")
+"""What the names of validation's metrics begin with; an epoch without validation has none."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: at each moment the place holds a whole one or none."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic_write(Path(path)) as partial, partial.open("wb") as handle:
+            torch.save(checkpoint, handle)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps the state after the last whole epoch, random numbers included, so that a resumed run goes on as it would.
+
+    Lightning's ``ModelCheckpoint(save_last=True, save_top_k=0)`` writes at the end of a run alone.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["random_state"])
+
+
+class MetricsTable(Callback):
+    """``metrics.csv``: a row for each epoch, rewritten after it.
+
+    The rows are part of the checkpoint, so that a resumed run has those before it and none twice.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        known = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not self._validated:
+            known = {name: value for name, value in known.items() if not name.startswith(VALIDATED)}
+        self._validated = False
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **known})
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        with atomic_write(self.path) as partial, partial.open("w", newline="") as handle:
+            table = csv.DictWriter(handle, list(dict.fromkeys(name for row in self.rows for name in row)))
+            table.writeheader()
+            table.writerows(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])

@@ -1,0 +1,407 @@
+"""Experiments: typed configurations. YAML files, those of the package by name; overrides; checked whole.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.evaluation.settings import THRESHOLDS, EvaluationSettings
+from attnbridge.experiments.options import (
+    Option,
+    check_value,
+    data_options,
+    method_options,
+    plain_type,
+    trainer_options,
+)
+from attnbridge.methods import METHODS, MethodEntry, method_entry
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SUFFIXES = (".yaml", ".yml")
+SECTIONS = ("model", "data", "trainer")
+Options = Mapping[str, Any]
+TOP_LEVEL = (
+    "name", "method", "init_from", "teacher", "seed", "model", "data", "trainer", "evaluation", "search",
+    "init_overrides",
+)  # fmt: skip
+EVALUATION = {
+    "threshold": "float",
+    "score_threshold": "Inside",
+    "scales": "Sequence[Positive]",
+    "flip": "bool",
+    "crf": "bool",
+}
+RENAMED = {
+    "after": "init_from",
+    "first": "init_overrides",
+    "transfer": "attention_transfer",
+    "adaptation": "domain_adaptation",
+}
+"""Names of sections and methods that were others once."""
+TRAINER = {"max_epochs": (1, -1), "max_steps": (1, -1), "check_val_every_n_epoch": (1, None)}
+"""The smallest value of some of the trainer's options, and the one that stands for none."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained: a method, its options, its data, how long, and how it is scored.
+
+    Made by :func:`load_experiment` or :meth:`from_mapping`, which check every name, type, choice and range in it.
+
+    Attributes:
+        method: its name in :data:`attnbridge.methods.METHODS`.
+        name: what the run is called.
+        seed: of the run.
+        init_from: the experiment, or the folder of a run, whose weights training begins with; trained first.
+        init_overrides: what of that one is changed, by section.
+        teacher: the experiment, or the folder of a run, that is the teacher; trained first.
+        model: options of the method.
+        data: options of its data module.
+        trainer: options of Lightning's Trainer.
+        evaluation: how it is scored.
+        search: bounds of the options that a search chooses, by section.
+    """
+
+    method: str
+    name: str = ""
+    seed: int = 0
+    init_from: str | None = None
+    init_overrides: Options = field(default_factory=dict)
+    teacher: str | None = None
+    model: Options = field(default_factory=dict)
+    data: Options = field(default_factory=dict)
+    trainer: Options = field(default_factory=dict)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    search: Options = field(default_factory=dict)
+
+    @property
+    def entry(self) -> MethodEntry:
+        """What is known of the method."""
+        return method_entry(self.method)
+
+    @classmethod
+    def from_mapping(cls, config: Options, where: str = "the configuration") -> Experiment:
+        """From sections and options, checked.
+
+        Args:
+            config: as YAML files hold it.
+            where: what to call it in messages.
+
+        Raises:
+            AttnBridgeError: for an unknown section, option or choice, a wrong type, or a number out of its range.
+
+        >>> Experiment.from_mapping({"method": "attnbn", "model": {"lr": 1e-3}}).option("model.lr")
+        0.001
+        """
+        check_config(dict(config), where)
+        given = {name: value for name, value in config.items() if value is not None}
+        evaluation = dict(given.pop("evaluation", {}))
+        if "scales" in evaluation:
+            evaluation["scales"] = tuple(evaluation["scales"])
+        own = cls(**given, evaluation=EvaluationSettings(**evaluation))
+        return own if own.name else replace(own, name=own.method)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As YAML files hold it: what is set, in a fixed order."""
+        found: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, EvaluationSettings):
+                plain = EvaluationSettings()
+                own = {n: v for n, v in asdict(value).items() if v != getattr(plain, n)}
+                value = {n: list(v) if isinstance(v, tuple) else v for n, v in own.items()}
+            if value not in (None, {}) or each.name == "seed":
+                found[each.name] = dict(value) if isinstance(value, Mapping) else value
+        return found
+
+    def option(self, path: str) -> Any:
+        """An option, ``model.NAME`` or ``data.NAME``, as it is set, or its default; ``None`` where there is none.
+
+        >>> Experiment("attnbn").option("model.attention_weight")
+        40.0
+        """
+        section, _, name = path.partition(".")
+        known = method_options(self.method) if section == "model" else data_options(self.method)
+        default = known[name].default if name in known else None
+        return getattr(self, section).get(name, ast.literal_eval(default or "None"))
+
+    def with_options(self, **sections: Options) -> Experiment:
+        """With other values of some options, ``data={"target": ...}``; they are checked.
+
+        Raises:
+            AttnBridgeError: see :meth:`from_mapping`.
+        """
+        before = self.to_mapping()
+        changed = {name: {**(before.get(name) or {}), **own} for name, own in sections.items()}
+        return Experiment.from_mapping({**before, **changed})
+
+    def difference(self, other: Experiment) -> tuple[str, Any, Any] | None:
+        """The first option that is set otherwise: its path, and both values; ``None`` where all are equal."""
+        before, now = self.to_mapping(), other.to_mapping()
+        for section in sorted({*before, *now}):
+            old, new = before.get(section), now.get(section)
+            if old == new:
+                continue
+            if isinstance(old or {}, dict) and isinstance(new or {}, dict):
+                old, new = old or {}, new or {}
+                name = next(n for n in [*old, *new] if old.get(n) != new.get(n))
+                return f"{section}.{name}", old.get(name), new.get(name)
+            return section, old, new
+        return None
+
+
+def check_config(config: dict[str, Any], where: str) -> None:
+    """Raise on an unknown section, option or choice, a value of a wrong type, or a number out of its range.
+
+    Args:
+        config: the merged configuration.
+        where: what to call it in the message: a file or a name.
+    """
+    for key in config:
+        if key in RENAMED:
+            raise AttnBridgeError(f"{where}: the section `{key}` is called `{RENAMED[key]}` now; rename it")
+        if key not in TOP_LEVEL:
+            raise unknown_name(f"section in {where}:", str(key), TOP_LEVEL)
+    method = config.get("method")
+    if method in RENAMED:
+        raise AttnBridgeError(f"{where}: the method {method!r} is called {RENAMED[method]!r} now; rename it")
+    if method not in METHODS:
+        raise unknown_name(f"method in {where}:", str(method), METHODS, "see `attnbridge list`")
+    check_value("seed", config.get("seed") or 0, "Seed")
+    for name in ("name", "init_from", "teacher"):
+        check_value(name, config.get(name), "str | None")
+    sections = {"model": method_options(method), "data": data_options(method), "trainer": trainer_options()}
+    for section, known in sections.items():
+        for name, value in _section(config, section, where).items():
+            if name not in known:
+                raise unknown_name(f"option {section}.", name, known)
+            check_value(f"{section}.{name}", value, known[name].annotation)
+    for name, (least, none) in TRAINER.items():
+        value = _section(config, "trainer", where).get(name)
+        if isinstance(value, int) and value != none and value < least:
+            raise AttnBridgeError(f"option trainer.{name} must be at least {least}, not {value}")
+    for section, name, value in _named(config.get("init_overrides") or {}, sections, "init_overrides"):
+        check_value(f"init_overrides.{section}.{name}", value, sections[section][name].annotation)
+    for section, name, value in _named(config.get("search") or {}, sections, "search"):
+        _check_search(section, name, value, sections[section][name])
+    _check_evaluation(_section(config, "evaluation", where))
+
+
+def _section(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    values = config.get(name) or {}
+    if not isinstance(values, dict):
+        raise AttnBridgeError(f"{where}: {name} must hold options, `{name}: {{...}}`, not {values!r}")
+    return values
+
+
+def _check_search(section: str, name: str, value: Any, option: Option) -> None:
+    if "float" not in plain_type(option.annotation):
+        raise AttnBridgeError(f"search: {section}.{name} takes no real numbers; search a weight or a rate")
+    with suppress(TypeError, ValueError):  # YAML takes 1e-3 for text
+        value[:] = [float(v) if isinstance(v, str) else v for v in value]
+    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if not numbers or not 0 < value[0] < value[1]:
+        raise AttnBridgeError(
+            f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {value}"
+        )
+
+
+def _check_evaluation(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if name not in EVALUATION:
+            raise unknown_name("option evaluation.", name, EVALUATION)
+        check_value(f"evaluation.{name}", value, EVALUATION[name])
+    if "scales" in values and not values["scales"]:
+        raise AttnBridgeError("option evaluation.scales must be one or more numbers above 0, not []")
+    threshold = values.get("threshold")
+    if threshold is not None and threshold not in THRESHOLDS:
+        raise AttnBridgeError(
+            f"option evaluation.threshold must be one of {', '.join(map(str, THRESHOLDS))}, not {threshold}"
+        )
+
+
+def _named(values: Any, known: dict[str, dict[str, Option]], where: str) -> Iterator[tuple[str, str, Any]]:
+    """Section, option and value of options by section, ``{model: {OPTION: VALUE}}``, all of which must be known."""
+    for section, own in values.items() if isinstance(values, dict) else [("", values)]:
+        for name, value in own.items() if isinstance(own, dict) else [("", own)]:
+            if name not in known.get(section, {}):
+                raise unknown_name(
+                    f"option in {where}:", f"{section}.{name}", [f"{s}.{n}" for s in known for n in known[s]]
+                )
+            yield section, name, value
+
+
+def config_names() -> dict[str, str]:
+    """The package's configurations: name to the first line of its comment."""
+    found = {}
+    for path in sorted(p for p in CONFIGS.rglob("*.yaml") if p.name[0] != "_"):
+        first = path.read_text().split("\n", 1)[0].lstrip("# ")
+        found[path.relative_to(CONFIGS).with_suffix("").as_posix()] = first
+    return found
+
+
+def config_path(name: str) -> Path:
+    """A configuration by the package's name for it, or a YAML file of the user's.
+
+    Raises:
+        AttnBridgeError: for a file that does not exist or a name that is none.
+    """
+    path = Path(name)
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise AttnBridgeError(f"{path}: no such configuration file; `attnbridge show attnbn > mine.yaml` makes one")
+        return path
+    if not (CONFIGS / f"{name}.yaml").is_file():
+        raise unknown_name("configuration", name, config_names(), "see `attnbridge list`, or give a .yaml file")
+    return CONFIGS / f"{name}.yaml"
+
+
+def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read a configuration, apply ``--section.option value`` overrides, and check all of it.
+
+    Args:
+        name: of a configuration of the package, or a YAML file.
+        overrides: as on the command line.
+
+    Raises:
+        AttnBridgeError: for YAML that does not parse, or a name or value that cannot be.
+
+    >>> load_experiment("attnbn", ["--model.lr", "1e-4"]).model["lr"]
+    0.0001
+    """
+    path = config_path(name)
+    config = read_config(name)
+    for key, value in _pairs(overrides):
+        _set(config, key.split("."), value)
+    for key in ("init_from", "teacher"):
+        other = config.get(key)
+        if other and other not in config_names() and not (Path(str(other)) / "run.json").is_file():
+            raise unknown_name(
+                f"configuration in `{key}` of {path.name}:", str(other), config_names(), "or give a run's folder"
+            )
+    own = Path(name).suffix in SUFFIXES
+    where = name if own else f"configuration {name!r}"
+    return Experiment.from_mapping({"name": path.stem if own else name, **config}, where)
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A configuration as it is written, merged over those that its ``base`` names, the later over the earlier.
+
+    Raises:
+        AttnBridgeError: for YAML that does not parse, or a base that does not exist.
+    """
+    path = config_path(name)
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise AttnBridgeError(f"{path}: is not YAML: {str(error).replace(chr(10), ' ')}") from None
+    if not isinstance(config, dict):
+        raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
+    bases = config.pop("base", None) or []
+    merged: dict[str, Any] = {}
+    for part in [*(read_config(base) for base in ([bases] if isinstance(bases, str) else bases)), config]:
+        merged = _merged(merged, part)
+    return merged
+
+
+def config_text(name: str) -> str:
+    """A configuration as a whole file: as it is written, or merged where it has a ``base``."""
+    text = config_path(name).read_text()
+    if "\nbase:" not in text:
+        return text
+    comment = text.split("\n", 1)[0]
+    return f"{comment}\n{yaml.safe_dump(read_config(name), sort_keys=False, default_flow_style=None)}"
+
+
+def trainer_device(device: str) -> dict[str, Any]:
+    """The trainer's options that stand for a device; none for ``auto``.
+
+    >>> trainer_device("cuda:1"), trainer_device("cpu"), trainer_device("auto")
+    ({'accelerator': 'gpu', 'devices': [1]}, {'accelerator': 'cpu'}, {})
+    """
+    kind, _, number = device.partition(":")
+    named = {} if kind == "auto" else {"accelerator": "gpu" if kind == "cuda" else kind}
+    return named | ({"devices": [int(number)]} if number else {})
+
+
+def with_device(overrides: Sequence[str], device: str) -> list[str]:
+    """The overrides of a command line, and those that ``--device`` is short for.
+
+    Raises:
+        AttnBridgeError: for one that is given both ways.
+
+    >>> with_device(["--seed", "1"], "cuda:1")
+    ['--seed', '1', '--trainer.accelerator=gpu', '--trainer.devices=[1]']
+    """
+    given = {word.split("=")[0] for word in overrides}
+    for name in trainer_device(device):
+        if f"--trainer.{name}" in given:
+            raise AttnBridgeError(f"--device {device} sets trainer.{name}, and --trainer.{name} does; give one of them")
+    return [*overrides, *(f"--trainer.{name}={value}" for name, value in trainer_device(device).items())]
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, section by section.
+
+    >>> _merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """``["--a.b", "1", "--c=x"]`` becomes ``[("a.b", 1), ("c", "x")]``.
+
+    >>> _pairs(["--a.b", "1", "--c=x"])
+    [('a.b', 1), ('c', 'x')]
+    """
+    pairs = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise AttnBridgeError(f"unexpected argument {word!r}; options are written --section.option value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise AttnBridgeError(f"option --{key} lacks its value")
+            text = rest.pop(0)
+        pairs.append((key, _scalar(text)))
+    return pairs
+
+
+def _scalar(text: str) -> Any:
+    """A YAML value; numbers such as 1e-3, which YAML 1.1 takes for text, are numbers.
+
+    >>> _scalar("1e-3"), _scalar("true"), _scalar("[1, 2]"), _scalar("a: b: c")
+    (0.001, True, [1, 2], 'a: b: c')
+    """
+    if "e" in text.lower():
+        with suppress(ValueError):
+            return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        if text.startswith(("[", "{")):
+            raise
+        return text
+
+
+def _set(config: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        config = config.setdefault(key, {}) if isinstance(config, dict) else {}
+    config[keys[-1]] = value

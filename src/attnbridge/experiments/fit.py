@@ -1,0 +1,402 @@
+"""Training: an experiment becomes a run, a folder with weights, scores, pictures and a page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Timer
+from torch import nn
+
+from attnbridge.data.files import atomic_write
+from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.record import RunRecord, run_record, write_json
+from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
+from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.config import Experiment, load_experiment
+from attnbridge.experiments.options import data_arguments, data_options, method_options
+from attnbridge.experiments.runs import CONFIG, RECORD, Run
+from attnbridge.experiments.user_data import data_module_of
+from attnbridge.methods import load_data, load_method, load_object
+from attnbridge.methods.base import Method
+
+QUIET = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.fabric.utilities.seed",
+)
+"""Loggers that give hints on hardware and add-ons."""
+PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
+
+
+def fit(
+    experiment: Experiment | str,
+    *,
+    data: Any = None,
+    out: Path | str | None = None,
+    network: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    logger: Any = None,
+    resume: bool = False,
+    **changes: Any,
+) -> Run:
+    """Train, score and report an experiment; what it needs first, an earlier stage or a teacher, is trained first.
+
+    Args:
+        experiment: one, or its name: a configuration of the package, or a YAML file.
+        data: what it is trained on, if the experiment does not say it: a folder, options of the data module by name, a
+            data module, or ``{"train": {STREAM: loader}, "val": loader, "test": loader, "classes": [...], "image_size":
+            224}`` with loaders of :class:`~attnbridge.data.sample.Batch`.
+        out: the run's folder; default: ``runs/NAME``.
+        network: a network of one's own in the place of ``model.backbone``: from images to logits ``(B, N)``.
+        callbacks: of Lightning, beside those that score and save.
+        logger: of Lightning; ``metrics.csv`` is written anyhow.
+        resume: go on with what is in ``out``, from the last whole epoch.
+        changes: other values of the experiment: ``seed=1``, ``model={"lr": 1e-3}``, ``trainer={"max_epochs": 2}``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        AttnBridgeError: for anything that is not as it must be, before anything is written; if ``out`` holds a run
+            already; or if training diverges.
+
+    >>> run = fit("attnbn", data="pictures", model={"lr": -1})
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: option model.lr must be above 0, not -1
+    """
+    known = load_experiment(experiment) if isinstance(experiment, str) else experiment
+    sections = {name: value for name, value in changes.items() if isinstance(value, dict)}
+    known = known.with_options(**sections) if sections else known
+    plain = {name: value for name, value in changes.items() if name not in sections}
+    known = Experiment.from_mapping({**known.to_mapping(), **plain}) if plain else known
+    known, module = data_module_of(known, data)
+    folder = Path(out) if out is not None else Path("runs") / Path(known.name).stem
+    if module is None:
+        check_experiment(known)
+    if network is None:
+        check_network(known)
+    parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
+    return run_checked(known, folder, resume=resume, **parts)
+
+
+def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
+    """Train, score and report an experiment that was checked; the process is afterwards as it was.
+
+    Args:
+        experiment: what is trained.
+        folder: the run's folder.
+        parts: of :func:`train`.
+    """
+    with untouched():
+        train(experiment, folder, **parts)
+    run = Run(folder)
+    if is_main_process():
+        run.write_report()
+    return run
+
+
+def train(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    module: ImageDataModule | None = None,
+    network: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    logger: Any = None,
+    resume: bool = False,
+) -> RunRecord:
+    """Train and score a checked experiment; returns what ``run.json`` holds. See :func:`fit`.
+
+    Raises:
+        AttnBridgeError: if the folder holds a run already, or the parts refuse a value.
+    """
+    _check_folder(experiment, folder, resume)
+    ready, earlier = _prerequisites(experiment, folder, resume)
+    method, data, trainer = build(ready, module=module, network=network, callbacks=callbacks, logger=logger)
+    if earlier is not None:
+        _start_from(method, earlier)
+    task = load_object(experiment.entry.task).of(data, experiment.evaluation)
+    run, timer = Run(folder), Timer()
+    own = [MetricsTable(folder / "metrics.csv"), timer, LastCheckpoint(run.checkpoint)]
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / CONFIG) as partial:
+            partial.write_text(yaml.safe_dump(experiment.to_mapping(), sort_keys=False))
+    start = time.perf_counter()
+    checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
+    try:
+        _fit(trainer, method, data, checkpoint)
+    except Exception:
+        if is_main_process() and not run.checkpoint.is_file():
+            (folder / CONFIG).unlink()  # no epoch was trained, so there is nothing to go on with, nor in the way
+        raise
+    before = earlier.record["seconds"] if earlier else 0.0
+    seconds = before + time.perf_counter() - start + _earlier(timer)
+    with interrupts():
+        scores = task.evaluate(method, trainer)
+    content: RunRecord = {
+        "name": experiment.name,
+        "method": experiment.method,
+        "task": task.reference(),
+        "seed": experiment.seed,
+        "seconds": round(seconds, 1),
+        "scores": scores,
+        "classes": list(method.classes),
+        "protocol": task.protocol(),
+        **run_record(),  # type: ignore[typeddict-item]
+    }
+    if is_main_process():
+        task.save_examples(method, folder)
+        write_json(folder / RECORD, content)
+    return content
+
+
+def build(
+    experiment: Experiment,
+    *,
+    module: ImageDataModule | None = None,
+    network: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    logger: Any = None,
+) -> tuple[Method, ImageDataModule, L.Trainer]:
+    """Method, data and trainer of an experiment; types are checked against the signatures.
+
+    Raises:
+        AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
+    """
+    L.seed_everything(experiment.seed, workers=True, verbose=False)
+    data = build_data(experiment) if module is None else module
+    facts = {name: value for name, value in data.facts().items() if name in data_arguments(experiment.method)}
+    own = {"network": network} if network is not None else {}
+    kind = load_method(experiment.method)
+    method: Method = kind(**parsed(kind, "model", experiment), **facts, **own)
+    data.request = method.data_request()
+    return method, data, build_trainer(experiment, callbacks, logger)
+
+
+def build_data(experiment: Experiment) -> ImageDataModule:
+    """The data module of an experiment."""
+    kind = load_data(experiment.method)
+    found: ImageDataModule = kind(**parsed(kind, "data", experiment))
+    return found
+
+
+def build_trainer(experiment: Experiment, callbacks: Sequence[Callback] = (), logger: Any = None) -> L.Trainer:
+    """Lightning's trainer; its own callbacks and loggers may be named by ``class_path``."""
+    given = dict(experiment.trainer)
+    plain = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
+    # a run is saved after each epoch; callbacks of the user's may save what they like
+    saves = bool(given.get("callbacks")) or any("Checkpoint" in type(c).__name__ for c in callbacks)
+    options = {**plain, "enable_checkpointing": saves, **given}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False)
+    try:
+        known = parser.instantiate(parser.parse_object({"trainer": options})).trainer.as_dict()
+        known["callbacks"] = [*(known.get("callbacks") or []), *callbacks]
+        return L.Trainer(**known | ({"logger": logger} if logger is not None else {}))
+    except (ArgumentError, MisconfigurationException, ValueError, TypeError) as error:
+        raise _invalid("trainer", error) from None
+
+
+def parsed(kind: Any, section: str, experiment: Experiment) -> dict[str, Any]:
+    """The options of a section, brought to the types that a class wants.
+
+    Raises:
+        AttnBridgeError: for a value that does not fit.
+    """
+    given = dict(getattr(experiment, section))
+    if section == "data":
+        given = {"seed": experiment.seed, **given}
+    parser = ArgumentParser(exit_on_error=False)
+    skipped = data_arguments(experiment.method) if section == "model" else set()
+    options = method_options(experiment.method) if section == "model" else data_options(experiment.method)
+    required = {name for name, option in options.items() if option.default is None}
+    parser.add_class_arguments(kind, section, instantiate=False, fail_untyped=False, skip=skipped)
+    try:
+        known = parser.parse_object({section: {**dict.fromkeys(required), **given}})[section].as_dict()
+    except (ArgumentError, TypeError) as error:
+        raise _invalid(section, error) from None
+    return {name: known[name] for name in known if name in given or name in required}
+
+
+def _invalid(section: str, error: Exception) -> AttnBridgeError:
+    words = " ".join(str(error).split())
+    return AttnBridgeError(f"the configuration is not valid: {section}: {words}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes; Lightning starts the others with a rank."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Random state, threads, environment, logging, warnings, signals and what is deterministic are afterwards as they
+    were before; a group of processes that was started stays together, until the script ends."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.get_num_threads()
+    environment, levels = dict(os.environ), {name: logging.getLogger(name).level for name in QUIET}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for name in QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+            torch.set_num_threads(states[3])
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.backends.cudnn.benchmark = benchmark
+            kept = PROCESS_GROUP if torch.distributed.is_available() and torch.distributed.is_initialized() else ()
+            for name in set(os.environ) - set(environment) - set(kept):
+                del os.environ[name]
+            os.environ.update(environment)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+
+
+def check_same(before: Experiment, now: Experiment, folder: Path) -> None:
+    """A run goes on with the experiment that it began with; the schedule depends on it.
+
+    Raises:
+        AttnBridgeError: naming the first option that differs.
+    """
+    difference = before.difference(now)
+    if difference is not None:
+        name, old, new = difference
+        raise AttnBridgeError(
+            f"{folder}: was begun with {name} = {old!r}, not {new!r}; go on with its own configuration "
+            f"({folder / CONFIG}), name another folder, or remove this one"
+        )
+
+
+def _check_folder(experiment: Experiment, folder: Path, resume: bool) -> None:
+    run = Run(folder)
+    if is_main_process() and run.begun and not resume:
+        raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
+    if resume and run.begun:
+        check_same(run.config, experiment, folder)
+
+
+def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: str | None) -> None:
+    try:
+        with interrupts():
+            trainer.fit(method, data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise _invalid("trainer", error) from None
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """An interrupt stays one: Lightning cleans up, and then leaves the process."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+
+
+def _earlier(timer: Timer) -> float:
+    """Seconds of training before a run was resumed.
+
+    >>> timer = Timer()
+    >>> timer.load_state_dict({"time_elapsed": {"train": 5.0}})
+    >>> _earlier(timer)
+    5.0
+    """
+    start, end = timer.start_time("train"), timer.end_time("train")
+    return timer.time_elapsed("train") - (end - start if start and end else 0)
+
+
+def _prerequisites(experiment: Experiment, folder: Path, resume: bool) -> tuple[Experiment, Run | None]:
+    """The experiment with its teacher's weights, and the run that it begins with; both are trained unless they are
+    done."""
+    ready = _with_teacher(experiment, folder, resume)
+    return ready, _first_stage(experiment, folder, resume) if experiment.init_from else None
+
+
+def _done_or(named: str, own: Path) -> Run:
+    """The run that is named, if it is one; else the one that is to be trained."""
+    return Run(named) if Run(named).done else Run(own)
+
+
+def _first_stage(experiment: Experiment, folder: Path, resume: bool) -> Run:
+    """The run of the experiment that this one begins with."""
+    first = _done_or(str(experiment.init_from), folder / "first")
+    if not first.done:
+        earlier = load_experiment(str(experiment.init_from))
+        kind = load_method(experiment.method)
+        shared = {name: value for name, value in experiment.model.items() if not kind.is_stage_specific(name)}
+        earlier = replace(earlier, data=experiment.data, seed=experiment.seed, trainer=experiment.trainer)
+        earlier = earlier.with_options(model=shared).with_options(**experiment.init_overrides)
+        train(earlier, first.folder, resume=resume or first.folder.exists())
+    return first
+
+
+def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experiment:
+    """The experiment with the teacher that it names."""
+    kind = load_method(experiment.method)
+    if not experiment.teacher or not any(experiment.model.get(option) for option in kind.taught_options):
+        return experiment
+    run = _done_or(experiment.teacher, folder / "teacher")
+    known = run.config if run.done else load_experiment(experiment.teacher)
+    if known.method != experiment.method:
+        raise AttnBridgeError(f"{experiment.teacher}: was trained by {known.method}, not by {experiment.method}")
+    taught = {"teacher": known.option("model.backbone"), "teacher_stride": known.model.get("stride")}
+    own = build(experiment.with_options(model={**taught, "teacher_weights": "none"}))[1].classes  # wrong is told first
+    if not run.done:
+        trainer = {**known.trainer, **experiment.trainer}
+        known = replace(known, data=experiment.data, seed=experiment.seed, trainer=trainer)
+        train(known, run.folder, resume=resume or run.folder.exists())
+        run = Run(run.folder)
+    if own != run.record["classes"]:
+        raise AttnBridgeError(
+            f"{run.folder}: the teacher knows {', '.join(run.record['classes'])}, in this order, but the data has "
+            f"{', '.join(own)}"
+        )
+    return experiment.with_options(model={**taught, "teacher_weights": str(run.checkpoint)})
+
+
+def _start_from(method: Method, earlier: Run) -> None:
+    """Begin with the weights of an earlier stage."""
+    found = torch.load(earlier.checkpoint, map_location="cpu", weights_only=True)
+    prefixes = method.training_only_prefixes
+    state = {k: v for k, v in found["state_dict"].items() if not k.startswith(prefixes)}
+    own = {k: v for k, v in method.state_dict().items() if not k.startswith(prefixes)}
+    classes = earlier.record["classes"]
+    if tuple(classes) != method.classes or {k: v.shape for k, v in state.items()} != {
+        k: v.shape for k, v in own.items()
+    }:
+        raise AttnBridgeError(
+            f"{earlier.folder}: the run that this one comes after has another network or other classes "
+            f"({', '.join(classes[:5])}, ...); give both the same model.backbone and data"
+        )
+    method.load_state_dict(state, strict=False)
+    method.on_weights_loaded()

@@ -1,0 +1,271 @@
+"""A finished run: a folder with a configuration, a checkpoint, a record and a page."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.config import Experiment
+from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from attnbridge.data.transforms import Shape
+    from attnbridge.evaluation.folders.segment import Segmenter
+    from attnbridge.evaluation.record import RunRecord
+    from attnbridge.methods.base import Method
+    from attnbridge.models.classifiers import Classifier
+
+CONFIG, RECORD, REPORT, CHECKPOINT = "config.yaml", "run.json", "report.html", "checkpoints/last.ckpt"
+
+
+class Run:
+    """The folder of a run; nothing of it is read before it is asked for.
+
+    Args:
+        folder: made by :func:`~attnbridge.experiments.fit.fit`.
+
+    >>> run = Run("no/run")
+    >>> run.done, run.report.as_posix()
+    (False, 'no/run/report.html')
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of it."""
+        return (self.folder / CONFIG).is_file()
+
+    @property
+    def done(self) -> bool:
+        """Whether it was trained and scored to its end."""
+        return (self.folder / RECORD).is_file()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its weights after the last whole epoch."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def report(self) -> Path:
+        """Its page."""
+        return self.folder / REPORT
+
+    def check(self) -> Run:
+        """Itself, once its configuration is read; free of torch.
+
+        Raises:
+            AttnBridgeError: see :attr:`config`.
+        """
+        _ = self.config
+        return self
+
+    @cached_property
+    def config(self) -> Experiment:
+        """What was trained.
+
+        Raises:
+            AttnBridgeError: if it is no run, or was made with names that are others now.
+        """
+        path = self._existing(CONFIG)
+        try:
+            config = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise self._unreadable(error) from None
+        if not isinstance(config, dict):
+            raise self._unreadable(TypeError(f"{path.name} holds no sections"))
+        return Experiment.from_mapping(config, str(path))
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Scores, protocol, versions, hardware: ``run.json``.
+
+        Raises:
+            AttnBridgeError: if it was not finished.
+        """
+        found: RunRecord = json.loads(self._existing(RECORD).read_text())
+        return found
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What its task found."""
+        return self.record["scores"]
+
+    @property
+    def shape(self) -> Shape:
+        """In which shape its network is given its images."""
+        shape: Shape = self.config.data.get("shape", "stretch")
+        return shape
+
+    def method(self, network: nn.Module | None = None) -> Method:
+        """The trained method, in eval mode, on the CPU.
+
+        Args:
+            network: of a run with a network of one's own: one of the same structure.
+
+        Raises:
+            AttnBridgeError: if there is no checkpoint, it cannot be read, or the network is missing.
+        """
+        import torch
+
+        from attnbridge.methods.base import no_network
+
+        kind, checkpoint = load_method(self.config.method), self._existing(CHECKPOINT)
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            options = dict(state["hyper_parameters"])
+        except Exception as error:  # pickle's and zip's errors have no common class
+            raise self._unreadable(error) from None
+        if state["own_network"] and network is None:
+            raise no_network()
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
+            method: Method = kind(**options, network=network)
+        method.on_load_checkpoint(state)
+        method.load_state_dict(state["state_dict"])
+        return method.eval()
+
+    def classifier(self, device: str | None = None) -> Classifier:
+        """Its network, to look into.
+
+        Args:
+            device: where it is to be, see :func:`~attnbridge.models.device.pick_device`.
+
+        Raises:
+            AttnBridgeError: for a segmentation network, whose classifier was not trained.
+        """
+        from attnbridge.data.files import sha256
+        from attnbridge.models.classifiers import Classifier
+        from attnbridge.models.device import pick_device
+
+        if self.config.entry.data == CUES:
+            raise AttnBridgeError(
+                f"{self.folder}: is a segmentation network, whose classifier was not trained, so there are no maps to "
+                "make of it; make masks with `attnbridge segment`, or name a run of another method"
+            )
+        method = self.method()
+        mean, std = (tuple(v.flatten().tolist()) for v in (method.mean, method.std))
+        return Classifier(
+            name=str(self.folder),
+            network=method.network.to(pick_device(device)),
+            classes=method.classes,
+            size=method.image_size,
+            mean=mean,
+            std=std,
+            layer=method.layer,
+            activation=method.activation,
+            checksum=sha256(self.checkpoint),
+            shape=self.shape,
+        )
+
+    def segmenter(self, threshold: float | None = None, device: str | None = None) -> Segmenter:
+        """What makes masks of it: its segmentation network, or its class maps.
+
+        Args:
+            threshold: of the background of class maps; ``None``: the one that the run chose on validation.
+            device: where it runs, see :func:`~attnbridge.models.device.pick_device`.
+
+        Raises:
+            AttnBridgeError: for a run that has neither, a threshold that cannot be, or a device that is not there.
+        """
+        from attnbridge.data.files import sha256
+        from attnbridge.evaluation.folders.segment import MapSegmenter, NetworkSegmenter
+        from attnbridge.evaluation.tasks.masks import inference_of
+        from attnbridge.models.device import pick_device
+
+        settings, kind = self.config.evaluation, self.config.entry.data
+        if kind == CUES:
+            if threshold is not None:
+                raise AttnBridgeError(
+                    "--threshold belongs to class maps; a segmentation network says itself what is background"
+                )
+            network: Any = self.method().to(pick_device(device))
+            return NetworkSegmenter(network, self.shape, inference_of(settings), sha256(self.checkpoint))
+        if kind != SOURCE_TARGET:
+            raise AttnBridgeError(f"{self.folder}: its pictures have one class each and no masks; it cannot segment")
+        found = self.chosen_threshold() if threshold is None else threshold
+        if not 0 <= found < 1:
+            raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")
+        return MapSegmenter(self.classifier(device), found, settings.score_threshold)
+
+    def chosen_threshold(self) -> float:
+        """The background threshold that was chosen on validation.
+
+        Raises:
+            AttnBridgeError: if the run was not finished, or not scored.
+        """
+        if not self.done:
+            raise AttnBridgeError(
+                f"{self.folder / RECORD}: no such file, so no threshold was chosen; give one with --threshold"
+            )
+        if not self.scores:
+            raise AttnBridgeError(
+                f"{self.folder}: was not scored, so no threshold was chosen; give one with --threshold"
+            )
+        return float(self.scores["predicted"]["threshold"])
+
+    def write_report(self) -> Path:
+        """Write its page; returns it."""
+        record = self.record
+        words = f"One run, seed {record['seed']}, {record['seconds']:.0f} seconds of training."
+        task = load_object(record["task"])
+        task.write_page(self.report, f"attnbridge: {record['name']}", words, [record], [self.folder])
+        return self.report
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise AttnBridgeError(f"{path}: no such file; expected the folder of a run made by `attnbridge fit`")
+        return path
+
+    def _unreadable(self, error: Exception) -> AttnBridgeError:
+        words = f"{type(error).__name__} {error}".splitlines()[0]
+        return AttnBridgeError(f"{self.folder}: its configuration or checkpoint cannot be read ({words})")
+
+
+def load_run(folder: Path | str) -> Run:
+    """A run by its folder, or by its checkpoint.
+
+    Raises:
+        AttnBridgeError: for a path that is no run.
+
+    >>> load_run("no/run")
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: no/run/config.yaml: no such file; expected the folder of a run made by ...
+    """
+    found = Run(_named_folder(Path(folder)))
+    found._existing(CONFIG)
+    return found
+
+
+def run_folder(model: str) -> Path | None:
+    """The folder of a run that ``model`` names, by itself or by its checkpoint; ``None`` for the name of a network.
+
+    Raises:
+        AttnBridgeError: for a path that is no run.
+    """
+    path = Path(model)
+    folder = _named_folder(path)
+    if (folder / CONFIG).is_file():
+        return folder
+    if len(path.parts) > 1 or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors"):
+        raise AttnBridgeError(
+            f"{model}: is no run made by `attnbridge fit` (no {folder / CONFIG}); for weights of a timm model "
+            "write --model NAME --weights FILE"
+        )
+    return None
+
+
+def _named_folder(path: Path) -> Path:
+    """The folder of the run that a path names, by itself or by its checkpoint."""
+    return path.absolute().parents[1] if path.name == "last.ckpt" and path.is_file() else path

@@ -1,0 +1,41 @@
+"""Scoring a run again, on its own or other data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.record import RunRecord
+from attnbridge.experiments.config import Experiment, trainer_device
+from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
+from attnbridge.experiments.runs import Run
+from attnbridge.methods import SOURCE_TARGET, load_object
+
+
+def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRecord:
+    """The record of a run with the scores that its method has now.
+
+    Args:
+        run: a run.
+        experiment: the run's own, or on other data.
+        device: where it is scored.
+
+    Raises:
+        AttnBridgeError: for data of other classes, or without masks to score against.
+    """
+    method = run.method()
+    if experiment.entry.data != SOURCE_TARGET and experiment.data.get("saliency"):
+        experiment = experiment.with_options(data={"saliency": None})  # serves training, and may not be there
+    data = build_data(experiment)
+    if tuple(data.classes) != method.classes:
+        raise AttnBridgeError(
+            f"the run knows the classes {', '.join(method.classes)}, in this order, but the data has "
+            f"{', '.join(data.classes)}; bring its columns or folders to the run's"
+        )
+    task = load_object(experiment.entry.task).of(data, experiment.evaluation)
+    if task.scores is None:
+        raise AttnBridgeError(f"{experiment.data['target']}: has no val/ with masks to score against")
+    with untouched(), interrupts():
+        trainer = build_trainer(replace(experiment, trainer=trainer_device(device)), [task.scores])
+        scores = task.evaluate(method, trainer)
+    return {**run.record, "task": task.reference(), "scores": scores, "classes": list(method.classes)}

@@ -1,0 +1,225 @@
+"""Classifiers with observable features: any timm model, with the stride that maps want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.classifier import ClassifierHead
+from torch import Tensor, nn
+
+from attnbridge.attention.layers import check_layer, eval_mode, find_layer, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.observe import observe
+from attnbridge.data.transforms import Size, sides
+from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
+from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier and how to look into it.
+
+    Attributes:
+        network: the classifier, ``(B, 3, H, W)`` normalised to logits ``(B, N)``.
+        layer: name of the layer whose features make the maps.
+        channels: number of channels of those features.
+        channels_last: whether that layer gives ``(B, H, W, C)``.
+        mean: what the network wants subtracted from RGB in [0, 1].
+        std: what it wants to be divided by.
+        aspect: height of its pictures divided by their width.
+    """
+
+    network: nn.Module
+    layer: str
+    channels: int
+    channels_last: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    aspect: float = 1.0
+
+    def maps(self, features: Tensor) -> Tensor:
+        """The layer's output as ``(B, C, H, W)``."""
+        return to_maps(features, prefix_tokens(self.network), self.channels_last, self.aspect)
+
+
+def build_backbone(
+    name: str | nn.Module,
+    num_classes: int,
+    *,
+    weights: str = "imagenet",
+    stride: int | None = 16,
+    layer: str | None = None,
+    image_size: Size = 224,
+    dilated: bool = False,
+) -> Backbone:
+    """Build a timm classifier whose features can be observed.
+
+    Args:
+        name: a timm model name, or a network of one's own, from normalised images to logits, which is taken as it is,
+            with ``layer`` alone; it is given images as its ``pretrained_cfg`` says, else as ImageNet's networks are.
+            ``vgg16`` gets global average pooling and a linear head in place of its
+            fully connected layers.
+        num_classes: number of logits.
+        weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` to ``2`` and
+            ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
+        stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
+            the network as it is (transformers).
+        layer: name of the layer to look at; default: the last spatial features.
+        image_size: side of the pictures in pixels, or height and width, to size transformers and find the layer.
+        dilated: keep the field of view where strides are dropped, as DeepLab does; class maps do without, which
+            is faster. ``vgg16`` then can have a stride of 8.
+
+    Raises:
+        AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had, and without
+            ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
+
+    >>> backbone = build_backbone("resnet10t", 5, weights="none", image_size=64)
+    >>> backbone.layer, backbone.channels
+    ('layer4', 512)
+    """
+    if isinstance(name, nn.Module):
+        return _own(name, num_classes, layer, image_size)
+    network = _create(name, num_classes, weights, stride, image_size, dilated)
+    cfg: Any = network.pretrained_cfg
+    known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
+    mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
+    if weights == "imagenet" and known:
+        load_packaged(network, name)
+    elif weights not in ("imagenet", "none"):
+        load_file(network, Path(weights))
+    if layer is not None:
+        check_layer(network, layer)
+    layer = layer or find_layer(network, image_size)
+    channels, last, _ = _shape(network, layer, image_size)
+    return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size))
+
+
+def _own(network: nn.Module, num_classes: int, layer: str | None, image_size: Size) -> Backbone:
+    """A network of the user's."""
+    cfg = getattr(network, "pretrained_cfg", None) or {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    if layer is not None:
+        check_layer(network, layer)
+    layer = layer or find_layer(network, image_size)
+    channels, last, count = _shape(network, layer, image_size)
+    if count != num_classes:
+        raise AttnBridgeError(f"network: gives {count} logits, but there are {num_classes} classes; give it as many")
+    return Backbone(network, layer, channels, last, tuple(cfg["mean"]), tuple(cfg["std"]), _aspect(image_size))
+
+
+def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dilated: bool = False) -> list[str]:
+    """Names of a backbone's modules; no weights are made or fetched.
+
+    Raises:
+        AttnBridgeError: for an unknown model, or a stride it cannot have.
+
+    >>> layer_names("resnet10t")[-2:]
+    ['global_pool.flatten', 'fc']
+    """
+    with torch.device("meta"):
+        network = _create(name, 1, "none", stride, image_size, dilated)
+    return [module for module, _ in network.named_modules() if module]
+
+
+def _create(
+    name: str, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool = False
+) -> nn.Module:
+    if not timm.is_model(name):
+        raise unknown_name("backbone", name, timm.list_models(), "see `timm.list_models()`")
+    if stride not in (8, 16, 32, None):
+        raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
+    from_hub = weights == "imagenet" and name not in PACKAGED
+    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": from_hub}
+    if name.startswith("vgg"):
+        return _create_vgg(name, num_classes, stride, from_hub, dilated)
+    if name.startswith(("vit_", "deit", "swin")):
+        options["img_size"] = image_size
+    elif stride is not None and stride != 32:
+        options["output_stride"] = stride
+    try:
+        with hub() if from_hub else nullcontext():
+            network: nn.Module = timm.create_model(name, **options)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise AttnBridgeError(
+            f"backbone {name!r} cannot have a stride of {stride} ({error}); set stride to null or 32"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise AttnBridgeError(
+            f"the ImageNet weights of {name!r} cannot be had from timm's hub ({str(error).splitlines()[0]}); "
+            f"give a local state dict with `weights: FILE.pth`, start from `weights: none`, or take a "
+            f"backbone that needs no hub: {', '.join(PACKAGED)}"
+        ) from None
+    if not dilated:
+        _drop_dilation(network)
+    return network
+
+
+def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool, dilated: bool) -> nn.Module:
+    """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3. Dilated it is
+    DeepLab's: the last two poolings keep the resolution and conv5 looks as far apart."""
+    strides = (8, None) if dilated else (16, None)
+    if stride not in strides:
+        raise AttnBridgeError(
+            f"backbone {name!r} can have a stride of {strides[0]}, or null for the last pooling kept, not {stride}"
+        )
+    network: nn.Module = timm.create_model(name, num_classes=num_classes, pretrained=from_hub)
+    features = list(network.get_submodule("features").children())
+    if stride == 8:
+        fourth, fifth = [i for i, module in enumerate(features) if isinstance(module, nn.MaxPool2d)][3:]
+        for module in features[fourth + 1 : fifth]:
+            if isinstance(module, nn.Conv2d):
+                module.dilation = module.padding = (2, 2)
+        features[fourth], features[fifth] = nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1)
+    network.features = nn.Sequential(*(features[:-1] if stride == 16 else features))
+    network.pre_logits = nn.Identity()
+    network.head = ClassifierHead(512, num_classes)
+    return network
+
+
+def _drop_dilation(network: nn.Module) -> None:
+    """timm trades a dropped stride for dilation; undo the dilation, which only costs time here."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
+            padding: Any = module.padding
+            module.padding = (padding[0] // module.dilation[0], padding[1] // module.dilation[1])
+            module.dilation = (1, 1)
+
+
+def _aspect(size: Size) -> float:
+    height, width = sides(size)
+    return height / width
+
+
+def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool, int]:
+    """Number of channels of the layer's features, whether they come last, and the number of logits."""
+    device = next(network.parameters(), torch.zeros(())).device
+    with torch.no_grad(), eval_mode(network):
+        seen = observe(network, torch.zeros(1, 3, *sides(image_size), device=device), layer)
+    features = seen.features[layer]
+    last = is_channels_last(features, *sides(image_size))
+    channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
+    return channels, last, seen.logits.shape[1]
+
+
+def freeze(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    """Stop the gradient of the named modules and put their batch norms into eval mode.
+
+    Returns:
+        The frozen modules; put them into eval mode again after each ``network.train()``.
+
+    Raises:
+        AttnBridgeError: for a name that is no module.
+    """
+    frozen = []
+    for name in names:
+        check_layer(network, name)
+        module = network.get_submodule(name)
+        module.requires_grad_(False).eval()
+        frozen.append(module)
+    return frozen

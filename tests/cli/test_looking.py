@@ -1,0 +1,258 @@
+"""`attnbridge explain` as a user runs it, on pictures and small networks that the tests make."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from attnbridge.attention.explain import explain
+from attnbridge.cli import main
+from attnbridge.data.images import load_image
+from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.folders import explain as explain_images
+from attnbridge.models.classifiers import load_classifier
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=5)
+    torch.nn.init.normal_(network.get_classifier().weight)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (60, 40)), ("a.jpg", (50, 50)), ("sub/a.jpg", (30, 70)), ("sub/b.png", (20, 20))):
+        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def run(weights: Path, *words: object) -> int:
+    return main(["explain", "--model", "resnet10t", "--weights", str(weights), *map(str, words)])
+
+
+def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, pictures, "--out", out, "--top", 2, "--batch", 3) == 0
+    settings, *entries = lines(out)
+    assert (settings["model"], settings["method"]) == ("resnet10t", "grad_cam")
+    assert [entry["id"] for entry in entries] == ["a.jpg", "a.png", "sub/a.jpg", "sub/b.png"]
+    for entry in entries:
+        size = Image.open(pictures / entry["id"]).size
+        assert len(entry["classes"]) == 2
+        assert all(Image.open(out / c["overlay"]).size == size for c in entry["classes"])
+        arrays = np.load(out / entry["arrays"])
+        assert arrays["maps"].shape == (2, 6, 6)  # of 176 pixels
+        assert arrays["indices"].tolist() == [c["index"] for c in entry["classes"]]
+        assert arrays["scores"].sum() == pytest.approx(1, abs=1e-5)
+    model = load_classifier("resnet10t", str(weights), "cpu")
+    image = Image.open(pictures / "sub/b.png").resize((model.size, model.size), Image.Resampling.BILINEAR)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    expected = explain(model.network, model.normalise(tensor), arrays["indices"].tolist())
+    torch.testing.assert_close(torch.from_numpy(arrays["maps"]), expected[0].detach(), rtol=0.05, atol=0.02)
+    assert Image.open(out / "sheet-1.jpg").size[0] == 8 * 148 + 4
+    assert not list(out.rglob(".partial*"))
+
+
+def test_a_second_call_goes_on_where_the_first_stopped(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps"
+    save, count = np.savez_compressed, []
+
+    def interrupted(*a: Any, **k: Any) -> None:
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        save(*a, **k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explain_images.np, "savez_compressed", interrupted)
+        assert run(weights, pictures, "--out", out, "--batch", 1) == 130
+    assert [line["id"] for line in lines(out)[1:]] == ["a.jpg", "a.png"]
+    assert not list((out / "sub").iterdir())  # nothing of the third picture
+    with (out / "manifest.jsonl").open("a") as handle:
+        handle.write('{"id": "sub/')  # a line that was cut off
+    before = (out / "a.jpg.npz").stat().st_mtime_ns
+    assert run(weights, pictures, "--out", out) == 0
+    assert len(lines(out)) == 5
+    assert (out / "a.jpg.npz").stat().st_mtime_ns == before
+    Image.new("RGB", (9, 9)).save(pictures / "a.jpg")  # changed since
+    assert run(weights, pictures, "--out", out) == 0
+    assert (out / "a.jpg.npz").stat().st_mtime_ns > before
+    assert run(weights, pictures, "--out", out, "--method", "layer_cam") == 2
+    assert "holds maps made with method = 'grad_cam', not 'layer_cam'" in capsys.readouterr().err
+
+
+def test_a_bad_picture_is_reported_and_skipped(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "bad.jpg").write_bytes(b"no picture")
+    out = tmp_path / "maps"
+    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 1
+    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    assert [(line["id"], "error" in line) for line in lines(out)[1:]] == [
+        ("bad.jpg", True), ("a.jpg", False), ("a.png", False)
+    ]  # fmt: skip
+    assert np.load(out / "a.png.npz")["maps"].shape == (1, 11, 11)
+    Image.new("RGB", (9, 9)).save(pictures / "bad.jpg")
+    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 0
+    assert len(lines(out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "gradcam"], "unknown method 'gradcam'; did you mean 'grad_cam'"),
+        (["--layer", "layr4"], "unknown layer 'layr4'; did you mean 'layer4'"),
+        (["--classes", "9"], "unknown class '9'"),
+        (["--top", "0"], "--top must be 1 or more"),
+        (["--weights", "lost.pth"], "lost.pth: no such weight file"),
+        (["--model", "resnet10tt"], "unknown model 'resnet10tt'; did you mean 'resnet10t'"),
+        (["--model", "runs/none"], "runs/none: is no run made by `attnbridge fit`"),
+        (["--method", "rollout"], "no attention matrix was seen"),
+        (["--top", "2", "--threshold", "0.5"], "--top and --threshold both choose the classes; give one of them"),
+        (["--classes", "1", "--top", "2"], "--classes and --top both choose the classes; give one of them"),
+        (["--threshold", "1"], "--threshold is a probability, from 0 to below 1, not 1.0"),
+        (["--threshold", "nan"], "--threshold is a probability, from 0 to below 1, not nan"),
+        (["--batch", "0"], "--batch must be 1 or more, not 0"),
+    ],
+)
+def test_wrong_input_is_named_and_nothing_is_written(
+    weights: Path, pictures: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(weights, pictures, "--out", tmp_path / "maps", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("maps/*.npz"))
+    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
+
+
+def test_other_weights_need_another_folder(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(weights)
+    torch.save({"state_dict": {f"module.{k}": v * 0.5 for k, v in state.items()}}, tmp_path / "w2.pth")
+    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
+    assert run(tmp_path / "w2.pth", pictures, "--out", tmp_path / "maps") == 2
+    assert "holds maps made with checksum" in capsys.readouterr().err
+
+
+def test_results_are_not_taken_for_pictures_and_stay_in_their_folder(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / ".hidden").mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / ".hidden/x.png")
+    for _ in range(2):
+        assert run(weights, pictures, "--out", pictures / "maps") == 0
+    assert len(lines(pictures / "maps")) == 5
+    monkeypatch.chdir(pictures)
+    assert run(weights, "sub/../a.png", "./sub/b.png", "a.png", "--out", tmp_path / "out") == 0
+    assert [line["id"] for line in lines(tmp_path / "out")[1:]] == ["a.png", "sub/b.png"]
+
+
+def test_what_was_deleted_or_damaged_is_made_again(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, pictures, "--out", out) == 0
+    (out / lines(out)[1]["classes"][0]["overlay"]).unlink()
+    (pictures / "sub/b.png").write_bytes(b"damaged")
+    assert run(weights, pictures, "--out", out, "--top", 1) == 1
+    assert (out / lines(out)[1]["classes"][0]["overlay"]).is_file()
+    assert not (out / "sub/b.png.npz").exists()
+    (tmp_path / "file").write_text("x")
+    assert run(weights, pictures, "--out", tmp_path / "file") == 2
+    assert "cannot be made a folder" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/manifest.jsonl").write_text('{"mine": 1}\n')
+    assert run(weights, pictures, "--out", tmp_path / "other") == 2
+    assert "was not written by attnbridge" in capsys.readouterr().err
+
+
+def test_photographs_as_cameras_write_them(weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (60, 40), "red").save(folder / "turned.jpg", exif=exif)
+    Image.new("CMYK", (20, 30)).save(folder / "print.jpg")
+    Image.fromarray(np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)).save(folder / "deep.png")
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(folder / "clear.png")
+    assert run(weights, folder, "--out", tmp_path / "maps", "--top", 99) == 0
+    entries = {line["id"]: line for line in lines(tmp_path / "maps")[1:]}
+    assert len(entries["deep.png"]["classes"]) == 5
+    assert Image.open(tmp_path / "maps" / entries["turned.jpg"]["classes"][0]["overlay"]).size == (40, 60)
+    deep = np.asarray(load_image(folder / "deep.png"))[..., 0]
+    assert (deep[0, 0], deep[-1, -1]) == (0, 255)
+    assert 120 < deep[10, 0] < 135
+    assert np.asarray(load_image(folder / "clear.png")).min() == 255
+    Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "float.tif")
+    with pytest.raises(AttnBridgeError, match="floating point numbers"):
+        load_image(folder / "float.tif")
+
+
+def test_pictures_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, tmp_path / "no*.jpg") == 2
+    assert "no*.jpg: no such picture, folder or glob" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path) == 2
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_is_looked_into_as_any_network(
+    run_folder: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        Image.open(scenes / f"target/test/images/0000{i}.jpg").resize((60, 40)).save(pictures / f"{i}.png")
+    (pictures / "bad.jpg").write_bytes(b"no picture")
+    words = ["explain", str(pictures), "--model", str(run_folder), "--threshold", "0.5", "--all"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    rows = list(csv.reader((tmp_path / "out/scores.csv").open()))
+    assert [row[0] for row in rows] == ["id", "0.png", "1.png", "2.png"]
+    arrays = np.load(tmp_path / "out/0.png.npz")
+    assert arrays["maps"].shape[0] == arrays["scores"].shape[0] == 8
+    assert [float(value) for value in rows[1][1:]] == pytest.approx(arrays["scores"], abs=1e-4)
+    best = rows[0][1 + int(np.argmax([float(v) for v in rows[1][1:]]))]
+    assert Image.open(tmp_path / f"out/0.png.{best}.png").size == (60, 40)
+    assert main(["explain", str(pictures / "0.png"), "--model", str(run_folder), "--out", str(tmp_path / "maps")]) == 0
+    maps = np.load(tmp_path / "maps/0.png.npz")
+    assert maps["maps"][0] == pytest.approx(arrays["maps"][maps["indices"][0]], abs=1e-6)
+    checkpoint = str(run_folder / "checkpoints/last.ckpt")
+    assert main(["explain", str(pictures / "0.png"), "--model", checkpoint, "--out", str(tmp_path / "same")]) == 0
+    assert (np.load(tmp_path / "same/0.png.npz")["maps"] == maps["maps"]).all()
+
+
+def test_a_threshold_shows_all_above_it_and_the_most_probable(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for threshold, all_classes in (("0", True), ("0.999", False)):
+        out = tmp_path / f"maps{threshold}"
+        assert run(weights, pictures, "--out", out, "--threshold", threshold) == 0
+        for entry in lines(out)[1:]:
+            arrays = np.load(out / entry["arrays"])
+            shown = [c["index"] for c in entry["classes"]]
+            assert shown == ([0, 1, 2, 3, 4] if all_classes else [int(arrays["scores"].argmax())])
+            assert arrays["indices"].tolist() == shown  # without --all
+    assert run(weights, pictures, "--out", tmp_path / "maps0", "--threshold", "0", "--all") == 2
+    assert "holds maps made with all_maps = False, not True" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""`fit`, `test` and `demo` as a user runs them, on small data, in one process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from attnbridge.cli import main
+from attnbridge.data.modules.source_target import SourceTargetDataModule
+from attnbridge.experiments.tables import DEMO
+from attnbridge.methods.attnbn import AttnBN
+from tests.cli.conftest import SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
+
+
+def test_a_run_leaves_its_folder(run_folder: Path) -> None:
+    for name in ("config.yaml", "run.json", "metrics.csv", "report.html", "checkpoints/last.ckpt", "examples.npz"):
+        assert (run_folder / name).is_file(), name
+    assert sorted(p.name for p in (run_folder / "attention").iterdir()) == ["epoch_01.png", "epoch_02.png"]
+    record = json.loads((run_folder / "run.json").read_text())
+    assert {"name", "seed", "scores", "protocol", "versions", "git", "hardware", "date"} <= set(record)
+    header = next(csv.reader((run_folder / "metrics.csv").open()))
+    assert {"loss/source/attention", "weighted/source/attention", "maps/source_max", "val/miou"} <= set(header)
+
+
+def test_the_report_stands_alone_and_agrees_with_the_record(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count("data:image/jpeg;base64,") == 3
+    scores = json.loads((run_folder / "run.json").read_text())["scores"]
+    assert f"{100 * scores['predicted']['miou_best']:.1f}" in page
+    assert f"{100 * scores['map']:.1f}" in page
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run_folder / "run.json").read_bytes()
+    monkeypatch.chdir(run_folder.parent)
+    assert main(["fit", "mine.yaml", "--out", str(run_folder), *SMALL]) == 2
+    assert "holds a run already; name another folder, or add --resume" in capsys.readouterr().err
+    assert (run_folder / "run.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    fit = ["fit", "mine.yaml", "--out", str(tmp_path / "run"), *SMALL]
+
+    def stop(self: AttnBN) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttnBN, "on_train_epoch_start", stop)
+        assert main(fit) == 130
+    assert "the same command goes on, `fit` with --resume" in capsys.readouterr().err
+    assert main([*fit, "--model.lr", "0.5", "--resume"]) == 2
+    assert "was begun with model.lr = 0.001, not 0.5" in capsys.readouterr().err
+    assert main([*fit, "--resume"]) == 0
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    assert {row["epoch"] for row in rows if row["loss"]} == {"0", "1"}
+    whole, parts = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run_folder, tmp_path / "run")
+    )
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_test_gives_the_scores_of_the_run(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    assert main(["test", str(run_folder)]) == 0
+    text = capsys.readouterr().out
+    scores = json.loads((run_folder / "run.json").read_text())["scores"]
+    assert f"mIoU {100 * scores['predicted']['miou_best']:.1f} at threshold" in text
+    assert f"mAP {100 * scores['map']:.1f}, label accuracy {100 * scores['accuracy']:.1f}" in text
+    known = SourceTargetDataModule(**yaml.safe_load((run_folder / "config.yaml").read_text())["data"]).classes
+    monkeypatch.setattr("attnbridge.data.modules.source_target.pair_classes", lambda *_: known[::-1])
+    assert main(["test", str(run_folder)]) == 2
+    assert f"the run knows the classes {known[0]}, " in capsys.readouterr().err
+
+
+def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", str(tmp_path / "norun")]) == 2
+    assert "config.yaml: no such file; expected the folder of a run" in capsys.readouterr().err
+
+
+def test_the_demo_on_drawn_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in results["rows"]] == list(DEMO.rows)
+    fields = {"name", "seed", "miou_fixed", "miou_best", "threshold", "map", "seconds"}
+    assert all(fields <= set(row) for row in results["rows"])
+    assert (out / "report.html").stat().st_size > 50_000
+    assert (out / "before_after.png").is_file()
+    assert "drawn shapes on textures (as asked for)" in capsys.readouterr().out
+    before = (out / "attnbn-0/run.json").stat().st_mtime_ns
+    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0  # done rows are kept
+    assert (out / "attnbn-0/run.json").stat().st_mtime_ns == before
