@@ -12,16 +12,8 @@ from attnbridge.cli import main
 from attnbridge.experiments.tables import TABLES
 
 SMALL = [
-    *(
-        "--model.backbone",
-        "resnet10t",
-        "--model.weights",
-        "none",
-        "--model.frozen",
-        "[conv1, bn1]",
-        "--saliency",
-        "centre",
-    ),
+    *("--model.backbone", "resnet10t", "--model.weights", "none", "--model.frozen", "[conv1, bn1]"),
+    *("--saliency", "centre"),
     *("--data.image_size", "[64, 48]", "--data.batch_size", "4", "--data.workers", "0"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
 ]

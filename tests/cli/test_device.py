@@ -198,6 +198,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+@pytest.mark.slow
 def test_it_is_short_for_the_trainers_options(
     asked: list[Any], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], own_cache: None
 ) -> None:

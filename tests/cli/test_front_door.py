@@ -101,6 +101,8 @@ def test_a_value_out_of_its_range_is_answered_with_the_range(words: list[str], m
         (["search", "attnbn", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
         (["benchmark", "scenes", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
         (["benchmark", "scenes", "--seeds", "0", "-1"], "option seed must be at least 0"),
+        (["benchmark", "finetune", "--trials", "-1"], "--trials must be at least 1, or 0 for no search, not -1"),
+        (["search", "finetune/l2", "--trials", "0"], "--trials must be at least 1, not 0"),
         (["pipeline", "--source", "s", "--target", "t", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",

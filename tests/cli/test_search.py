@@ -114,7 +114,11 @@ def test_a_trial_that_diverges_counts_as_nothing(
         (["--search", "null"], "nothing is searched: name options and bounds"),
         (["--trainer.devices", "2"], "a search runs in one process: trainer.devices must be 1, not 2"),
         (["--trials", "0"], "--trials must be at least 1, not 0"),
-        (["--data.val_share", "0"], "there are no validation pictures to choose by; set data.val_share above 0"),
+        pytest.param(
+            ["--data.val_share", "0"],
+            "there are no validation pictures to choose by; set data.val_share above 0",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from attnbridge.bounds import Bounds
 from attnbridge.cli.common import OVERRIDES, Verb, add_device, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.saliency import check_device
@@ -169,6 +170,9 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
 def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
     run = load_run(options.checkpoint).check()
+    for scale in options.scales:
+        if not Bounds(above=0).hold(scale):
+            raise AttnBridgeError(f"--scales must be above 0, not {scale}")
 
     from attnbridge.data.cues import cue_path
     from attnbridge.data.folders import SourceTarget

@@ -172,6 +172,8 @@ def benchmark(options: argparse.Namespace) -> int:
     )
     for seed in request.seeds:
         check_value("seed", seed, "Seed")
+    if request.trials < 0:
+        raise AttnBridgeError(f"--trials must be at least 1, or 0 for no search, not {request.trials}")
     for row in request.rows or table.rows:
         check_network(load_experiment(row, request.overrides))
     pick_device(options.device)

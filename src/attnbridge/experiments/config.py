@@ -188,7 +188,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
             check_value(f"{section}.{name}", value, known[name].annotation)
     for name, (least, none) in TRAINER.items():
         value = _section(config, "trainer", where).get(name)
-        if isinstance(value, int) and value != none and value < least:
+        check_value(f"trainer.{name}", value, "int | None")
+        if value is not None and value != none and value < least:
             raise AttnBridgeError(f"option trainer.{name} must be at least {least}, not {value}")
     for section, name, value in _named(config.get("init_overrides") or {}, sections, "init_overrides"):
         check_value(f"init_overrides.{section}.{name}", value, sections[section][name].annotation)
