@@ -149,7 +149,8 @@ def train(
         _fit(trainer, method, data, checkpoint)
     except Exception:
         if is_main_process() and not run.checkpoint.is_file():
-            (folder / CONFIG).unlink()  # no epoch was trained, so there is nothing to go on with, nor in the way
+            # no epoch was trained, so there is nothing to go on with; nor is it to be in the way
+            (folder / CONFIG).unlink(missing_ok=True)
         raise
     before = earlier.record["seconds"] if earlier else 0.0
     seconds = before + time.perf_counter() - start + _earlier(timer)
