@@ -1,6 +1,6 @@
 """Dense CRF and region growing beside the references: ``python -m benchmarks.crf``.
 
-The backend pydensecrf takes a picture at a time in one thread, torch a batch with all of PyTorch's threads
+The backend pydensecrf takes an image at a time in one thread, torch a batch with all of PyTorch's threads
 (``OMP_NUM_THREADS=1``: one); both take turns. Peak memory is that of a process of its own, beyond what it holds before.
 The reference of region growing is a plain flood from each seed, pixel by pixel.
 """
@@ -24,15 +24,15 @@ from attnbridge.segmentation.grow import grow_seeds
 from benchmarks.memory import peak_memory
 
 
-def make_case(pictures: int, side: int, labels: int) -> tuple[Tensor, Tensor]:
-    """Smooth pictures ``(B, 3, H, W)`` in 8 bits and probabilities ``(B, L, H, W)``."""
+def make_case(count: int, side: int, labels: int) -> tuple[Tensor, Tensor]:
+    """Smooth photographs ``(B, 3, H, W)`` in 8 bits and probabilities ``(B, L, H, W)``."""
     generator = torch.Generator().manual_seed(0)
 
     def smooth(channels: int, cells: int) -> Tensor:
-        coarse = torch.rand(pictures, channels, cells, cells, generator=generator)
+        coarse = torch.rand(count, channels, cells, cells, generator=generator)
         return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
 
-    images = (smooth(3, 24) * 220 + 30 * torch.rand(pictures, 3, side, side, generator=generator)).clamp(0, 255)
+    images = (smooth(3, 24) * 220 + 30 * torch.rand(count, 3, side, side, generator=generator)).clamp(0, 255)
     return images.byte(), (smooth(labels, 41) * 6).softmax(1)
 
 
@@ -71,42 +71,42 @@ def timed(steps: Mapping[str, Callable[[], Tensor]], turns: int) -> dict[str, li
     return seconds
 
 
-def memory(name: Backend, pictures: int, side: int, labels: int) -> float:
+def memory(name: Backend, images: int, side: int, labels: int) -> float:
     """MB that a process of its own needs beyond what it holds before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(grown, (name, pictures, side, labels))
+        return pool.apply(grown, (name, images, side, labels))
 
 
-def grown(name: Backend, pictures: int, side: int, labels: int) -> float:
+def grown(name: Backend, images: int, side: int, labels: int) -> float:
     """The peak of this process while it runs a CRF, less what it held before, in MB (Linux)."""
-    run = inference(name, *make_case(pictures, side, labels))
+    run = inference(name, *make_case(images, side, labels))
     before = peak_memory(lambda: None)
     return peak_memory(run) - before
 
 
-def show(seconds: dict[str, list[float]], pictures: int) -> None:
-    """A row each: median seconds a picture, and the ratio to the first."""
+def show(seconds: dict[str, list[float]], images: int) -> None:
+    """A row each: median seconds an image, and the ratio to the first."""
     first = statistics.median(next(iter(seconds.values())))
     for name, found in seconds.items():
         middle = statistics.median(found)
-        print(f"| {name} | {1000 * middle / pictures:.1f} | {middle / first:.2f} |")
+        print(f"| {name} | {1000 * middle / images:.1f} | {middle / first:.2f} |")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--side", type=int, default=321)
     parser.add_argument("--labels", type=int, default=21)
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
-    images, probabilities = make_case(arguments.pictures, arguments.side, arguments.labels)
+    images, probabilities = make_case(arguments.images, arguments.side, arguments.labels)
     backends: list[Backend] = ["pydensecrf", "torch"] if find_spec("pydensecrf") else ["torch"]
     steps = {name: inference(name, images, probabilities) for name in backends}
-    print(f"{hardware()}; {images.shape[0]} pictures of {arguments.side} pixels, {arguments.labels} labels\n")
-    print("| dense CRF | ms a picture | ratio |\n|---|---|---|")
-    show(timed(steps, arguments.turns), arguments.pictures)
-    size = (arguments.pictures, arguments.side, arguments.labels)
+    print(f"{hardware()}; {images.shape[0]} images of {arguments.side} pixels, {arguments.labels} labels\n")
+    print("| dense CRF | ms an image | ratio |\n|---|---|---|")
+    show(timed(steps, arguments.turns), arguments.images)
+    size = (arguments.images, arguments.side, arguments.labels)
     print("\n" + ", ".join(f"{name}: {memory(name, *size):.0f} MB" for name in backends) + " at the peak")
     if len(steps) == 2:
         same = (steps["pydensecrf"]().argmax(1) == steps["torch"]().argmax(1)).float().mean()
@@ -118,8 +118,8 @@ def main() -> None:
     everything = torch.ones(len(small), arguments.labels - 1)
     growing = {"flood": lambda: flood(small, seeds), "attnbridge": lambda: grow_seeds(small, seeds, everything)}
     assert torch.equal(growing["flood"](), growing["attnbridge"]())
-    print("\n| region growing, 41 x 41 | ms a picture | ratio |\n|---|---|---|")
-    show(timed(growing, arguments.turns), arguments.pictures)
+    print("\n| region growing, 41 x 41 | ms an image | ratio |\n|---|---|---|")
+    show(timed(growing, arguments.turns), arguments.images)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What the score of a class hangs on: ``python -m benchmarks.erasure RUN ...``, folders of runs on composed scenes.
 
-For each true class of each picture: its probability as the picture is, with the object erased (by its true mask, in the
+For each true class of each image: its probability as the image is, with the object erased (by its true mask, in the
 network's mean colour), with everything but the object erased, and with erased what the class's own map covers (GAIN's
 soft mask); and that mask's area, the share of it on the object, and the share of the object under it. On the training
-pictures, whose background tells the class, and on the test's. Composed scenes have masks of both.
+images, whose background tells the class, and on the test's. Composed scenes have masks of both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from attnbridge.losses.mining import erase, soft_mask
 from attnbridge.methods.base import Method
 
 COLUMNS = (
-    "picture",
+    "image",
     "object erased",
     "all else erased",
     "own map erased",
@@ -41,7 +41,7 @@ COLUMNS = (
 
 
 def batches(run: Run, method: Method, split: str, count: int) -> Iterator[Batch]:
-    """Evenly chosen pictures of a split with their masks."""
+    """Evenly chosen images of a split with their masks."""
     data = run.config.data
     source = Path(data["source"]) if data.get("source") else None
     records = scan_pair(source, Path(data["target"]), None, split, masks=True)
@@ -53,37 +53,37 @@ def batches(run: Run, method: Method, split: str, count: int) -> Iterator[Batch]
 
 @torch.no_grad()
 def look(method: Method, batch: Batch) -> Tensor:
-    """The columns for each true class of each picture, ``(P, 7)``."""
+    """The columns for each true class of each image, ``(P, 7)``."""
     images = batch["image"]
     seen = method.predict_batch(images)
-    picture, label = torch.nonzero(batch["labels"], as_tuple=True)
-    shown = (batch["mask"][picture] == label[:, None, None] + 1).float()
-    maps = seen["maps"][picture, label]
+    image, label = torch.nonzero(batch["labels"], as_tuple=True)
+    shown = (batch["mask"][image] == label[:, None, None] + 1).float()
+    maps = seen["maps"][image, label]
     own = soft_mask(maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12))
     large = F.interpolate(own[:, None], shown.shape[1:], mode="bilinear", align_corners=False)[:, 0]  # as `erase` does
 
     def score(mask: Tensor) -> Tensor:
-        erased = erase(images[picture], mask, "mean", method.mean)
+        erased = erase(images[image], mask, "mean", method.mean)
         return method.predict_batch(erased)["scores"].gather(1, label[:, None])[:, 0]
 
     inside = (large * shown).sum((1, 2))
     areas = [large.mean((1, 2)), inside / large.sum((1, 2)).clamp_min(1e-12), inside / shown.sum((1, 2)).clamp_min(1)]
-    return torch.stack([seen["scores"][picture, label], score(shown), score(1 - shown), score(own), *areas], 1)
+    return torch.stack([seen["scores"][image, label], score(shown), score(1 - shown), score(own), *areas], 1)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--pictures", type=int, default=400, help="of each split")
+    parser.add_argument("--images", type=int, default=400, help="of each split")
     arguments = parser.parse_args()
     keep_freed_memory()
-    print(f"| run | pictures | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
+    print(f"| run | images | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     for folder in arguments.runs:
         run = load_run(folder)
         method = run.method()
         for split in ("train", "test"):
-            rows = torch.cat([look(method, batch) for batch in batches(run, method, split, arguments.pictures)])
+            rows = torch.cat([look(method, batch) for batch in batches(run, method, split, arguments.images)])
             cells = " | ".join(f"{100 * value:.1f}" for value in rows.mean(0))
             print(f"| {folder.name} | {split} | {cells} |")
 

@@ -1,7 +1,7 @@
-"""Speed of input: ``python -m benchmarks.input PICTURES``, a folder of class folders.
+"""Speed of input: ``python -m benchmarks.input IMAGES``, a folder of class folders.
 
-Pictures per second beside a plain torchvision pipeline, and how long training waits for them. A saliency map and a mask
-of each picture are made first, in a folder that goes away. The pipelines take turns, so that noise of the machine hits
+Images per second beside a plain torchvision pipeline, and how long training waits for them. A saliency map and a mask
+of each image are made first, in a folder that goes away. The pipelines take turns, so that noise of the machine hits
 all alike; the table gives the median and the median of the ratios within each turn. Waiting is the share of a training
 step that passes before its batch is there.
 """
@@ -85,7 +85,7 @@ def ours(records: Sequence[ImageRecord], classes: int, arguments: argparse.Names
 
 
 def speed(loader: DataLoader[Any]) -> float:
-    """Pictures per second, from the first batch on."""
+    """Images per second, from the first batch on."""
     batches = iter(loader)
     next(batches)
     start = time.perf_counter()
@@ -115,8 +115,8 @@ def waiting(loaders: Sequence[DataLoader[Any]], classes: int, arguments: argpars
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path, help="a folder of class folders")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures")
+    parser.add_argument("images", type=Path, help="a folder of class folders")
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--batch", type=int, default=16, help="of each domain")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--turns", type=int, default=5)
@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
     keep_freed_memory()
-    names = class_names(arguments.pictures)
-    bare = scan_class_folders(arguments.pictures, names)[:1600]
+    names = class_names(arguments.images)
+    bare = scan_class_folders(arguments.images, names)[:1600]
     with tempfile.TemporaryDirectory() as folder:
         full = with_companions(bare, Path(folder))
 
@@ -134,17 +134,17 @@ def main() -> None:
             return DataLoader(dataset, arguments.batch, shuffle=True, num_workers=arguments.workers, drop_last=True)
 
         makers: dict[str, Callable[[], DataLoader[Any]]] = {
-            "torchvision, picture": lambda: plain(bare, False),
-            "attnbridge, picture": lambda: ours(bare, len(names), arguments),
-            "torchvision, picture, saliency and mask": lambda: plain(full, True),
-            "attnbridge, picture, saliency and mask": lambda: ours(full, len(names), arguments),
+            "torchvision, image": lambda: plain(bare, False),
+            "attnbridge, image": lambda: ours(bare, len(names), arguments),
+            "torchvision, image, saliency and mask": lambda: plain(full, True),
+            "attnbridge, image, saliency and mask": lambda: ours(full, len(names), arguments),
         }
         speeds: dict[str, list[float]] = {name: [] for name in makers}
         for _ in range(arguments.turns):
             for name, make in makers.items():
                 speeds[name].append(speed(make()))
-        print(f"{len(bare)} pictures to {arguments.size} pixels, {arguments.workers} workers, {hardware()}")
-        print("| pipeline | pictures per second | beside torchvision |\n|---|---|---|")
+        print(f"{len(bare)} images to {arguments.size} pixels, {arguments.workers} workers, {hardware()}")
+        print("| pipeline | images per second | beside torchvision |\n|---|---|---|")
         for name, found in speeds.items():
             beside = speeds[name.replace("attnbridge", "torchvision")]
             ratio = statistics.median(a / b for a, b in zip(found, beside, strict=True))
@@ -152,8 +152,8 @@ def main() -> None:
         loaders = [ours(full, len(names), arguments), ours(full, len(names), arguments)]
         waited, computed = waiting(loaders, len(names), arguments)
     share = 100 * waited / (waited + computed)
-    print(f"{arguments.backbone}, {arguments.batch} + {arguments.batch} pictures: {share:.2f}% of {arguments.steps} "
-          f"steps of {computed / arguments.steps:.2f} s pass waiting for pictures")  # fmt: skip
+    print(f"{arguments.backbone}, {arguments.batch} + {arguments.batch} images: {share:.2f}% of {arguments.steps} "
+          f"steps of {computed / arguments.steps:.2f} s pass waiting for images")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time and memory of Grad-CAM beside captum, torch-cam and pytorch-grad-cam: ``python -m benchmarks.maps``.
 
-All run on the same batch and layer and give the maps of the same classes of every picture; a plain forward pass is the
+All run on the same batch and layer and give the maps of the same classes of every image; a plain forward pass is the
 floor. They take turns, so that noise of the machine hits all alike; a ratio is the median of the ratios within each
 turn. Peers that are not installed are left out (``pip install '.[bench]'``).
 """
@@ -83,10 +83,10 @@ def available(peers: list[str]) -> dict[str, Make]:
     return {name: make for name, make in MAKERS.items() if name not in MODULES or name in wanted}
 
 
-def build(model: str, device: str, pictures: int, size: int) -> tuple[nn.Module, Tensor]:
-    """A network in eval mode and pictures, both seeded."""
+def build(model: str, device: str, images: int, size: int) -> tuple[nn.Module, Tensor]:
+    """A network in eval mode and images, both seeded."""
     torch.manual_seed(0)
-    return timm.create_model(model).eval().to(device), torch.rand(pictures, 3, size, size, device=device)
+    return timm.create_model(model).eval().to(device), torch.rand(images, 3, size, size, device=device)
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
@@ -112,14 +112,14 @@ def take_turns(calls: dict[str, Callable[[], Any]], turns: int, device: str) -> 
 def peak(name: str, arguments: argparse.Namespace, model: str, count: int) -> float:
     """MB at a method's worst moment above that of a plain forward pass, in a process of its own."""
     options = {"model": model, "count": count, "name": name, "device": arguments.device}
-    options |= {"pictures": arguments.pictures, "size": arguments.size}
+    options |= {"images": arguments.images, "size": arguments.size}
     command = [sys.executable, "-m", "benchmarks.maps", "--peak", json.dumps(options)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def measure_peak(options: dict[str, Any]) -> float:
     """What :func:`peak` asks its process for."""
-    network, images = build(options["model"], options["device"], options["pictures"], options["size"])
+    network, images = build(options["model"], options["device"], options["images"], options["size"])
     layer, cuda = LAYERS[options["model"]], options["device"] == "cuda"
 
     def worst(make: Make) -> float:
@@ -147,7 +147,7 @@ def show_maps(arguments: argparse.Namespace) -> None:
     """Time and memory of the maps."""
     print("| network | classes | | median, ms | forward passes | MB above a forward pass |\n|---|---|---|---|---|---|")
     for model in arguments.models:
-        network, images = build(model, arguments.device, arguments.pictures, arguments.size)
+        network, images = build(model, arguments.device, arguments.images, arguments.size)
         check(model, network, images, arguments.peers)
         for count in arguments.classes:
             calls = {
@@ -179,7 +179,7 @@ def show_training(arguments: argparse.Namespace) -> None:
     """Cost of the differentiable form inside a training step."""
     print("\n| network | step | median, ms | ratio |\n|---|---|---|---|")
     for model in arguments.models:
-        network, images = build(model, arguments.device, arguments.pictures, arguments.size)
+        network, images = build(model, arguments.device, arguments.images, arguments.size)
         network.train()
         calls = {
             "classification": partial(training_step, network, images, LAYERS[model], False),
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--classes", nargs="+", type=int, default=[1, 3, 20])
     parser.add_argument("--peers", nargs="*", choices=list(MODULES), default=list(MODULES))
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -206,7 +206,7 @@ def main() -> None:
     if arguments.peak:
         print(measure_peak(json.loads(arguments.peak)))
         return
-    print(f"{arguments.pictures} pictures of {arguments.size} pixels, {arguments.turns} turns, {hardware()}\n")
+    print(f"{arguments.images} images of {arguments.size} pixels, {arguments.turns} turns, {hardware()}\n")
     show_maps(arguments)
     show_training(arguments)
 

@@ -1,4 +1,4 @@
-"""Cost of a training step beside plain classification of the same pictures: ``python -m benchmarks.step METHOD``.
+"""Cost of a training step beside plain classification of the same images: ``python -m benchmarks.step METHOD``.
 
 The variants take turns, so that noise of the machine hits all alike; the table gives the median step and
 the median of the ratios within each turn.
@@ -35,23 +35,23 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "classification": {"mining_weight": 0.0},
         "GAIN": {},
         "GAIN, frozen stream": {"mining_stream": "frozen"},
-        "GAIN, one class of each picture": {"mined_classes": "one"},
+        "GAIN, one class of each image": {"mined_classes": "one"},
     },
 }
 """The first of each is what the others are compared with."""
 
 
-def make_batch(size: int, pictures: int, classes: int, present: int = 1) -> dict[str, Batch]:
-    """Random pictures of both domains, with so many classes each."""
-    labels = torch.zeros(pictures, classes).scatter(1, torch.rand(pictures, classes).argsort(1)[:, :present], 1.0)
+def make_batch(size: int, images: int, classes: int, present: int = 1) -> dict[str, Batch]:
+    """Random images of both domains, with so many classes each."""
+    labels = torch.zeros(images, classes).scatter(1, torch.rand(images, classes).argsort(1)[:, :present], 1.0)
     stream: Batch = {
-        "image": torch.rand(pictures, 3, size, size),
+        "image": torch.rand(images, 3, size, size),
         "labels": labels,
-        "saliency": torch.rand(pictures, size, size),
+        "saliency": torch.rand(images, size, size),
         "domain": [],
         "id": [],
     }
-    return {"source": stream, "target": {**stream, "image": torch.rand(pictures, 3, size, size)}}
+    return {"source": stream, "target": {**stream, "image": torch.rand(images, 3, size, size)}}
 
 
 def make_step(options: dict[str, Any], arguments: argparse.Namespace) -> tuple[AttnBN, list[torch.optim.Optimizer]]:
@@ -90,14 +90,14 @@ def main() -> None:
     parser.add_argument("method", nargs="?", choices=list(VARIANTS), default="attnbn")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--frozen", nargs="*", default=["conv_stem", "bn1", *(f"blocks.{i}" for i in range(4))])
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures")
-    parser.add_argument("--pictures", type=int, default=32, help="of each domain in a batch")
+    parser.add_argument("--size", type=int, default=128, help="side of the images")
+    parser.add_argument("--images", type=int, default=32, help="of each domain in a batch")
     parser.add_argument("--classes", type=int, default=8)
-    parser.add_argument("--present", type=int, default=1, help="classes in a picture")
+    parser.add_argument("--present", type=int, default=1, help="classes in an image")
     parser.add_argument("--turns", type=int, default=12)
     arguments = parser.parse_args()
     keep_freed_memory()
-    batch = make_batch(arguments.size, arguments.pictures, arguments.classes, arguments.present)
+    batch = make_batch(arguments.size, arguments.images, arguments.classes, arguments.present)
     steps = {name: make_step(options, arguments) for name, options in VARIANTS[arguments.method].items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(arguments.turns + 2):
@@ -107,7 +107,7 @@ def main() -> None:
                 seconds[name].append(spent)
     plain = next(iter(seconds.values()))
     print(
-        f"{arguments.backbone}, {arguments.pictures} pictures of {arguments.size} pixels of each domain, "
+        f"{arguments.backbone}, {arguments.images} images of {arguments.size} pixels of each domain, "
         f"{arguments.present} class(es) each, {arguments.turns} turns, {hardware()}"
     )
     print("| step | median, ms | ratio |\n|---|---|---|")

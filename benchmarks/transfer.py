@@ -118,7 +118,7 @@ def main() -> None:
             if turn > 1:
                 times[name].append(time.perf_counter() - start)
     sums = [a + b for a, b in zip(times["student's step"], times["teacher's forward pass"], strict=True)]
-    print(f"{arguments.student} from {arguments.teacher}, {arguments.batch} pictures of {arguments.size} pixels, "
+    print(f"{arguments.student} from {arguments.teacher}, {arguments.batch} images of {arguments.size} pixels, "
           f"{hardware()}\n\n| | median, ms | of student's step + teacher's pass |\n|---|---|---|")  # fmt: skip
     for name, found in times.items():
         ratio = statistics.median(t / s for t, s in zip(found, sums, strict=True))

@@ -48,7 +48,7 @@ def _seed() -> None:
 
 
 def two_colours(root: Path, counts: dict[str, int], side: int) -> Path:
-    """Class folders of two classes that differ in their colour, so many pictures of each in each split."""
+    """Class folders of two classes that differ in their colour, so many images of each in each split."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
         for number, name in enumerate(("blue", "red")):
@@ -61,9 +61,9 @@ def two_colours(root: Path, counts: dict[str, int], side: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of pictures, to train and to test on."""
-    return two_colours(tmp_path_factory.mktemp("pictures"), {"train": 10, "test": 4}, 32)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of images, to train and to test on."""
+    return two_colours(tmp_path_factory.mktemp("images"), {"train": 10, "test": 4}, 32)
 
 
 @pytest.fixture(scope="session")

@@ -104,13 +104,13 @@ def test_looking(bare: Path, tmp_path: Path) -> None:
         attnbridge.segmentation.combine_maps
 
         torch.save(net.state_dict(), "weights.pth")
-        Image.fromarray(numpy.full((60, 80, 3), 90, numpy.uint8)).save("picture.png")
-        words = "explain picture.png --model resnet10t --weights weights.pth --device cpu --out maps"
+        Image.fromarray(numpy.full((60, 80, 3), 90, numpy.uint8)).save("image.png")
+        words = "explain image.png --model resnet10t --weights weights.pth --device cpu --out maps"
         print(json.dumps([list(maps.shape), main(words.split())]))
     """
     assert run_bare(bare, tmp_path, code) == [[2, 1, 2, 2], 0]
     assert (tmp_path / "sheet.png").is_file()
-    assert len(list((tmp_path / "maps").glob("picture.png.*.png"))) == 1
+    assert len(list((tmp_path / "maps").glob("image.png.*.png"))) == 1
     assert (tmp_path / "maps/scores.csv").is_file()
 
 
@@ -146,15 +146,15 @@ def test_all_public_names_are_there_or_say_what_they_need(bare: Path, tmp_path: 
         "search attnbn",
         "benchmark scenes",
         pytest.param("pipeline --source source --target target", marks=pytest.mark.slow),
-        pytest.param("segment run picture.png --out masks", marks=pytest.mark.slow),
-        pytest.param("explain picture.png --model run --out maps", marks=pytest.mark.slow),
+        pytest.param("segment run image.png --out masks", marks=pytest.mark.slow),
+        pytest.param("explain image.png --model run --out maps", marks=pytest.mark.slow),
         pytest.param("verify . --model resnet10t --weights weights.pth", marks=pytest.mark.slow),
     ],
 )
 def test_verbs_that_need_training_packages_say_so(bare: Path, tmp_path: Path, words: str) -> None:
     """In one line, without a traceback, and write nothing."""
     (tmp_path / "weights.pth").touch()
-    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/config.yaml").write_text("method: attnbn\n")
     (tmp_path / "run/checkpoints/last.ckpt").touch()

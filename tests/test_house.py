@@ -235,7 +235,7 @@ def test_what_is_added_works(house: Path, scenes: Path) -> None:
         ["--help"],
         ["fit", "toy", "--out", "run", *SMALL, *target],
         ["classes", "run"],
-        ["benchmark", "toytable", "--pictures", "shapes", "--seeds", "0", "--out", "table", *SMALL, *GUESSED],
+        ["benchmark", "toytable", "--images", "shapes", "--seeds", "0", "--out", "table", *SMALL, *GUESSED],
     )
     for line in ("toy ", "toytable "):
         assert re.search(rf"^  {line}", listed, re.MULTILINE)
@@ -278,7 +278,7 @@ OWN = {
 
 
         class ToyDataModule(ClassificationDataModule):
-            """Pictures of one class each, upside down.
+            """Images of one class each, upside down.
 
             Args:
                 data: see :class:`ClassificationDataModule`.
@@ -312,7 +312,7 @@ OWN = {
 
 
         class ToyTask(ClassificationTask):
-            """The share of pictures whose class is missed."""
+            """The share of images whose class is missed."""
 
             def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
                 scores = super().evaluate(method, trainer)
@@ -346,7 +346,7 @@ ROW = """\
 
 
 @pytest.mark.slow
-def test_a_method_may_bring_data_and_a_task(house: Path, pictures: Path) -> None:
+def test_a_method_may_bring_data_and_a_task(house: Path, images: Path) -> None:
     """Three files, a row, a configuration; what it finds and its page are its task's."""
 
     def add() -> None:
@@ -360,7 +360,7 @@ def test_a_method_may_bring_data_and_a_task(house: Path, pictures: Path) -> None
 
     assert touched(house, add) == ({*OWN}, {"methods/__init__.py"})
     check_style(house)
-    own = [*SMALL, "--data.data", str(pictures), "--data.val_share", "0.2"]
+    own = [*SMALL, "--data.data", str(images), "--data.val_share", "0.2"]
     fit = ["fit", "toy", "--out", "run", *own, "--data.upright", "true"]
     table = [
         "benchmark",
@@ -368,7 +368,7 @@ def test_a_method_may_bring_data_and_a_task(house: Path, pictures: Path) -> None
         "--rows",
         "toy",
         "--data",
-        str(pictures),
+        str(images),
         "--seeds",
         "0",
         "--out",
@@ -381,7 +381,7 @@ def test_a_method_may_bring_data_and_a_task(house: Path, pictures: Path) -> None
         ["show", "toy"],
         fit,
         ["test", "run"],
-        ["explain", str(pictures / "test/red"), "--model", "run", "--out", "maps"],
+        ["explain", str(images / "test/red"), "--model", "run", "--out", "maps"],
         table,
     )
     assert re.search(r"^  toy +attnbridge\.methods\.toy:Toy$", listed, re.MULTILINE)
@@ -547,15 +547,15 @@ def test_what_is_left_works(house: Path, scenes: Path) -> None:
     """
     in_house(house, "-c", dedent(code))
     methods = ["attnbn", "attention_transfer", "fine_tuning", "segmentation", "domain_adaptation"]
-    pictures = str(scenes / "target/test/images")
+    images = str(scenes / "target/test/images")
     listed, described, *_ = run_verbs(
         house,
         ["list"],
         ["--help"],
         *(["show", name] for name in methods),
         ["fit", "attnbn", "--out", "run", *SMALL, *GUESSED, *on_scenes(scenes)],
-        ["explain", pictures, "--model", "run", "--out", "maps"],
+        ["explain", images, "--model", "run", "--out", "maps"],
     )
     assert not re.search(r"\bgain|^  adversary |submit", listed + described, re.IGNORECASE | re.MULTILINE)
     assert (house / "run/report.html").is_file()
-    assert len(list((house / "maps").glob("*.npz"))) == len(list(Path(pictures).iterdir()))
+    assert len(list((house / "maps").glob("*.npz"))) == len(list(Path(images).iterdir()))

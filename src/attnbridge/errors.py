@@ -13,8 +13,8 @@ class AttnBridgeError(Exception):
     prints it alone, without a traceback, and exits with status 2. A DataLoader that raises it again from a
     worker process wraps the worker's traceback around the message; the message alone is kept.
 
-    >>> print(AttnBridgeError("Caught AttnBridgeError in worker 0. ... AttnBridgeError: a.jpg: is no picture"))
-    a.jpg: is no picture
+    >>> print(AttnBridgeError("Caught AttnBridgeError in worker 0. ... AttnBridgeError: a.jpg: is no image"))
+    a.jpg: is no image
     """
 
     def __init__(self, message: str) -> None:

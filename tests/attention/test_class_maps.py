@@ -49,7 +49,7 @@ CLASSES = torch.tensor([[0, 2], [3, 1], [1, 1]])
 
 
 def naive_maps(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """One picture, one class, one channel at a time."""
+    """One image, one class, one channel at a time."""
     result = []
     for image, wanted in zip(images, classes, strict=True):
         rows = []

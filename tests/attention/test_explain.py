@@ -1,4 +1,4 @@
-"""One call from network and pictures to maps: every kind of network, class and layer, and what is refused."""
+"""One call from network and images to maps: every kind of network, class and layer, and what is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ IMAGES = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator()
 
 
 def naive(net: Net, method: str, image: Tensor, c: int) -> Tensor:
-    """One picture, one class, loops over channels and positions."""
+    """One image, one class, loops over channels and positions."""
     seen = observe(net, image[None], "late")
     features = seen.features["late"]
     (g,) = torch.autograd.grad(seen.logits[0, c], features)
@@ -215,7 +215,7 @@ def test_every_method_on_every_kind_of_network(name: str, method: Any) -> None:
     assert maps.max() > 0
 
 
-def test_torchvision_networks_and_pictures_that_are_not_square() -> None:
+def test_torchvision_networks_and_images_that_are_not_square() -> None:
     network = torchvision.models.vit_b_16(num_classes=3, image_size=32).eval()
     nn.init.normal_(network.heads.head.weight)
     for method in ("grad_cam", "rollout", "gradient_rollout"):
@@ -349,7 +349,7 @@ def test_the_layer_is_found_anew_for_another_size() -> None:
     assert explain(network, torch.rand(1, 3, 32, 32)).shape == small == (1, 1, 2, 2)
 
 
-def test_tall_pictures_through_networks_with_channels_last() -> None:
+def test_tall_images_through_networks_with_channels_last() -> None:
     swin = torchvision.models.swin_t(num_classes=3).eval()
     assert explain(swin, torch.rand(1, 3, 200, 68), layer="features.7").shape == (1, 1, 7, 3)
     assert explain(swin, torch.rand(1, 3, 68, 200), layer="features.7").shape == (1, 1, 3, 7)
@@ -388,7 +388,7 @@ def test_rollout_reads_the_row_that_the_head_reads() -> None:
     [
         ({"classes": ["cat"]}, "a list of numbers"),
         ({"classes": [1.7]}, "a list of numbers"),
-        ({"classes": [[0, 1]]}, "a tensor of each picture's own"),
+        ({"classes": [[0, 1]]}, "a tensor of each image's own"),
         ({"scales": ()}, "one or more positive numbers"),
         ({"scales": (0.0, 1.0)}, "one or more positive numbers"),
         ({"layer": []}, "no layer is named"),
@@ -413,6 +413,6 @@ def test_the_table_and_the_type_name_the_same_methods() -> None:
     assert set(get_args(ExplainMethod)) == set(METHODS)
 
 
-def test_pictures_of_one_channel() -> None:
+def test_images_of_one_channel() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert explain(network, torch.rand(2, 1, 8, 8)).shape == (2, 1, 6, 6)

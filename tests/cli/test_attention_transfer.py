@@ -1,4 +1,4 @@
-"""Attention transfer from the command line, on a CIFAR-10 of 60 random pictures."""
+"""Attention transfer from the command line, on a CIFAR-10 of 60 random images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In the layout of the npm package: ten pictures of each class to train on, some to test with."""
+    """In the layout of the npm package: ten images of each class to train on, some to test with."""
     root = tmp_path_factory.mktemp("cifar")
     rng = np.random.default_rng(0)
     for name, count in [*((f"data_batch_{i}", 12) for i in range(1, 6)), ("test_batch", 20)]:
@@ -71,7 +71,7 @@ def test_a_run_brings_its_own_teacher_and_is_used_as_any_other(
     assert main(["explain", "one.png", "--model", "run", "--out", "looks"]) == 0
     header, line = Path("maps/scores.csv").read_text().splitlines()
     assert header.startswith("id,airplane,automobile")
-    assert sum(map(float, line.split(",")[1:])) == pytest.approx(1, abs=2e-3)  # one class a picture
+    assert sum(map(float, line.split(",")[1:])) == pytest.approx(1, abs=2e-3)  # one class an image
     second = ["fit", "cifar10/kd", "--out", "second", "--teacher", "run/teacher", "--data.root", str(cifar)]
     assert main([*second, *SHORT]) == 0
     assert not Path("second/teacher").exists()

@@ -84,13 +84,13 @@ def test_an_import_prints_its_table_and_what_comes_next(
     words = ["data", "import", "csv", str(own), "--out", str(out), "--split", "mine"]
     assert main(words) == 0
     first = capsys.readouterr().out
-    assert first.startswith("| class | mine |\n|---|---|\n| cat | 2 |\n| dog | 1 |\n| pictures | 2 |\n")
+    assert first.startswith("| class | mine |\n|---|---|\n| cat | 2 |\n| dog | 1 |\n| images | 2 |\n")
     assert f"attnbridge data check {out}" in first
     assert f"target: {out}\n    lists: {{train: mine, val: ..., test: ...}}" in first
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert main(["data", "check", str(out), "--out", str(tmp_path / "report.md")]) == 0
-    assert "| pictures | 2 |\n\n0 problems" in (tmp_path / "report.md").read_text()
+    assert "| images | 2 |\n\n0 problems" in (tmp_path / "report.md").read_text()
 
 
 def test_class_folders_are_linked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_class_folders_are_linked(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = tmp_path / "out"
     assert main(["data", "import", "clothing_small", str(tmp_path / "set"), "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("| class | train |\n|---|---|\n| hat | 1 |\n| shirt | 1 |\n| pictures | 2 |\n")
+    assert text.startswith("| class | train |\n|---|---|\n| hat | 1 |\n| shirt | 1 |\n| images | 2 |\n")
     assert f"source: {out}" in text
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.jpg")) == ["hat/1.jpg", "shirt/1.jpg"]
 

@@ -53,14 +53,14 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(2):
             image = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-            image.save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+            image.save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -104,13 +104,13 @@ def test_auto_is_the_gpu_where_there_is_one(no_gpu: None, monkeypatch: pytest.Mo
 def test_a_device_that_is_not_there_is_told_and_nothing_is_written(
     verb: str,
     no_gpu: None,
-    pictures: Path,
+    images: Path,
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = {"demo": [], "benchmark": ["scenes", "--pictures", "shapes"]}
-    model = [str(pictures), "--model", "resnet10t", "--weights", str(weights)]
+    words = {"demo": [], "benchmark": ["scenes", "--images", "shapes"]}
+    model = [str(images), "--model", "resnet10t", "--weights", str(weights)]
     out = tmp_path / "out"
     assert main([verb, *words.get(verb, model), "--out", str(out), "--device", "cuda"]) == 2
     assert "device 'cuda' is not available here; there is: cpu" in capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_so_it_is_for_a_run(
     verb: str,
     no_gpu: None,
     run_folder: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -131,9 +131,9 @@ def test_so_it_is_for_a_run(
     monkeypatch.chdir(run_folder.parent)  # where its data are
     out = tmp_path / "out"
     words = {
-        "explain": [str(pictures), "--model", str(run_folder), "--out", str(out)],
+        "explain": [str(images), "--model", str(run_folder), "--out", str(out)],
         "test": [str(run_folder)],
-        "segment": [str(run_folder), str(pictures), "--out", str(out)],
+        "segment": [str(run_folder), str(images), "--out", str(out)],
         "cues": ["--checkpoint", str(run_folder), "--out", str(out)],
     }
     assert main([verb, *words[verb], "--device", "cuda"]) == 2
@@ -141,8 +141,8 @@ def test_so_it_is_for_a_run(
     assert not list(out.glob("*"))
 
 
-def test_explain_moves_the_network_and_its_pictures(
-    pictures: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_explain_moves_the_network_and_its_images(
+    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To a device of torch's that every machine has, and which mixes with no other."""
     asked: list[str | None] = []
@@ -159,14 +159,14 @@ def test_explain_moves_the_network_and_its_pictures(
 
     monkeypatch.setattr(classifiers, "pick_device", picked)
     monkeypatch.setattr(explain_images, "explain", looked)
-    words = ["explain", str(pictures), "--model", "resnet10t", "--weights", str(weights)]
+    words = ["explain", str(images), "--model", "resnet10t", "--weights", str(weights)]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
     assert main([*words, "--out", str(tmp_path / "b"), "--device", "cuda:3"]) == 0
     assert asked == ["auto", "cuda:3"]
     assert set(seen) == {"meta"}
 
 
-def test_verify_moves_its_pictures_too(pictures: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_moves_its_images_too(images: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifiers, "pick_device", lambda _: torch.device("meta"))
     model = classifiers.load_classifier("resnet10t", str(weights))
 
@@ -175,7 +175,7 @@ def test_verify_moves_its_pictures_too(pictures: Path, weights: Path, monkeypatc
         yield [torch.rand(4, 7)]
 
     monkeypatch.setattr(verification, "capture_head_input", read)
-    assert verification.embed(model, sorted(pictures.rglob("*.png"))).shape == (4, 7)
+    assert verification.embed(model, sorted(images.rglob("*.png"))).shape == (4, 7)
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_test_has_a_trainer_on_the_device(
 def test_saliency_has_the_devices_of_onnx_runtime(
     words: list[str],
     message: str,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -271,7 +271,7 @@ def test_saliency_has_the_devices_of_onnx_runtime(
 
     monkeypatch.setattr(saliency, "_library", lambda *_: Runtime)
     out = tmp_path / "out"
-    assert main(["saliency", str(pictures), "--out", str(out), *words, "--device", "cuda:1"]) == 2
+    assert main(["saliency", str(images), "--out", str(out), *words, "--device", "cuda:1"]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 

@@ -43,7 +43,7 @@ def test_all_pairs_of_the_named_domains(
     ]  # fmt: skip
     assert domain_table(results["rows"]) in said
     page = (tmp_path / "report.html").read_text()
-    assert page.count('alt="pictures and maps"') == 2
+    assert page.count('alt="images and maps"') == 2
     for score in ("source_validation", "target_oracle", "energy", "target after epoch"):
         assert f"<th>{score}</th>" in page
     monkeypatch.setattr(benchmark, "train", None)  # nothing is trained again
@@ -62,7 +62,7 @@ def test_each_from_all_others(three: Path, tmp_path: Path, monkeypatch: pytest.M
     labels = heat_maps(rows).axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["all others"]
     record = json.loads((out / "a+b-to-unseen-c" / "domains_ac_adv-0" / "run.json").read_text())
-    assert record["protocol"]["target"] == "its pictures are withheld too"
+    assert record["protocol"]["target"] == "its images are withheld too"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_the_full_size_table_is_one_of_domains(
     assert found == [("vgg16", 0, 0), ("vgg16", 2, 0), ("vgg16", 0, 0.001), ("vgg16", 2, 0.001)]
 
 
-def test_a_folder_that_is_no_picture_is_told(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_image_is_told(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = two_colours(tmp_path / "set", {"a": 2, "b": 2}, 8)
-    (root / "b" / "red" / "bad.png").write_bytes(b"no picture")
+    (root / "b" / "red" / "bad.png").write_bytes(b"no image")
     Image.new("RGB", (8, 8)).save(root / "b" / "red" / "good.png")
     assert main(["benchmark", "domains", "--data", str(root), "--out", str(tmp_path / "out"), *SMALL]) == 2
     assert "bad.png" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_an_interruption_in_either_stage_changes_nothing(
     assert weights == sorted(weights, reverse=True)
     assert sum(weights) == pytest.approx(len(weights), rel=1e-2)
     held = (tmp_path / "whole/validation.txt").read_text().splitlines()
-    assert len(held) == 4  # 0.17 of twelve pictures of each class
+    assert len(held) == 4  # 0.17 of twelve images of each class
     assert {name.split("/")[0] for name in held} == {"blue", "red"}
     assert "keeps of its source" in (tmp_path / "whole/report.html").read_text()
     assert "alignment: spatial" in (first / "config.yaml").read_text()

@@ -118,7 +118,7 @@ def test_every_verb_that_trains_answers_so(words: list[str], message: str, tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["predict", "run", "pictures"], "'predict' is another one now: attnbridge explain PICTURES --model RUN"),
+        (["predict", "run", "images"], "'predict' is another one now: attnbridge explain IMAGES --model RUN"),
         (["init-config", "attnbn"], "'init-config' is another one now: attnbridge show NAME > mine.yaml"),
         (["fit", "after.yaml"], "after.yaml: the section `after` is called `init_from` now"),
         (["fit", "first.yaml"], "first.yaml: the section `first` is called `init_overrides` now"),
@@ -146,7 +146,7 @@ def test_a_name_that_was_another_once_is_answered_with_the_new_one(
     (tmp_path / "adaptation.yaml").write_text("method: adaptation\n")
     (tmp_path / "old").mkdir()
     (tmp_path / "old/config.yaml").write_text("method: attnbn\nafter: source_guided\ndata: {target: t}\n")
-    (tmp_path / "one.png").write_bytes(b"a picture")
+    (tmp_path / "one.png").write_bytes(b"an image")
     (tmp_path / "kit/ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "kit/ImageSets/Segmentation/test.txt").write_text("one\n")
     before = sorted(tmp_path.rglob("*"))
@@ -189,7 +189,7 @@ def test_wrong_data_is_answered_before_torch_is_imported(scenes: Path, tmp_path:
     assert (status, "lost.pth: no such weight file" in text, heavy) == (2, True, [])
     (tmp_path / "scenes/target/val/images/00001.jpg").write_bytes(b"broken")
     status, text, heavy = run("fit", "attnbn", *options, cwd=tmp_path)
-    assert (status, "00001.jpg: cannot be read as a picture" in text, heavy) == (2, True, [])
+    assert (status, "00001.jpg: cannot be read as an image" in text, heavy) == (2, True, [])
 
 
 def test_help_shows_what_a_person_wants_each_with_its_commands() -> None:

@@ -1,4 +1,4 @@
-"""`attnbridge explain` as a user runs it, on pictures and small networks that the tests make."""
+"""`attnbridge explain` as a user runs it, on images and small networks that the tests make."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, size in (("a.png", (60, 40)), ("a.jpg", (50, 50)), ("sub/a.jpg", (30, 70)), ("sub/b.png", (20, 20))):
@@ -49,14 +49,14 @@ def run(weights: Path, *words: object) -> int:
     return main(["explain", "--model", "resnet10t", "--weights", str(weights), *map(str, words)])
 
 
-def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_overlays_arrays_manifest_and_sheet(weights: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps"
-    assert run(weights, pictures, "--out", out, "--top", 2, "--batch", 3) == 0
+    assert run(weights, images, "--out", out, "--top", 2, "--batch", 3) == 0
     settings, *entries = lines(out)
     assert (settings["model"], settings["method"]) == ("resnet10t", "grad_cam")
     assert [entry["id"] for entry in entries] == ["a.jpg", "a.png", "sub/a.jpg", "sub/b.png"]
     for entry in entries:
-        size = Image.open(pictures / entry["id"]).size
+        size = Image.open(images / entry["id"]).size
         assert len(entry["classes"]) == 2
         assert all(Image.open(out / c["overlay"]).size == size for c in entry["classes"])
         arrays = np.load(out / entry["arrays"])
@@ -64,7 +64,7 @@ def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_p
         assert arrays["indices"].tolist() == [c["index"] for c in entry["classes"]]
         assert arrays["scores"].sum() == pytest.approx(1, abs=1e-5)
     model = load_classifier("resnet10t", str(weights), "cpu")
-    image = Image.open(pictures / "sub/b.png").resize((model.size, model.size), Image.Resampling.BILINEAR)
+    image = Image.open(images / "sub/b.png").resize((model.size, model.size), Image.Resampling.BILINEAR)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     expected = explain(model.network, model.normalise(tensor), arrays["indices"].tolist())
     torch.testing.assert_close(torch.from_numpy(arrays["maps"]), expected[0].detach(), rtol=0.05, atol=0.02)
@@ -73,7 +73,7 @@ def test_overlays_arrays_manifest_and_sheet(weights: Path, pictures: Path, tmp_p
 
 
 def test_a_second_call_goes_on_where_the_first_stopped(
-    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "maps"
     save, count = np.savez_compressed, []
@@ -86,35 +86,35 @@ def test_a_second_call_goes_on_where_the_first_stopped(
 
     with monkeypatch.context() as patch:
         patch.setattr(explain_images.np, "savez_compressed", interrupted)
-        assert run(weights, pictures, "--out", out, "--batch", 1) == 130
+        assert run(weights, images, "--out", out, "--batch", 1) == 130
     assert [line["id"] for line in lines(out)[1:]] == ["a.jpg", "a.png"]
-    assert not list((out / "sub").iterdir())  # nothing of the third picture
+    assert not list((out / "sub").iterdir())  # nothing of the third image
     with (out / "manifest.jsonl").open("a") as handle:
         handle.write('{"id": "sub/')  # a line that was cut off
     before = (out / "a.jpg.npz").stat().st_mtime_ns
-    assert run(weights, pictures, "--out", out) == 0
+    assert run(weights, images, "--out", out) == 0
     assert len(lines(out)) == 5
     assert (out / "a.jpg.npz").stat().st_mtime_ns == before
-    Image.new("RGB", (9, 9)).save(pictures / "a.jpg")  # changed since
-    assert run(weights, pictures, "--out", out) == 0
+    Image.new("RGB", (9, 9)).save(images / "a.jpg")  # changed since
+    assert run(weights, images, "--out", out) == 0
     assert (out / "a.jpg.npz").stat().st_mtime_ns > before
-    assert run(weights, pictures, "--out", out, "--method", "layer_cam") == 2
+    assert run(weights, images, "--out", out, "--method", "layer_cam") == 2
     assert "holds maps made with method = 'grad_cam', not 'layer_cam'" in capsys.readouterr().err
 
 
-def test_a_bad_picture_is_reported_and_skipped(
-    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bad_image_is_reported_and_skipped(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "bad.jpg").write_bytes(b"no picture")
+    (images / "bad.jpg").write_bytes(b"no image")
     out = tmp_path / "maps"
-    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 1
-    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    assert run(weights, f"{images}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 1
+    assert "bad.jpg: cannot be read as an image" in capsys.readouterr().out
     assert [(line["id"], "error" in line) for line in lines(out)[1:]] == [
         ("bad.jpg", True), ("a.jpg", False), ("a.png", False)
     ]  # fmt: skip
     assert np.load(out / "a.png.npz")["maps"].shape == (1, 11, 11)
-    Image.new("RGB", (9, 9)).save(pictures / "bad.jpg")
-    assert run(weights, f"{pictures}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 0
+    Image.new("RGB", (9, 9)).save(images / "bad.jpg")
+    assert run(weights, f"{images}/*.*", "--out", out, "--classes", "3", "--layer", "layer3") == 0
     assert len(lines(out)) == 4
 
 
@@ -137,53 +137,53 @@ def test_a_bad_picture_is_reported_and_skipped(
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(
-    weights: Path, pictures: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    weights: Path, images: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(weights, pictures, "--out", tmp_path / "maps", *words) == 2
+    assert run(weights, images, "--out", tmp_path / "maps", *words) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("maps/*.npz"))
-    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
+    assert run(weights, images, "--out", tmp_path / "maps") == 0
 
 
 def test_other_weights_need_another_folder(
-    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = torch.load(weights)
     torch.save({"state_dict": {f"module.{k}": v * 0.5 for k, v in state.items()}}, tmp_path / "w2.pth")
-    assert run(weights, pictures, "--out", tmp_path / "maps") == 0
-    assert run(tmp_path / "w2.pth", pictures, "--out", tmp_path / "maps") == 2
+    assert run(weights, images, "--out", tmp_path / "maps") == 0
+    assert run(tmp_path / "w2.pth", images, "--out", tmp_path / "maps") == 2
     assert "holds maps made with checksum" in capsys.readouterr().err
 
 
-def test_results_are_not_taken_for_pictures_and_stay_in_their_folder(
-    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_results_are_not_taken_for_images_and_stay_in_their_folder(
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (pictures / ".hidden").mkdir()
-    Image.new("RGB", (9, 9)).save(pictures / ".hidden/x.png")
+    (images / ".hidden").mkdir()
+    Image.new("RGB", (9, 9)).save(images / ".hidden/x.png")
     for _ in range(2):
-        assert run(weights, pictures, "--out", pictures / "maps") == 0
-    assert len(lines(pictures / "maps")) == 5
-    monkeypatch.chdir(pictures)
+        assert run(weights, images, "--out", images / "maps") == 0
+    assert len(lines(images / "maps")) == 5
+    monkeypatch.chdir(images)
     assert run(weights, "sub/../a.png", "./sub/b.png", "a.png", "--out", tmp_path / "out") == 0
     assert [line["id"] for line in lines(tmp_path / "out")[1:]] == ["a.png", "sub/b.png"]
 
 
 def test_what_was_deleted_or_damaged_is_made_again(
-    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "maps"
-    assert run(weights, pictures, "--out", out) == 0
+    assert run(weights, images, "--out", out) == 0
     (out / lines(out)[1]["classes"][0]["overlay"]).unlink()
-    (pictures / "sub/b.png").write_bytes(b"damaged")
-    assert run(weights, pictures, "--out", out, "--top", 1) == 1
+    (images / "sub/b.png").write_bytes(b"damaged")
+    assert run(weights, images, "--out", out, "--top", 1) == 1
     assert (out / lines(out)[1]["classes"][0]["overlay"]).is_file()
     assert not (out / "sub/b.png.npz").exists()
     (tmp_path / "file").write_text("x")
-    assert run(weights, pictures, "--out", tmp_path / "file") == 2
+    assert run(weights, images, "--out", tmp_path / "file") == 2
     assert "cannot be made a folder" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     (tmp_path / "other/manifest.jsonl").write_text('{"mine": 1}\n')
-    assert run(weights, pictures, "--out", tmp_path / "other") == 2
+    assert run(weights, images, "--out", tmp_path / "other") == 2
     assert "was not written by attnbridge" in capsys.readouterr().err
 
 
@@ -209,25 +209,25 @@ def test_photographs_as_cameras_write_them(weights: Path, tmp_path: Path) -> Non
         load_image(folder / "float.tif")
 
 
-def test_pictures_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, tmp_path / "no*.jpg") == 2
-    assert "no*.jpg: no such picture, folder or glob" in capsys.readouterr().err
+    assert "no*.jpg: no such image, folder or glob" in capsys.readouterr().err
     assert run(tmp_path, tmp_path) == 2
-    assert "holds no pictures" in capsys.readouterr().err
+    assert "holds no images" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_run_is_looked_into_as_any_network(
     run_folder: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for i in range(3):
-        Image.open(scenes / f"target/test/images/0000{i}.jpg").resize((60, 40)).save(pictures / f"{i}.png")
-    (pictures / "bad.jpg").write_bytes(b"no picture")
-    words = ["explain", str(pictures), "--model", str(run_folder), "--threshold", "0.5", "--all"]
+        Image.open(scenes / f"target/test/images/0000{i}.jpg").resize((60, 40)).save(images / f"{i}.png")
+    (images / "bad.jpg").write_bytes(b"no image")
+    words = ["explain", str(images), "--model", str(run_folder), "--threshold", "0.5", "--all"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 1
-    assert "bad.jpg: cannot be read as a picture" in capsys.readouterr().out
+    assert "bad.jpg: cannot be read as an image" in capsys.readouterr().out
     rows = list(csv.reader((tmp_path / "out/scores.csv").open()))
     assert [row[0] for row in rows] == ["id", "0.png", "1.png", "2.png"]
     arrays = np.load(tmp_path / "out/0.png.npz")
@@ -235,24 +235,24 @@ def test_a_run_is_looked_into_as_any_network(
     assert [float(value) for value in rows[1][1:]] == pytest.approx(arrays["scores"], abs=1e-4)
     best = rows[0][1 + int(np.argmax([float(v) for v in rows[1][1:]]))]
     assert Image.open(tmp_path / f"out/0.png.{best}.png").size == (60, 40)
-    assert main(["explain", str(pictures / "0.png"), "--model", str(run_folder), "--out", str(tmp_path / "maps")]) == 0
+    assert main(["explain", str(images / "0.png"), "--model", str(run_folder), "--out", str(tmp_path / "maps")]) == 0
     maps = np.load(tmp_path / "maps/0.png.npz")
     assert maps["maps"][0] == pytest.approx(arrays["maps"][maps["indices"][0]], abs=1e-6)
     checkpoint = str(run_folder / "checkpoints/last.ckpt")
-    assert main(["explain", str(pictures / "0.png"), "--model", checkpoint, "--out", str(tmp_path / "same")]) == 0
+    assert main(["explain", str(images / "0.png"), "--model", checkpoint, "--out", str(tmp_path / "same")]) == 0
     assert (np.load(tmp_path / "same/0.png.npz")["maps"] == maps["maps"]).all()
 
 
 def test_a_threshold_shows_all_above_it_and_the_most_probable(
-    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for threshold, all_classes in (("0", True), ("0.999", False)):
         out = tmp_path / f"maps{threshold}"
-        assert run(weights, pictures, "--out", out, "--threshold", threshold) == 0
+        assert run(weights, images, "--out", out, "--threshold", threshold) == 0
         for entry in lines(out)[1:]:
             arrays = np.load(out / entry["arrays"])
             shown = [c["index"] for c in entry["classes"]]
             assert shown == ([0, 1, 2, 3, 4] if all_classes else [int(arrays["scores"].argmax())])
             assert arrays["indices"].tolist() == shown  # without --all
-    assert run(weights, pictures, "--out", tmp_path / "maps0", "--threshold", "0", "--all") == 2
+    assert run(weights, images, "--out", tmp_path / "maps0", "--threshold", "0", "--all") == 2
     assert "holds maps made with all_maps = False, not True" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def network(cues: Path, scenes: Path) -> Path:
     return out
 
 
-def test_each_training_picture_has_a_cue_of_its_own_classes(cues: Path, scenes: Path) -> None:
+def test_each_training_image_has_a_cue_of_its_own_classes(cues: Path, scenes: Path) -> None:
     with (scenes / "target/train/labels.csv").open() as handle:
         rows = list(csv.reader(handle))
     for name, *shown in rows[1:]:
@@ -138,12 +138,12 @@ def test_a_segmentation_run_has_its_scores_and_its_report(network: Path, capsys:
     assert f"{'background':<20} IoU {100 * scores['iou'][0]:5.1f}" in said
 
 
-def test_masks_of_a_folder_are_palette_pictures_of_their_own_size(network: Path, scenes: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures" / "inner"
-    pictures.mkdir(parents=True)
+def test_masks_of_a_folder_are_palette_images_of_their_own_size(network: Path, scenes: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images" / "inner"
+    images.mkdir(parents=True)
     for number, path in enumerate(sorted((scenes / "target/test/images").iterdir())[:3]):
-        Image.open(path).resize((40 + 8 * number, 56)).save(pictures / f"{number}.png")
-    command = ["segment", str(network), str(tmp_path / "pictures"), "--out", str(tmp_path / "masks"), "--workers"]
+        Image.open(path).resize((40 + 8 * number, 56)).save(images / f"{number}.png")
+    command = ["segment", str(network), str(tmp_path / "images"), "--out", str(tmp_path / "masks"), "--workers"]
     assert main([*command, "0"]) == 0
     masks = sorted((tmp_path / "masks/inner").glob("*.png"))
     sizes = [(Image.open(path).mode, Image.open(path).size) for path in masks]
@@ -185,7 +185,7 @@ def test_cues_of_other_classes_are_refused(
 
 
 def test_saliency_of_two_splits_does_not_mix(classifier: Path, scenes: Path, tmp_path: Path) -> None:
-    """Pictures of both have the same names."""
+    """Images of both have the same names."""
     made = {}
     for split in ("train", "val"):
         out = tmp_path / split
@@ -219,12 +219,12 @@ def test_the_sources_seeds_need_their_saliency(
     assert "data.saliency is not set, but model.source_weight needs" in capsys.readouterr().err
 
 
-def test_two_pictures_of_one_name_are_told(
+def test_two_images_of_one_name_are_told(
     network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = next(iter((scenes / "target/test/images").iterdir()))
+    image = next(iter((scenes / "target/test/images").iterdir()))
     for suffix in ("jpg", "png"):
-        Image.open(picture).save(tmp_path / f"a.{suffix}")
+        Image.open(image).save(tmp_path / f"a.{suffix}")
     assert main(["segment", str(network), str(tmp_path), "--out", str(tmp_path / "masks")]) == 2
     assert "would both become" in capsys.readouterr().err
 
@@ -238,15 +238,15 @@ def test_deeplabs_network_passes_the_first_checks(
     assert "unknown layer 'features.99'" in capsys.readouterr().err  # not its stride of 8
 
 
-def test_one_bad_picture_does_not_stop_the_others(
+def test_one_bad_image_does_not_stop_the_others(
     network: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    (pictures / "bad.png").write_bytes(b"no picture")
-    (pictures / "good.jpg").write_bytes(next(iter((scenes / "target/test/images").iterdir())).read_bytes())
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "bad.png").write_bytes(b"no image")
+    (images / "good.jpg").write_bytes(next(iter((scenes / "target/test/images").iterdir())).read_bytes())
     out = tmp_path / "masks"
-    assert main(["segment", str(network), str(pictures), "--out", str(out), "--workers", "0"]) == 1
+    assert main(["segment", str(network), str(images), "--out", str(out), "--workers", "0"]) == 1
     assert "skipped: " in (said := capsys.readouterr().out)
     assert "bad.png" in said
     assert sorted(path.name for path in out.glob("[!.]*")) == ["good.png", "masks.json", "sheet.jpg"]

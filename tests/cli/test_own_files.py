@@ -56,10 +56,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inputs(scenes: Path, tmp_path: Path) -> Path:
-    """The target's training pictures and labels, which are the user's to change; and three pictures in folders."""
+    """The target's training images and labels, which are the user's to change; and three images in folders."""
     shutil.copytree(scenes / "target/train", tmp_path / "target/train")
     for number, path in enumerate(sorted((scenes / "target/test/images").iterdir())[:3]):
-        place = tmp_path / "pictures" / ("sub" if number else "") / f"{number}.jpg"
+        place = tmp_path / "images" / ("sub" if number else "") / f"{number}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
     return tmp_path
@@ -68,13 +68,13 @@ def inputs(scenes: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def command(run: Path, weights: Path, inputs: Path) -> Any:
     """The words of a command line by verb."""
-    pictures = str(inputs / "pictures")
+    images = str(inputs / "images")
     words = {
         "cues": ["--checkpoint", str(run), "--data", str(inputs / "target"), "--scales", "1", "--no-flip"],
-        "segment": [str(run), pictures],
-        "saliency": [pictures, "--model", "centre", "--preview"],
-        "explain of a run": [pictures, "--model", str(run), "--threshold", "0.5", "--all"],
-        "explain": [pictures, "--model", "resnet10t", "--weights", str(weights), "--top", "5"],
+        "segment": [str(run), images],
+        "saliency": [images, "--model", "centre", "--preview"],
+        "explain of a run": [images, "--model", str(run), "--threshold", "0.5", "--all"],
+        "explain": [images, "--model", "resnet10t", "--weights", str(weights), "--top", "5"],
     }
     return lambda verb: [verb.split()[0], *words[verb], "--out", str(inputs / "out")]
 
@@ -114,7 +114,7 @@ def test_a_second_call_makes_again_what_is_its_own_and_outdated(verb: str, comma
     }
     assert all(path.stat().st_mtime_ns == t for path, t in times.items() if "sheet" not in path.name)
     time.sleep(0.01)
-    changed = inputs / ("target/train/images/00003.jpg" if verb == "cues" else "pictures/sub/1.jpg")
+    changed = inputs / ("target/train/images/00003.jpg" if verb == "cues" else "images/sub/1.jpg")
     Image.new("RGB", (48, 48), "red").save(changed)
     assert main(command(verb)) == 0
     made = [path for path, t in times.items() if not path.exists() or path.stat().st_mtime_ns > t]
@@ -131,7 +131,7 @@ def test_an_output_that_was_edited_is_not_made_again(
     edited = next(out.rglob(endings.get(verb, "1.png")))
     Image.new("L", (9, 9)).save(edited, "PNG")
     time.sleep(0.01)
-    changed = inputs / ("target/train/images/00003.jpg" if verb == "cues" else "pictures/sub/1.jpg")
+    changed = inputs / ("target/train/images/00003.jpg" if verb == "cues" else "images/sub/1.jpg")
     Image.new("RGB", (48, 48), "red").save(changed)
     before = everything(out)
     assert main(command(verb)) == 2
@@ -159,7 +159,7 @@ def test_a_sheet_that_was_edited_stays(
 def test_masks_that_are_scored_against_are_not_made_cues(
     command: Any, inputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Newer than their pictures, so they look as if they were current."""
+    """Newer than their images, so they look as if they were current."""
     masks = inputs / "target/train/masks"
     before = everything(masks)
     count = len(list(masks.glob("*.png")))
@@ -172,7 +172,7 @@ def test_masks_that_are_scored_against_are_not_made_cues(
 
 
 @pytest.mark.parametrize("verb", ["saliency", "segment"])
-def test_pictures_are_not_overwritten_by_what_is_made_of_them(
+def test_images_are_not_overwritten_by_what_is_made_of_them(
     verb: str, run: Path, inputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = inputs / "mine"
@@ -212,9 +212,9 @@ def test_killed_between_ledger_and_file_it_goes_on(command: Any, inputs: Path) -
         with (out / LEDGER).open("a") as ledger:
             ledger.write('\n{"file": "su')  # a line that was cut off
         assert main(command("saliency")) == 0
-        assert Image.open(out / "sub/1.png").size == Image.open(inputs / "pictures/sub/1.jpg").size
+        assert Image.open(out / "sub/1.png").size == Image.open(inputs / "images/sub/1.jpg").size
         time.sleep(0.01)
-        Image.new("RGB", (30, 20), "red").save(inputs / "pictures/sub/1.jpg")
+        Image.new("RGB", (30, 20), "red").save(inputs / "images/sub/1.jpg")
 
 
 def test_a_copied_folder_is_still_its_own(command: Any, inputs: Path) -> None:

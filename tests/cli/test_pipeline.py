@@ -82,7 +82,7 @@ def test_killed_at_a_stage_it_goes_on_from_there(command: list[str], monkeypatch
     assert all(record[name]["done"] for name in STAGES)
 
 
-def test_it_leaves_masks_of_all_pictures_and_a_page(command: list[str], scenes: Path) -> None:
+def test_it_leaves_masks_of_all_images_and_a_page(command: list[str], scenes: Path) -> None:
     out = out_of(command)
     for split, count in (("train", 32), ("val", 8), ("test", 10)):
         assert len(list((out / "masks" / split).glob("*.png"))) == count

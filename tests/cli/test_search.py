@@ -116,7 +116,7 @@ def test_a_trial_that_diverges_counts_as_nothing(
         (["--trials", "0"], "--trials must be at least 1, not 0"),
         pytest.param(
             ["--data.val_share", "0"],
-            "there are no validation pictures to choose by; set data.val_share above 0",
+            "there are no validation images to choose by; set data.val_share above 0",
             marks=pytest.mark.slow,
         ),
     ],

@@ -97,7 +97,7 @@ def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_the_demo_on_drawn_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
-    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0
+    assert main(["demo", "--quick", "--images", "shapes", "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())
     assert [row["name"] for row in results["rows"]] == list(DEMO.rows)
     fields = {"name", "seed", "miou_fixed", "miou_best", "threshold", "map", "seconds"}
@@ -106,5 +106,5 @@ def test_the_demo_on_drawn_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (out / "before_after.png").is_file()
     assert "drawn shapes on textures (as asked for)" in capsys.readouterr().out
     before = (out / "attnbn-0/run.json").stat().st_mtime_ns
-    assert main(["demo", "--quick", "--pictures", "shapes", "--out", str(out)]) == 0  # done rows are kept
+    assert main(["demo", "--quick", "--images", "shapes", "--out", str(out)]) == 0  # done rows are kept
     assert (out / "attnbn-0/run.json").stat().st_mtime_ns == before

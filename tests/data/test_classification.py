@@ -1,4 +1,4 @@
-"""Pictures of one class each: folders, CIFAR in both of its files, splits that share nothing."""
+"""Images of one class each: folders, CIFAR in both of its files, splits that share nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from attnbridge.errors import AttnBridgeError
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """The npm package's layout, four pictures a file in the place of 10,000."""
+    """The npm package's layout, four images a file in the place of 10,000."""
     folder = tmp_path / "npm/package"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "npm"
 
 
-def test_a_row_of_the_package_is_a_picture(package: Path) -> None:
+def test_a_row_of_the_package_is_an_image(package: Path) -> None:
     train, test = (load_cifar("cifar10", split, package) for split in ("train", "test"))
     assert train.images.shape == (20, 32, 32, 3)
     assert train.images[:, 0, 0, 0].tolist() == [i for i in range(5) for _ in range(4)]
@@ -116,15 +116,15 @@ def test_training_and_validation_share_nothing_and_are_balanced(tmp_path: Path) 
     assert len(data.records("test")) == 4
     whole = ClassificationDataModule(data.data, val_share=0)
     assert len(whole.records("train")) == 20
-    with pytest.raises(AttnBridgeError, match=r"asks for 9 pictures of each class, but of 'cat' there are 8"):
+    with pytest.raises(AttnBridgeError, match=r"asks for 9 images of each class, but of 'cat' there are 8"):
         ClassificationDataModule(data.data, train_count=18, val_share=0.2).records("train")
-    with pytest.raises(AttnBridgeError, match=r"data.batch_size is 128 .* only 12 pictures"):
+    with pytest.raises(AttnBridgeError, match=r"data.batch_size is 128 .* only 12 images"):
         ClassificationDataModule(data.data, train_count=12, val_share=0.2).train_dataloader()
     with pytest.raises(AttnBridgeError, match=r"data.val_share must be at least 0"):
         ClassificationDataModule(data.data, val_share=1.0)
 
 
-def test_a_folder_of_validation_pictures_is_used(tmp_path: Path) -> None:
+def test_a_folder_of_validation_images_is_used(tmp_path: Path) -> None:
     data = ClassificationDataModule(str(folders(tmp_path, {"train": 4, "val": 3, "test": 2})))
     assert [len(data.records(split)) for split in ("train", "val", "test")] == [8, 6, 4]
 
@@ -145,7 +145,7 @@ def test_batches_of_cifar(package: Path) -> None:
     assert torch.equal((test["image"] * 255).round().byte(), stored)
 
 
-def test_a_crop_shows_the_picture_shifted_and_its_border_reflected(package: Path) -> None:
+def test_a_crop_shows_the_image_shifted_and_its_border_reflected(package: Path) -> None:
     data = ClassificationDataModule("cifar10", str(package), val_share=0)
     dataset = data.dataset("train")
     whole = torch.from_numpy(load_cifar("cifar10", "train", package).images)
@@ -181,9 +181,9 @@ def test_evaluation_beside_resized_crops_sees_the_middle(tmp_path: Path) -> None
     for split in ("train", "test"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
-            picture = np.zeros((64, 128, 3), np.uint8)
-            picture[:, 64:] = 255
-            Image.fromarray(picture).save(tmp_path / split / name / "0.png")
+            photograph = np.zeros((64, 128, 3), np.uint8)
+            photograph[:, 64:] = 255
+            Image.fromarray(photograph).save(tmp_path / split / name / "0.png")
     data = ClassificationDataModule(str(tmp_path), batch_size=2, val_share=0, image_size=56, augment="resized_crop")
     image = data.dataset("test")[0]["image"]
     assert image.shape == (3, 56, 56)  # of a height of 64, the width in the middle: half of it black

@@ -35,7 +35,7 @@ def test_sample_contract(source: ImageDataset) -> None:
     assert 0 <= sample["saliency"].min() < 0.1 < 0.9 < sample["saliency"].max() <= 1
 
 
-def test_saliency_moves_with_the_picture_and_is_not_jittered(tmp_path: Path) -> None:
+def test_saliency_moves_with_the_image_and_is_not_jittered(tmp_path: Path) -> None:
     """White where the saliency is, black elsewhere: after any crop and flip the two must agree."""
     array = np.zeros((64, 64), dtype=np.uint8)
     array[10:40, 5:30] = 255
@@ -106,7 +106,7 @@ def test_an_error_in_a_worker_process_names_the_file(scenes: Path, tmp_path: Pat
     bad.write_bytes(b"nothing")
     data = ImageDataset([*records, ImageRecord("bad", bad, (0,))], 8, "target", eval_transform(48))
     loader = torch.utils.data.DataLoader(data, num_workers=1, collate_fn=collate)
-    with pytest.raises(AttnBridgeError, match=r"bad.jpg: cannot be read as a picture") as caught:
+    with pytest.raises(AttnBridgeError, match=r"bad.jpg: cannot be read as an image") as caught:
         list(loader)
     assert "Traceback" not in str(caught.value)
 
@@ -142,7 +142,7 @@ def test_the_loaders_give_bytes_and_the_trainer_the_floats_of_the_dataset(scenes
 def test_a_batch_larger_than_the_data_is_an_error(scenes: Path) -> None:
     data = make_data(scenes, batch_size=64)
     data.trainer = make_trainer()
-    with pytest.raises(AttnBridgeError, match=r"batch_size is 64 .* only 32 pictures"):
+    with pytest.raises(AttnBridgeError, match=r"batch_size is 64 .* only 32 images"):
         data.train_dataloader()
 
 
@@ -159,7 +159,7 @@ def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
         SourceTargetDataModule(None, str(scenes / "source"))
 
 
-def test_pictures_in_bytes_are_refused_by_a_method(scenes: Path) -> None:
+def test_images_in_bytes_are_refused_by_a_method(scenes: Path) -> None:
     data = make_data(scenes)
     stored = next(iter(data.val_dataloader()))
     with pytest.raises(AttnBridgeError, match=r"floats in \[0, 1\], not torch.uint8; give the trainer `datamodule=`"):

@@ -1,4 +1,4 @@
-"""Kept views: the same answers as from the pictures, made once, never half made."""
+"""Kept views: the same answers as from the images, made once, never half made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fitted(scenes: Path, **options: Any) -> tuple[Any, Any]:
     return data, method
 
 
-def test_features_give_what_the_pictures_give(scenes: Path) -> None:
+def test_features_give_what_the_images_give(scenes: Path) -> None:
     data, method = fitted(scenes)
     batch, _, _ = next(iter(data.train_dataloader()))
     assert "image" not in batch["source"]
@@ -43,19 +43,19 @@ def test_features_give_what_the_pictures_give(scenes: Path) -> None:
     kept: CachedFeatureDataset = data.train_dataloader().iterables["source"].dataset
     view = 1
     seen = as_floats(kept[5, view])
-    pictured = kept.pictures[5, view * feature_cache._STEP + 5]
-    assert torch.equal(seen["labels"], pictured["labels"])
-    assert seen["id"] == pictured["id"]
-    assert torch.allclose(seen["saliency"], pictured["saliency"], atol=1e-6)
+    shown = kept.images[5, view * feature_cache._STEP + 5]
+    assert torch.equal(seen["labels"], shown["labels"])
+    assert seen["id"] == shown["id"]
+    assert torch.allclose(seen["saliency"], shown["saliency"], atol=1e-6)
     method.eval()
     with torch.no_grad():
         of_features, _ = method.forward_streams([{"features": seen["features"][None]}])
-        of_picture, _ = method.forward_streams([{"image": pictured["image"][None]}])
-    assert torch.allclose(of_features, of_picture, atol=5e-3)
-    assert of_picture.abs().max() > 0.05
+        of_image, _ = method.forward_streams([{"image": shown["image"][None]}])
+    assert torch.allclose(of_features, of_image, atol=5e-3)
+    assert of_image.abs().max() > 0.05
 
 
-def test_a_picture_has_so_many_views_and_no_more(scenes: Path) -> None:
+def test_an_image_has_so_many_views_and_no_more(scenes: Path) -> None:
     data, _ = fitted(scenes)
     kept = data.train_dataloader().iterables["target"].dataset
     assert len({kept[2, seed]["features"].numpy().tobytes() for seed in range(30)}) == 3
@@ -146,7 +146,7 @@ def test_clear_errors(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_trainer().fit(make_method(data), data)
     with pytest.raises(AttnBridgeError, match=r"'conv1' is trained, but runs before 'layer1'"):
         make_trainer().fit(make_method(data, frozen=["layer1"]), data)
-    with pytest.raises(AttnBridgeError, match=r"mining erases parts of pictures"):
+    with pytest.raises(AttnBridgeError, match=r"mining erases parts of images"):
         make_trainer().fit(GAIN(data.classes, **SMALL, frozen=FROZEN), data)
     with pytest.raises(AttnBridgeError, match=r"data.views must be at least 1"):
         make_data(scenes, views=0)

@@ -79,15 +79,15 @@ def short_row(pair: Path) -> None:
     table.write_text(table.read_text() + "00000,1\n")
 
 
-def lost_picture(pair: Path) -> None:
+def lost_image(pair: Path) -> None:
     (pair / "target/train/images/00003.jpg").unlink()
 
 
-def corrupt_picture(pair: Path) -> None:
-    (pair / "target/train/images/00003.jpg").write_bytes(b"no picture at all")
+def corrupt_image(pair: Path) -> None:
+    (pair / "target/train/images/00003.jpg").write_bytes(b"no image at all")
 
 
-def truncated_picture(pair: Path) -> None:
+def truncated_image(pair: Path) -> None:
     path = pair / "target/train/images/00003.jpg"
     path.write_bytes(path.read_bytes()[:-300])
 
@@ -101,9 +101,9 @@ def truncated_picture(pair: Path) -> None:
         (no_table, r"labels.csv: no such file; expected a header"),
         (bad_cell, r"labels.csv, line 2: expected 0 or 1, found 'yes'"),
         (short_row, r"labels.csv, line 34: expected 9 fields, found 2"),
-        (lost_picture, r"line 5: no picture '00003'"),
-        (corrupt_picture, r"00003.jpg: cannot be read as a picture"),
-        (truncated_picture, r"00003.jpg: cannot be read as a picture .*truncated"),
+        (lost_image, r"line 5: no image '00003'"),
+        (corrupt_image, r"00003.jpg: cannot be read as an image"),
+        (truncated_image, r"00003.jpg: cannot be read as an image .*truncated"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -126,7 +126,7 @@ def lost_map(pair: Path) -> None:
     next((pair / "saliency/train/disc").iterdir()).unlink()
 
 
-def no_pictures(pair: Path) -> None:
+def no_images(pair: Path) -> None:
     for folder in (pair / "source/train").iterdir():
         for path in folder.iterdir():
             path.unlink()
@@ -135,9 +135,9 @@ def no_pictures(pair: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (small_map, r"saliency map is 10x12 pixels, but its picture .* is 48x48"),
+        (small_map, r"saliency map is 10x12 pixels, but its image .* is 48x48"),
         (lost_map, r"\.png: no such file; expected the saliency map of"),
-        (no_pictures, r"the class folders hold no pictures"),
+        (no_images, r"the class folders hold no images"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

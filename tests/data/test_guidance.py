@@ -23,7 +23,7 @@ CLASSES = ("bird", "boat")
 HEADER = "id,class,left,top,right,bottom\n"
 
 
-def picture(path: Path, mode: str = "RGB", array: Any = None) -> None:
+def image(path: Path, mode: str = "RGB", array: Any = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.full((6, 8, 3) if mode == "RGB" else (6, 8), 90) if array is None else array
     Image.fromarray(np.asarray(values, np.uint8)).save(path)
@@ -31,11 +31,11 @@ def picture(path: Path, mode: str = "RGB", array: Any = None) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A source that names the classes; a target whose folder ``few`` holds one picture of each kind."""
+    """A source that names the classes; a target whose folder ``few`` holds one image of each kind."""
     for name in CLASSES:
-        picture(tmp_path / "source" / name / "0.png")
+        image(tmp_path / "source" / name / "0.png")
     for name in ("one", "both"):
-        picture(tmp_path / "target/few/images" / f"{name}.png")
+        image(tmp_path / "target/few/images" / f"{name}.png")
     (tmp_path / "target/few/labels.csv").write_text("id,bird,boat\none,0,1\nboth,1,1\n")
     return tmp_path / "source", tmp_path / "target"
 
@@ -64,7 +64,7 @@ def test_saliency_tells_the_only_class_and_the_background_of_several(pair: tuple
     values[2:4], values[4:] = 127, 128
     values[5] = 255
     for name in ("one", "both"):
-        picture(pair[1] / f"few/saliency/{name}.png", "L", values)
+        image(pair[1] / f"few/saliency/{name}.png", "L", values)
     found = masks(pair, "saliency")
     assert found["one"][:, 0].tolist() == [0, 0, 0, 0, 2, 2]
     assert found["both"][:, 0].tolist() == [0, 0, 0, 0, 255, 255]
@@ -72,7 +72,7 @@ def test_saliency_tells_the_only_class_and_the_background_of_several(pair: tuple
 
 def test_boxes_of_the_kit_are_counted_from_one(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     kit = tmp_path / "VOC2012"
-    picture(kit / "JPEGImages/a.jpg")
+    image(kit / "JPEGImages/a.jpg")
     (kit / "ImageSets/Main").mkdir(parents=True)
     (kit / "ImageSets/Main/few.txt").write_text("a\n")
     (kit / "Annotations").mkdir()
@@ -94,8 +94,8 @@ def test_boxes_of_the_kit_are_counted_from_one(tmp_path: Path, pair: tuple[Path,
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (HEADER + "one,boat,1,2,9,5\n", r"one.png: its box 1,2,9,5 does not lie in the picture, which is 8x6 pixels"),
-        (HEADER + "one,boat,4,2,4,5\n", r"does not lie in the picture"),
+        (HEADER + "one,boat,1,2,9,5\n", r"one.png: its box 1,2,9,5 does not lie in the image, which is 8x6 pixels"),
+        (HEADER + "one,boat,4,2,4,5\n", r"does not lie in the image"),
         (HEADER + "one,bird,1,2,4,5\n", r"one.png: has a box of 'bird', which is not among its labels"),
         (HEADER + "both,boat,1,2,4,5\n", r"both.png: shows 'bird', but has no box of it"),
         (HEADER + "one,baot,1,2,4,5\n", r"boxes.csv, line 2: 'baot'; did you mean 'boat'"),
@@ -112,13 +112,13 @@ def test_clear_errors(pair: tuple[Path, Path], rows: str | None, words: str) -> 
         scan_guided(*pair, "few", "boxes")
 
 
-def test_only_pictures_that_have_what_guides_are_used(pair: tuple[Path, Path]) -> None:
+def test_only_images_that_have_what_guides_are_used(pair: tuple[Path, Path]) -> None:
     (pair[1] / "few/boxes.csv").write_text(HEADER + "one,boat,1,2,6,5\n")
     assert list(masks(pair, "boxes")) == ["one"]
     for kind, folder in (("saliency", "saliency"), ("masks", "masks")):
         with pytest.raises(AttnBridgeError, match=rf"{folder}|SegmentationClass.*expected the {kind} of at least one"):
             scan_guided(*pair, "few", kind)  # type: ignore[arg-type]
-        picture(pair[1] / f"few/{folder}/both.png", "L", np.zeros((6, 8)))
+        image(pair[1] / f"few/{folder}/both.png", "L", np.zeros((6, 8)))
         assert list(masks(pair, kind)) == ["both"]
 
 
@@ -126,16 +126,16 @@ def test_wrong_maps_and_a_wrong_kind_are_named(pair: tuple[Path, Path]) -> None:
     with pytest.raises(AttnBridgeError, match=r"'box'; did you mean 'boxes'"):
         scan_guided(*pair, "few", "box")  # type: ignore[arg-type]
     path = pair[1] / "few/saliency/one.png"
-    picture(path)
+    image(path)
     with pytest.raises(AttnBridgeError, match=r"one.png: its mode is RGB; a saliency map must be 8-bit grey"):
         scan_guided(*pair, "few", "saliency")
-    picture(path, "L", np.zeros((3, 3)))
-    with pytest.raises(AttnBridgeError, match=r"one.png: the mask is 3x3 pixels, but its picture"):
+    image(path, "L", np.zeros((3, 3)))
+    with pytest.raises(AttnBridgeError, match=r"one.png: the mask is 3x3 pixels, but its image"):
         scan_guided(*pair, "few", "saliency")
 
 
 def test_gain_learns_from_boxes(scenes: Path, tmp_path: Path) -> None:
-    """Boxes around the masks of the validation pictures."""
+    """Boxes around the masks of the validation images."""
     scenes = Path(shutil.copytree(scenes, tmp_path / "scenes"))
     with (scenes / "target/val/boxes.csv").open("w", newline="") as handle:
         rows = csv.writer(handle)

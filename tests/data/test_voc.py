@@ -88,7 +88,7 @@ def test_lists_with_two_columns_and_of_other_names(kit: Path, tmp_path: Path) ->
 
 
 def test_what_is_missing_is_named(kit: Path) -> None:
-    with pytest.raises(AttnBridgeError, match=r"unknown list of pictures.*'trai'; did you mean 'train'"):
+    with pytest.raises(AttnBridgeError, match=r"unknown list of images.*'trai'; did you mean 'train'"):
         scan_voc(kit, CLASSES, "trai")
     with pytest.raises(AttnBridgeError, match=r"'dgo'; did you mean 'dog'"):
         scan_voc(kit, ["dgo"], "train")
@@ -109,7 +109,7 @@ def test_what_is_missing_is_named(kit: Path) -> None:
         scan_voc(kit, CLASSES, "train")
 
 
-def test_padding_keeps_the_shape_and_says_what_is_not_picture(kit: Path) -> None:
+def test_padding_keeps_the_shape_and_says_what_is_not_image(kit: Path) -> None:
     records = scan_voc(kit, CLASSES, "val", masks=True)
     saliency = kit / "saliency.png"
     Image.new("L", (8, 6), 255).save(saliency)

@@ -21,11 +21,11 @@ def test_a_good_set_is_counted_and_a_scan_is_remembered(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = check_set(scenes / "source")
-    assert sum(found.pictures.values()) == sum(sum(c.values()) for c in found.counts.values())
+    assert sum(found.images.values()) == sum(sum(c.values()) for c in found.counts.values())
     assert main(["data", "check", str(scenes / "target")]) in (0, 1)  # a class may be missing in so small a set
     text = capsys.readouterr().out
-    assert "| pictures | 32 | 8 | 10 |" in text
-    assert all("has no picture" in line for line in text.splitlines() if line.startswith("- "))
+    assert "| images | 32 | 8 | 10 |" in text
+    assert all("has no image" in line for line in text.splitlines() if line.startswith("- "))
     with monkeypatch.context() as patch:
         patch.setattr(module, "load_image", lambda *_: pytest.fail("opened again"))
         check_set(scenes / "target")
@@ -46,9 +46,9 @@ def test_every_kind_of_fault_is_found(scenes: Path, tmp_path: Path, capsys: pyte
     text = capsys.readouterr().out
     assert (tmp_path / "report.md").read_text() == text
     for part in (
-        "00000.jpg: cannot be read as a picture",
+        "00000.jpg: cannot be read as an image",
         "00001.png: holds the value 77; expected 0 to 8 or 255",
-        "00002.png: is 48x44 pixels, but its picture is 48x48",
+        "00002.png: is 48x44 pixels, but its image is 48x48",
         "in the labels, but not in the mask",
         "00004.png: is of mode RGB",
         "00002.png: no such file; expected the mask",
@@ -66,10 +66,10 @@ def test_vocs_layout_and_empty_classes(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Segmentation/val.txt").write_text("a\n")
     (tmp_path / "ImageSets/Segmentation/weak.txt").write_text("b\n")
     found = check_set(tmp_path)
-    assert found.pictures == {"val": 1, "weak": 1}
+    assert found.images == {"val": 1, "weak": 1}
     assert any("y in the mask, but not in the labels" in p for p in found.problems)
     assert any("x in the labels, but not in the mask" in p for p in found.problems)
-    assert "weak: class z has no picture" in found.problems
+    assert "weak: class z has no image" in found.problems
 
 
 def test_a_folder_that_is_no_set_is_named(tmp_path: Path) -> None:

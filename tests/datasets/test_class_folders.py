@@ -26,14 +26,14 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 Reader = Callable[[Path, str, str | None], tuple[tuple[str, ...], Iterator[LabelledImage]]]
 
 
-def picture(path: Path, mode: str = "RGB") -> None:
+def image(path: Path, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, (4, 3)).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
 
 
 def tree(root: Path, *paths: str) -> Path:
     for path in paths:
-        picture(root / path)
+        image(root / path)
     return root
 
 
@@ -50,7 +50,7 @@ def caltech_101(tmp_path: Path) -> Path:
         "101_ObjectCategories/ketch/image_0002.JPG",
         "101_ObjectCategories/ketch/._image_0002.jpg",
     )  # fmt: skip
-    picture(root / "101_ObjectCategories/car_side/image_0001.jpg", "L")
+    image(root / "101_ObjectCategories/car_side/image_0001.jpg", "L")
     (root / "101_ObjectCategories/BACKGROUND_Google/tmp").touch()
     (root / "101_ObjectCategories/.hidden").mkdir()
     (root / "Annotations/ketch").mkdir(parents=True)
@@ -74,14 +74,14 @@ def caltech_256(tmp_path: Path) -> Path:
 def ilsvrc(tmp_path: Path) -> Path:
     root = tmp_path / "kaggle"
     data, notes = root / "ILSVRC/Data/CLS-LOC", root / "ILSVRC/Annotations/CLS-LOC/val"
-    picture(data / "train/n01440764/n01440764_10026.JPEG")
-    picture(data / "train/n02123045/n02123045_2.JPEG", "L")
-    picture(data / "train/n02123597/n02123597_2.JPEG", "CMYK")
+    image(data / "train/n01440764/n01440764_10026.JPEG")
+    image(data / "train/n02123045/n02123045_2.JPEG", "L")
+    image(data / "train/n02123597/n02123597_2.JPEG", "CMYK")
     (data / "train/n02690373").mkdir()
     notes.mkdir(parents=True)
     for number, wnids in enumerate((["n02123597"], ["n01440764"], ["n02123045", "n02123045"]), start=1):
         name = f"ILSVRC2012_val_{number:08d}"
-        picture(data / f"val/{name}.JPEG")
+        image(data / f"val/{name}.JPEG")
         objects = "".join(f"<object><name>{wnid}</name></object>" for wnid in wnids)
         (notes / f"{name}.xml").write_text(f"<annotation><filename>{name}</filename>{objects}</annotation>")
     return root
@@ -151,7 +151,7 @@ def test_imagenets_two_layouts_agree(ilsvrc: Path, tmp_path: Path) -> None:
     assert listed(imagenet, prepared, "val") == flat
 
 
-def test_imagenets_pictures_of_all_colour_modes_are_read_back(ilsvrc: Path, tmp_path: Path) -> None:
+def test_imagenets_images_of_all_colour_modes_are_read_back(ilsvrc: Path, tmp_path: Path) -> None:
     _, items = imagenet(ilsvrc, "train", "voc")
     assert write_class_folders(items, tmp_path / "out") == {"cat": 2}
     records = scan_class_folders(tmp_path / "out", ["cat"])
@@ -227,7 +227,7 @@ def test_clothing_small_by_its_splits(tmp_path: Path) -> None:
     (root / "validation/hat").mkdir(parents=True)
     assert clothing_small(root, "train", None)[0] == ("hat", "t-shirt")
     assert listed(clothing_small, tmp_path, "train") == ["hat/1", "t-shirt/6aa750ad"]
-    with pytest.raises(AttnBridgeError, match=r"validation: its folders hold no picture"):
+    with pytest.raises(AttnBridgeError, match=r"validation: its folders hold no image"):
         listed(clothing_small, tmp_path, "validation")
     with pytest.raises(AttnBridgeError, match=r"clothing_small comes in its own classes alone; leave --classes out"):
         clothing_small(root, "train", "voc")
@@ -240,7 +240,7 @@ SETS: list[tuple[Reader, str, str]] = [
     (pacs, "photo", "photo/CLASS/pic_001.jpg"),
     (vlcs, "SUN09", "SUN09/bird or SUN/train/0"),
     (office31, "dslr", "dslr/images/CLASS/frame_0001.jpg"),
-    (clothing_small, "test", "test/dress/PICTURE.jpg"),
+    (clothing_small, "test", "test/dress/IMAGE.jpg"),
 ]
 
 
@@ -267,7 +267,7 @@ def test_folders_without_what_is_wanted_are_named(caltech_101: Path, tmp_path: P
         caltech101(tmp_path / "few", "all", "voc")
     for path in (caltech_101 / "101_ObjectCategories").glob("[kscF]*/*"):
         path.unlink()
-    with pytest.raises(AttnBridgeError, match=r"hold no picture; is the download complete\?"):
+    with pytest.raises(AttnBridgeError, match=r"hold no image; is the download complete\?"):
         write_class_folders(caltech101(caltech_101, "all", "voc")[1], tmp_path / "out")
     (tmp_path / "photo").mkdir()
     with pytest.raises(AttnBridgeError, match=r"photo: holds no class folders"):

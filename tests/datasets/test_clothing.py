@@ -174,7 +174,7 @@ def test_broken_annotations_are_named(root: Path) -> None:
     with pytest.raises(AttnBridgeError, match=r"0001\.mat: expected groundtruth to be numbers from 0 to 58"):
         next(ccp(root, "pixel_level", "clothing")[1])
     save(path, "groundtruth", np.zeros((4, 3), np.uint8))
-    with pytest.raises(AttnBridgeError, match=r"0001\.mat: the mask is 3x4 pixels, but its picture .*0001\.jpg is 4x3"):
+    with pytest.raises(AttnBridgeError, match=r"0001\.mat: the mask is 3x4 pixels, but its image .*0001\.jpg is 4x3"):
         next(ccp(root, "pixel_level", "clothing")[1])
     (root / "photos/0001.jpg").unlink()
     with pytest.raises(AttnBridgeError, match=r"0001\.jpg: no such file, but pixel_level of ccp names it"):

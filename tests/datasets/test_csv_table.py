@@ -47,7 +47,7 @@ def test_every_form_of_a_table_gives_the_same(own: Path, tmp_path: Path, text: s
     (own / "labels.csv").write_text(text, encoding="utf-8", newline="")
     names, items = table(own, "train", None)
     assert sorted(names) == ["cat", "dog"]
-    assert {i.id: (i.picture.name, i.labels) for i in items} == {
+    assert {i.id: (i.image.name, i.labels) for i in items} == {
         "a": ("a.jpg", {"dog"}),
         "two_words": ("two words.JPG", set()),
         "deep__down__c": ("c.png", {"cat", "dog"}),
@@ -65,7 +65,7 @@ def test_classes_may_be_listed_and_tables_may_be_of_splits(own: Path, tmp_path: 
     (own / "val.csv").write_text("image,labels\nc,cat;\n")
     assert import_dataset("csv", own, tmp_path / "out", "train").counts == {"traffic light": 1, "dog": 1, "cat": 0}
     assert import_dataset("csv", own, tmp_path / "out", "val").counts == {"traffic light": 0, "dog": 0, "cat": 1}
-    assert import_dataset("csv", own, tmp_path / "out", "train").pictures == 1
+    assert import_dataset("csv", own, tmp_path / "out", "train").images == 1
     (own / "val.csv").write_text("image,labels\nc,dogg;\n")
     with pytest.raises(AttnBridgeError, match=r"val\.csv, line 2: 'dogg'; did you mean 'dog'"):
         import_dataset("csv", own, tmp_path / "out", "val")
@@ -79,11 +79,11 @@ def test_classes_may_be_listed_and_tables_may_be_of_splits(own: Path, tmp_path: 
         ("", "line 1: expected a header"),
         ("id\na\n", "line 1: expected a header 'id,CLASS,CLASS,...'"),
         ("id,dog,dog\na,1,0\n", "line 1: expected a header"),
-        ("id,dog,cat\na,1\n", "line 2: expected a picture and 2 more fields"),
+        ("id,dog,cat\na,1\n", "line 2: expected an image and 2 more fields"),
         ("id,dog,cat\n\na,1,yes\n", "line 3: expected 0 or 1 for 'cat', found 'yes'"),
         ("id,what\na,dog\n", "line 2: expected 0 or 1 for 'what', found 'dog'; a column of labels must be named"),
-        ("id,dog\nlost.jpg,1\n", "line 2: no picture 'lost.jpg' below"),
-        ("id,dog\nd,1\n", "line 2: no picture 'd' below"),
+        ("id,dog\nlost.jpg,1\n", "line 2: no image 'lost.jpg' below"),
+        ("id,dog\nd,1\n", "line 2: no image 'd' below"),
         ("id,dog\na,1\na.jpg,0\n", "line 3: a.jpg has a row already, in line 2"),
         ("id,dog\n", "has no row after the header"),
     ],
@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(own: Path, text: str, m
         table(own, "train", None)
 
 
-def test_pictures_that_may_be_two_are_named(own: Path) -> None:
+def test_images_that_may_be_two_are_named(own: Path) -> None:
     (own / "labels.csv").write_text("id,dog\nc,1\n")
     Image.new("RGB", (5, 5)).save(own / "deep/c.jpg")
     with pytest.raises(AttnBridgeError, match=r"line 2: 'c' may be .*c\.jpg or .*c\.png; give the path"):

@@ -69,7 +69,7 @@ def test_a_file_that_the_release_lacks_is_named(machine: Path) -> None:
     catalogue = json.loads(photos.CATALOGUE.read_text())
     catalogue["cutouts"]["thing"].append("c.png")
     photos.CATALOGUE.write_text(json.dumps(catalogue))
-    with pytest.raises(AttnBridgeError, match=r"c\.png: in none of the packages stamps; .*--pictures shapes"):
+    with pytest.raises(AttnBridgeError, match=r"c\.png: in none of the packages stamps; .*--images shapes"):
         photos.prepare_photos(machine / "cache")
     assert not (machine / "cache/catalogue.json").exists()
 

@@ -75,7 +75,7 @@ def test_context_bias_is_the_share_of_typical_backgrounds(
     rng, objects = np.random.default_rng(0), 0
     for _ in range(150):
         objects += len(np.unique(composer.target_scene("train", rng)[1])) - 1
-    assert abs(len(asked) / (2 * 150) - bias) < 0.1  # two objects a picture on average
+    assert abs(len(asked) / (2 * 150) - bias) < 0.1  # two objects an image on average
     asked.clear()
     for split in ("val", "test"):
         for _ in range(30):

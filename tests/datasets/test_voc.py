@@ -71,7 +71,7 @@ def test_sbd_gives_trainaug(kit: Path, benchmark: Path, tmp_path: Path) -> None:
     assert listed == ["2007_a", "2007_b", "2008_new", "2008_s"]
     assert sorted(p.stem for p in (kit / "SegmentationClassAug").iterdir()) == ["2008_new", "2008_s"]
     assert (kit / "JPEGImages/2008_new.jpg").is_symlink()
-    assert (done.counts["cat"], done.counts["person"], done.pictures) == (2, 2, 4)
+    assert (done.counts["cat"], done.counts["person"], done.images) == (2, 2, 4)
     records = scan_voc(kit, VOC_CLASSES, "trainaug", masks=True)
     dataset = ImageDataset(records, 20, "target", eval_transform((HEIGHT, WIDTH)))
     assert dataset[1]["mask"][0].tolist() == [CAT] * 4 + [0] * 4  # VOC's own
@@ -81,7 +81,7 @@ def test_sbd_gives_trainaug(kit: Path, benchmark: Path, tmp_path: Path) -> None:
     assert import_dataset("sbd", benchmark, kit) == done
     assert (kit / "SegmentationClassAug/2008_s.png").stat().st_mtime_ns == before
     problems = check_set(kit).problems
-    assert all("has no picture" in line for line in problems)
+    assert all("has no image" in line for line in problems)
 
 
 def test_what_is_wrong_with_sbd_is_named(kit: Path, benchmark: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_sbd_is_named(kit: Path, benchmark: Path, tmp_path: P
     with pytest.raises(AttnBridgeError, match=r"2008_s\.mat: no such file, but a list names it; 1 of 2 are missing"):
         sbd(benchmark, "trainaug", kit)
     (kit / "ImageSets/Segmentation/trainaug.txt").write_text("2007_a\n")
-    with pytest.raises(AttnBridgeError, match=r"trainaug\.txt: is there already and names other pictures"):
+    with pytest.raises(AttnBridgeError, match=r"trainaug\.txt: is there already and names other images"):
         sbd(benchmark, "trainaug", kit)
     (benchmark / "val.txt").unlink()
     with pytest.raises(AttnBridgeError, match=r"val\.txt: no such file"):
@@ -119,11 +119,11 @@ def test_what_is_wrong_with_sbd_is_named(kit: Path, benchmark: Path, tmp_path: P
 
 def test_voc_is_read_where_it_lies(kit: Path, tmp_path: Path) -> None:
     done = import_dataset("voc2012", tmp_path)
-    assert (done.folder, done.pictures, done.counts["cat"]) == (kit, 2, 2)
+    assert (done.folder, done.images, done.counts["cat"]) == (kit, 2, 2)
     assert find_kit(kit.parent, "2012") == kit
     with pytest.raises(AttnBridgeError, match=r"holds no kit of VOC 2007.*\nvoc2007: get it from http://host\.robots"):
         import_dataset("voc2007", tmp_path)
-    with pytest.raises(AttnBridgeError, match=r"unknown list of pictures.*'trainval'; did you mean 'train'"):
+    with pytest.raises(AttnBridgeError, match=r"unknown list of images.*'trainval'; did you mean 'train'"):
         import_dataset("voc2012", tmp_path, split="trainval")
     with pytest.raises(AttnBridgeError, match=r"leave --out out"):
         import_dataset("voc2012", tmp_path, tmp_path / "out")

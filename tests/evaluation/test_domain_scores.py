@@ -27,7 +27,7 @@ def test_the_energy_is_that_of_the_true_class() -> None:
     maps = torch.zeros(2, 2, 2, 2)
     maps[0, 1, :, 0], maps[1, 0, 0, 0] = 1, 1
     saliency = torch.zeros(2, 2, 2)
-    saliency[0, :, 0] = 0.9  # the second picture has no object
+    saliency[0, :, 0] = 0.9  # the second image has no object
     found, objects = salient(maps, saliency, torch.tensor([1, 0]))
     assert found.tolist() == [[[1, 0], [1, 0]]]
     assert objects.tolist() == [[[True, False], [True, False]]]

@@ -98,7 +98,7 @@ def test_curves_equal_the_naive_loop() -> None:
                 assert float(ours[i, k]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_ends_are_the_baseline_and_the_picture() -> None:
+def test_the_ends_are_the_baseline_and_the_image() -> None:
     images, network = torch.randn(2, 3, 8, 9), RegionSum(torch.rand(8, 9))
     classes, maps = torch.tensor([1, 1]), torch.rand(2, 8, 9)
     blurred = gaussian_blur(images, [11, 11], [5.0, 5.0])
@@ -109,9 +109,9 @@ def test_the_ends_are_the_baseline_and_the_picture() -> None:
         torch.testing.assert_close(inserted[:, -1], whole)
     deleted = deletion_curve(network, images, maps, classes, steps=4)
     torch.testing.assert_close(deleted[:, 0], whole)
-    assert deleted[:, -1].tolist() == [0.5, 0.5]  # of the zero picture
+    assert deleted[:, -1].tolist() == [0.5, 0.5]  # of the zero image
     tiny = insertion_curve(RegionSum(torch.ones(2, 2)), images[..., :2, :2], maps[:, :2, :2], classes)
-    assert tiny.shape == (2, 21)  # the blur shrinks with the picture
+    assert tiny.shape == (2, 21)  # the blur shrinks with the image
 
 
 def test_sigmoid_and_a_single_logit(region: Tensor) -> None:
@@ -215,7 +215,7 @@ def test_the_network_is_no_part_of_the_metric(region: Tensor) -> None:
         ({"maps": torch.full((1, 4, 6), torch.nan)}, "24 values not finite"),
         ({"images": torch.rand(3, 4, 6)}, r"\(B, C, H, W\)"),
         ({"classes": torch.tensor([1.0])}, "long indices"),
-        ({"classes": torch.tensor([0, 1])}, "one per picture"),
+        ({"classes": torch.tensor([0, 1])}, "one per image"),
         ({"classes": torch.tensor([-1])}, "long indices"),
         ({"classes": torch.tensor([2])}, r"logits \(M, N\).*\[2\].*\[21, 2\]"),
         ({"baseline": "blurr"}, "did you mean 'blur'"),
@@ -281,7 +281,7 @@ def test_cascade_goes_from_the_last_layer_and_keeps_what_it_randomised() -> None
     assert changes[1][1] == changes[0][1]
 
 
-def test_correlation_equals_scipy_per_picture_with_ties() -> None:
+def test_correlation_equals_scipy_per_image_with_ties() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1))
     first, second = torch.randint(0, 4, (3, 4, 5)).float(), torch.randint(0, 4, (3, 4, 5)).double()
     answers = [first, second, -first, first**3, torch.zeros(3, 4, 5)]

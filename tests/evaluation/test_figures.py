@@ -1,4 +1,4 @@
-"""Pictures of maps and masks."""
+"""Images of maps and masks."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_energy_inside_by_hand() -> None:
         single.update(maps[i : i + 1], masks[i : i + 1])
         assert float(single.compute()) == pytest.approx(expected)
     metric.update(maps, masks)
-    assert float(metric.compute()) == pytest.approx(1 / 3)  # the mean over pictures, not the share of the sum: 7 / 12
+    assert float(metric.compute()) == pytest.approx(1 / 3)  # the mean over images, not the share of the sum: 7 / 12
 
 
 # --- thresholded maps
@@ -118,7 +118,7 @@ def test_threshold_must_be_exceeded_and_is_one_for_the_whole_set() -> None:
     metric.update(maps, masks)
     score = metric.compute()  # at 0: 1/4 and 1; 0.25: 1/3, 3/4; 0.5: 1/2, 1/2; 0.75: 1, 1/4
     assert score.curve.tolist() == pytest.approx([5 / 8, 13 / 24, 1 / 2, 5 / 8])
-    assert (float(score.best), float(score.threshold)) == (0.625, 0.0)  # each picture at its own best would give 1
+    assert (float(score.best), float(score.threshold)) == (0.625, 0.0)  # each image at its own best would give 1
 
 
 def test_threshold_iou_does_not_depend_on_the_scale() -> None:
@@ -188,7 +188,7 @@ def test_parts_touch_at_corners_and_every_part_counts() -> None:
 
 
 def test_box_threshold_is_the_best_of_the_set_for_each_iou() -> None:
-    # picture 1 is boxed rightly at 0.5 alone, pictures 2 and 3 at 0.9 alone
+    # image 1 is boxed rightly at 0.5 alone, images 2 and 3 at 0.9 alone
     wide = torch.tensor([[[1.0, 0.6, 0.6, 0.6, 0.0, 0.0, 0.0, 0.0]]])
     narrow = wide.flip(2)
     metric = MaxBoxAccuracy((0.2, 0.9), (0.5, 0.9))
@@ -206,7 +206,7 @@ def test_a_box_that_just_reaches_the_iou_is_right() -> None:
     assert float(metric.compute().mean) == 1
 
 
-def test_a_constant_map_boxes_the_whole_picture_at_zero_only() -> None:
+def test_a_constant_map_boxes_the_whole_image_at_zero_only() -> None:
     for levels, right in (((0.0, 0.5), 1), ((0.1, 0.5), 0)):
         metric = MaxBoxAccuracy((0.5,), levels)
         metric.update(torch.full((1, 4, 6), 7.0), [torch.tensor([[0, 0, 6, 4]])])
@@ -312,8 +312,8 @@ def test_integer_masks_equal_bool_masks() -> None:
         (torch.rand(4, 4), torch.ones(4, 4), r"\(B, H, W\).*have \(4, 4\)"),
         (torch.full((1, 4, 4), torch.nan), torch.ones(1, 4, 4), "finite"),
         (torch.rand(1, 4, 4), torch.full((1, 4, 4), 255), "mask == index"),
-        (torch.rand(3, 4, 4), torch.tensor([1, 0, 1])[:, None, None].expand(3, 4, 4), r"pictures \[1\].*empty"),
-        (torch.rand(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8), r"pictures \[0, 1\].*empty"),
+        (torch.rand(3, 4, 4), torch.tensor([1, 0, 1])[:, None, None].expand(3, 4, 4), r"images \[1\].*empty"),
+        (torch.rand(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8), r"images \[0, 1\].*empty"),
     ],
 )
 def test_wrong_maps_and_masks(make: Callable[[], Metric], maps: Tensor, masks: Tensor, message: str) -> None:

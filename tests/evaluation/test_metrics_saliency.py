@@ -1,4 +1,4 @@
-"""Scores of saliency maps against a naive loop over thresholds and pictures."""
+"""Scores of saliency maps against a naive loop over thresholds and images."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def test_the_true_mask_is_perfect_and_its_opposite_is_not() -> None:
 def test_errors() -> None:
     with pytest.raises(AttnBridgeError, match="must have one size"):
         SaliencyScores().update(torch.zeros(2, 2), torch.zeros(2, 3))
-    with pytest.raises(AttnBridgeError, match="no picture was scored"):
+    with pytest.raises(AttnBridgeError, match="no image was scored"):
         SaliencyScores().compute()

@@ -52,7 +52,7 @@ def test_a_perfect_map_scores_one_and_absent_classes_are_dropped() -> None:
     assert mean_iou(iou)[0] == 1.0
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
     metric = MapSegmentation(3)
     sizes = set()
     for _ in range(5):
@@ -103,7 +103,7 @@ def naive_precision(logits: Tensor, labels: Tensor) -> float:
 
 
 def tied() -> tuple[Tensor, Tensor]:
-    """Logits of 60 pictures, half of them on a coarse grid, and labels in which the last of five classes is missing."""
+    """Logits of 60 images, half of them on a coarse grid, and labels in which the last of five classes is missing."""
     labels = (torch.rand(60, 5) > 0.7).long()
     labels[:, 4] = 0
     logits = 4 * torch.randn(60, 5) + 3 * labels
@@ -176,7 +176,7 @@ torch.save(found, f"{folder}/{rank}.pt")
 
 
 def test_two_processes_give_the_average_precision_of_one(tmp_path: Path) -> None:
-    """With shares that differ, and with a process that has no picture."""
+    """With shares that differ, and with a process that has no image."""
     logits, labels = tied()
     torch.save((logits, labels), tmp_path / "answers.pt")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

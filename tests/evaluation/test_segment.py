@@ -1,4 +1,4 @@
-"""Masks of a folder of pictures, without a network."""
+"""Masks of a folder of images, without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from attnbridge.evaluation.folders import segment
 
 
-def test_a_picture_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_many_pixels_is_refined_at_a_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "LARGEST", 200)
     sizes = []
     refine = segment.mean_field

@@ -56,7 +56,7 @@ def model(shape: str = "stretch", classes: tuple[str, ...] = CLASSES) -> Classif
 
 
 @pytest.mark.parametrize("shape", ["stretch", "pad"])
-def test_masks_have_the_pictures_size_and_vocs_values_in_the_servers_folders(
+def test_masks_have_the_images_size_and_vocs_values_in_the_servers_folders(
     kit: Path, tmp_path: Path, shape: str
 ) -> None:
     archive = write_submission(MapSegmenter(model(shape), 0.5), kit, "test", tmp_path / "out")
@@ -87,9 +87,9 @@ def test_wrong_inputs_leave_nothing(kit: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(AttnBridgeError, match=r"'dogs'.*did you mean 'dog'"):
         write_submission(MapSegmenter(model(classes=("dogs", "boat")), 0.5), kit, "test", out)
-    with pytest.raises(AttnBridgeError, match=r"list of pictures.*'tset'"):
+    with pytest.raises(AttnBridgeError, match=r"list of images.*'tset'"):
         write_submission(MapSegmenter(model(), 0.5), kit, "tset", out)
-    (kit / "JPEGImages" / "2008_000011.JPG").write_bytes(b"no picture")
+    (kit / "JPEGImages" / "2008_000011.JPG").write_bytes(b"no image")
     with pytest.raises(AttnBridgeError, match=r"2008_000011\.JPG: cannot be read"):
         write_submission(MapSegmenter(model(), 0.5), kit, "test", out)
     assert not out.exists() or not any(out.iterdir())

@@ -21,7 +21,7 @@ from attnbridge.evaluation.folders.verification import best_threshold, verify
 
 @pytest.fixture(scope="module")
 def persons(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 "persons", each a colour with noise; of the last only one picture; one name with a space."""
+    """24 "persons", each a colour with noise; of the last only one image; one name with a space."""
     root = tmp_path_factory.mktemp("persons")
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -96,8 +96,8 @@ def test_a_fold_does_not_choose_its_own_threshold() -> None:
         (["ten"], "the first line must be the number of folds"),
         (["1\t1", "P_00\t1\t2"], "has 1 pairs, but 1 folds of 2 x 1 are announced"),
         (["1\t1", "P_00 1 2", "P_00\t1\tP_01\t1"], "line 2: expected `NAME i j`"),
-        (["1\t1", "P_00\t1\t9", "P_00\t1\tP_01\t1"], "line 2: no picture 9 of 'P_00'"),
-        (["1\t1", "P_00\t1\t2", "P_00\t1\tP_99\t1"], "line 3: no picture 1 of 'P_99'"),
+        (["1\t1", "P_00\t1\t9", "P_00\t1\tP_01\t1"], "line 2: no image 9 of 'P_00'"),
+        (["1\t1", "P_00\t1\t2", "P_00\t1\tP_99\t1"], "line 3: no image 1 of 'P_99'"),
     ],
 )
 def test_a_wrong_list_is_told(lines: Sequence[str], words: str, persons: Path, tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_the_command_tells_colours_apart(
     assert main(["verify", str(persons), "--model", "run", "--pairs", "nowhere.txt"]) == 2
     assert "nowhere.txt: no such file" in capsys.readouterr().err
     assert main(["verify", "nowhere", "--model", "run"]) == 2
-    assert "nowhere: no such folder; expected one folder of pictures for each person" in capsys.readouterr().err
+    assert "nowhere: no such folder; expected one folder of images for each person" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def test_what_the_methods_options_ask_of_the_data_is_named(data: dict[str, Any])
         checked("attnbn", data)
     with pytest.raises(AttnBridgeError, match=r"data.target is not set"):
         checked("attnbn", {"source": data["source"]}, attention_weight=0)
-    with pytest.raises(AttnBridgeError, match=r"data.views keeps no pictures, but mining erases parts of them"):
+    with pytest.raises(AttnBridgeError, match=r"data.views keeps no images, but mining erases parts of them"):
         checked("gain", {**data, "views": 2}, attention_weight=0)
     checked("attnbn", data, attention_weight=0)
     checked("attnbn", data, training=False)  # scoring asks for less

@@ -37,10 +37,10 @@ def test_a_stage_of_another_method_is_refused(tmp_path: Path) -> None:
         stage_experiment("grad_cam", earlier, tmp_path / "cues", [])
 
 
-def test_few_pictures_are_seen_more_often(scenes: Path) -> None:
+def test_few_images_are_seen_more_often(scenes: Path) -> None:
     paths = {"source": str(scenes / "source/train"), "target": str(scenes / "target")}
-    pictures = max(len(list((scenes / place).rglob("*.*g"))) for place in ("source/train", "target/train/images"))
-    for batch, epochs in ((8, -(-MIN_STEPS // (pictures // 8))), (1, 9)):
+    images = max(len(list((scenes / place).rglob("*.*g"))) for place in ("source/train", "target/train/images"))
+    for batch, epochs in ((8, -(-MIN_STEPS // (images // 8))), (1, 9)):
         data = {**paths, "batch_size": batch}
         trainer = {"max_epochs": 2 if batch == 8 else 9}
         experiment = Experiment.from_mapping({"method": "attnbn", "data": data, "trainer": trainer})

@@ -91,7 +91,7 @@ def test_a_threshold_that_was_not_chosen_has_to_be_given(begun: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fine_tuning", "attention_transfer", "domain_adaptation"])
-def test_pictures_of_one_class_each_are_not_segmented(begun: Path, method: str) -> None:
+def test_images_of_one_class_each_are_not_segmented(begun: Path, method: str) -> None:
     (begun / "config.yaml").write_text(f"method: {method}\n")
-    with pytest.raises(AttnBridgeError, match="its pictures have one class each and no masks; it cannot segment"):
+    with pytest.raises(AttnBridgeError, match="its images have one class each and no masks; it cannot segment"):
         Run(begun).segmenter()

@@ -64,15 +64,15 @@ def test_alignment_equals_a_loop_in_value_and_gradient(kind: str, variant: Any) 
         assert ours.abs().max() > 0
 
 
-def test_attention_equals_its_formula_picture_by_picture() -> None:
+def test_attention_equals_its_formula_image_by_image() -> None:
     _, source = features()
     spatial, channel = SpatialAttention(3, 2).double(), ChannelAttention(4, 3, 2).double()
     torch.nn.init.normal_(channel.bias)
-    for b, picture in enumerate(source):
-        mean = picture.mean(0).flatten()
+    for b, image in enumerate(source):
+        mean = image.mean(0).flatten()
         scores = spatial.expand.weight @ torch.relu(spatial.squeeze.weight @ mean) + spatial.expand.bias
         torch.testing.assert_close(spatial(source)[b].flatten(), torch.softmax(scores, 0))
-        each = [channel.expand.weight[0] @ torch.relu(channel.squeeze.weight @ own.flatten()) for own in picture]
+        each = [channel.expand.weight[0] @ torch.relu(channel.squeeze.weight @ own.flatten()) for own in image]
         torch.testing.assert_close(channel(source)[b], torch.softmax(torch.stack(each) + channel.bias, 0))
 
 

@@ -26,7 +26,7 @@ def naive_soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def naive_attention(maps: Tensor, saliency: Tensor, reduction: str) -> Tensor:
-    pictures = []
+    images = []
     for m, a in zip(maps, saliency, strict=True):
         block = [a.shape[0] // m.shape[0], a.shape[1] // m.shape[1]]
         terms = []
@@ -34,13 +34,13 @@ def naive_attention(maps: Tensor, saliency: Tensor, reduction: str) -> Tensor:
             for x in range(m.shape[1]):
                 patch = a[y * block[0] : (y + 1) * block[0], x * block[1] : (x + 1) * block[1]]
                 terms.append((m[y, x] - patch.mean()) ** 2)
-        pictures.append(torch.stack(terms).mean() if reduction == "mean" else torch.stack(terms).sum())
-    return torch.stack(pictures).mean()
+        images.append(torch.stack(terms).mean() if reduction == "mean" else torch.stack(terms).sum())
+    return torch.stack(images).mean()
 
 
 def naive_counted(maps: Tensor, saliency: Tensor) -> Tensor:
     """Pixels that do not count are in no mean; 2 x 2 pixels a position."""
-    pictures = []
+    images = []
     for m, a, k in zip(maps, saliency, COUNTED, strict=True):
         total, weight = torch.zeros((), dtype=m.dtype), 0.0
         for y in range(m.shape[0]):
@@ -50,23 +50,23 @@ def naive_counted(maps: Tensor, saliency: Tensor) -> Tensor:
                     wanted = a[2 * y : 2 * y + 2, 2 * x : 2 * x + 2][known].mean()
                     share = float(known.double().mean())
                     total, weight = total + share * (m[y, x] - wanted) ** 2, weight + share
-        pictures.append(total / weight)
-    return torch.stack(pictures).mean()
+        images.append(total / weight)
+    return torch.stack(images).mean()
 
 
 def naive_mining(scores: Tensor) -> Tensor:
-    """Two pictures of one class and of three."""
+    """Two images of one class and of three."""
     return (scores[0] + (scores[1] + scores[2] + scores[3]) / 3) / 2
 
 
 def naive_erased(maps: Tensor) -> Tensor:
     """Every value written out: the mask, and the black where it is 1."""
     total = torch.zeros((), dtype=maps.dtype)
-    for picture, m in zip(IMAGES, maps, strict=True):
+    for image, m in zip(BATCH, maps, strict=True):
         for y in range(2):
             for x in range(2):
                 mask = 1 / (1 + torch.exp(-8 * (m[y, x] - 0.4)))
-                total = total + (picture[:, y, x] * (1 - mask)).sum()
+                total = total + (image[:, y, x] * (1 - mask)).sum()
     return total
 
 
@@ -84,8 +84,8 @@ LABELS = (torch.rand(5, 4) > 0.5).double()
 SALIENCY = torch.rand(3, 8, 8, dtype=torch.float64)
 COUNTED = torch.rand(3, 8, 8) > 0.4
 COUNTED[0, :2, :2] = False  # a position without any
-PICTURES = torch.tensor([0, 4, 4, 4])
-IMAGES = torch.rand(3, 3, 2, 2, dtype=torch.float64)
+IMAGES = torch.tensor([0, 4, 4, 4])
+BATCH = torch.rand(3, 3, 2, 2, dtype=torch.float64)
 SOURCE = torch.randn(2, 1, 3, 3, dtype=torch.float64)
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -105,8 +105,8 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Te
         lambda x: attention_loss(x, SALIENCY, counted=COUNTED),
         lambda x: naive_counted(x, SALIENCY),
     ),
-    "mining": ((4,), lambda x: attention_mining_loss(x, PICTURES), naive_mining),
-    "erase": ((3, 2, 2), lambda x: erase(IMAGES, soft_mask(x, 0.4, 8), "zero").sum(), naive_erased),
+    "mining": ((4,), lambda x: attention_mining_loss(x, IMAGES), naive_mining),
+    "erase": ((3, 2, 2), lambda x: erase(BATCH, soft_mask(x, 0.4, 8), "zero").sum(), naive_erased),
     "discriminator": (
         (4, 1, 2, 2),
         lambda x: discriminator_loss(SOURCE, x),

@@ -24,10 +24,10 @@ from attnbridge.losses.transfer import (
 def naive_map(features: Tensor, statistic: str, power: float) -> Tensor:
     _, channels, height, width = features.shape
     rows = []
-    for picture in features:
+    for image in features:
         for y in range(height):
             for x in range(width):
-                values = [picture[k, y, x].abs() for k in range(channels)]
+                values = [image[k, y, x].abs() for k in range(channels)]
                 if statistic == "sum":
                     rows.append(torch.stack(values).sum())
                 elif statistic == "sum_power":
@@ -102,7 +102,7 @@ def test_the_larger_map_is_averaged_down_and_the_teacher_gets_no_gradient() -> N
     assert teacher.grad is None
 
 
-def test_the_scale_of_neither_side_matters_nor_the_number_of_pictures() -> None:
+def test_the_scale_of_neither_side_matters_nor_the_number_of_images() -> None:
     student, teacher = torch.rand(3, 4, 5, 5), torch.rand(3, 4, 5, 5)
     for variant in ("paper", "code"):
         loss = attention_transfer_loss(student, teacher, variant=variant)
@@ -144,10 +144,12 @@ def test_gradient_losses_pass_gradcheck_in_the_weights() -> None:
     images, labels = torch.rand(2, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 2])
     teacher = torch.randn(2, 3, 4, 4, dtype=torch.float64)
 
-    def sensitivity(pictures: Tensor, weight: Tensor) -> Tensor:
-        pictures = pictures.clone().requires_grad_()
-        logits = torch.func.functional_call(network, {"conv.weight": weight}, (pictures,))
-        return per_sample_input_gradient(F.cross_entropy(logits, labels, reduction="none"), pictures, create_graph=True)
+    def sensitivity(photographs: Tensor, weight: Tensor) -> Tensor:
+        photographs = photographs.clone().requires_grad_()
+        logits = torch.func.functional_call(network, {"conv.weight": weight}, (photographs,))
+        return per_sample_input_gradient(
+            F.cross_entropy(logits, labels, reduction="none"), photographs, create_graph=True
+        )
 
     weight = network.conv.weight.detach().requires_grad_()
     assert torch.autograd.gradcheck(lambda w: gradient_transfer_loss(sensitivity(images, w), teacher), (weight,))
@@ -159,7 +161,7 @@ def test_gradient_losses_pass_gradcheck_in_the_weights() -> None:
     assert torch.allclose(loss, torch.stack(one).mean())
 
 
-def test_a_network_that_sees_pictures_as_their_mirror_images_is_symmetric() -> None:
+def test_a_network_that_sees_images_as_their_mirror_images_is_symmetric() -> None:
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
     gradient = per_sample_input_gradient(images.square().sum((1, 2, 3)), images)
     mirrored = images.detach().flip(-1).requires_grad_()
@@ -175,7 +177,7 @@ def test_a_network_that_sees_pictures_as_their_mirror_images_is_symmetric() -> N
         ),
         (
             lambda: attention_transfer_loss(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 4, 4)),
-            r"saw 2 pictures, the teacher 1",
+            r"saw 2 images, the teacher 1",
         ),
         (lambda: attention_transfer_loss(*[torch.ones(1, 1, 1, 1)] * 2, variant="x"), r"paper or code, not 'x'"),  # type: ignore[arg-type]
         (lambda: mean_activation_map(torch.ones(1, 1, 1, 1), "x"), r"sum, sum_power or max_power"),  # type: ignore[arg-type]

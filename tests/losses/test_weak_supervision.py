@@ -19,7 +19,7 @@ def case() -> tuple[Tensor, Tensor, Tensor]:
     kind = torch.randint(0, 4, (2, 3, 5), generator=generator)
     seeds = torch.nn.functional.one_hot(kind, 4).permute(0, 3, 1, 2).bool()
     seeds &= (torch.rand(2, 3, 5, generator=generator) < 0.5)[:, None]
-    seeds[1, 0] = False  # a picture without seeds of the background
+    seeds[1, 0] = False  # an image without seeds of the background
     return logits, seeds, torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 

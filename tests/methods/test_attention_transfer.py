@@ -32,9 +32,9 @@ PARTS = {
 }
 
 
-def make(pictures: Path, **options: Any) -> tuple[AttentionTransfer, ClassificationDataModule]:
+def make(images: Path, **options: Any) -> tuple[AttentionTransfer, ClassificationDataModule]:
     torch.manual_seed(0)
-    data = ClassificationDataModule(str(pictures), batch_size=8, val_share=0.2)
+    data = ClassificationDataModule(str(images), batch_size=8, val_share=0.2)
     return AttentionTransfer(data.classes, **options), data
 
 
@@ -44,8 +44,8 @@ def first_batch(data: ClassificationDataModule) -> dict[str, Batch]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, pictures: Path) -> None:
-    method, data = make(pictures, **PARTS[part], lr=0.01)
+def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, images: Path) -> None:
+    method, data = make(images, **PARTS[part], lr=0.01)
     teachers = [copy.deepcopy(method.teacher.network.state_dict())] if method.teacher else []
     before = copy.deepcopy(method.network.state_dict())
     regressors = copy.deepcopy(method.regressors.state_dict())
@@ -63,8 +63,8 @@ def test_a_part_is_logged_trains_the_student_and_leaves_the_teacher(part: str, p
 
 
 @pytest.mark.parametrize("part", [p for p in PARTS if p != "distillation"])
-def test_a_part_reaches_the_early_layers(part: str, pictures: Path) -> None:
-    method, data = make(pictures, **PARTS[part])
+def test_a_part_reaches_the_early_layers(part: str, images: Path) -> None:
+    method, data = make(images, **PARTS[part])
     method.train()
     losses = method.losses(first_batch(data))
     losses[f"target/{part}"].backward()
@@ -73,8 +73,8 @@ def test_a_part_reaches_the_early_layers(part: str, pictures: Path) -> None:
     assert first.grad.abs().max() > 0
 
 
-def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
-    method, data = make(pictures, **PARTS["transfer"])
+def test_the_loss_is_that_of_the_features_of_both(images: Path) -> None:
+    method, data = make(images, **PARTS["transfer"])
     assert method.pairs == GROUPS
     method.eval()
     batch = first_batch(data)
@@ -90,22 +90,22 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
     assert torch.allclose(method.losses(batch)["target/transfer"], torch.as_tensor(wanted), rtol=1e-4)
 
 
-def test_the_teacher_gets_pictures_as_it_wants_them(pictures: Path) -> None:
-    method, _ = make(pictures, teacher="resnet10t", teacher_weights="none", distillation_weight=0.5)
-    images = torch.rand(2, 3, 32, 32)
+def test_the_teacher_gets_images_as_it_wants_them(images: Path) -> None:
+    method, _ = make(images, teacher="resnet10t", teacher_weights="none", distillation_weight=0.5)
+    batch = torch.rand(2, 3, 32, 32)
     teacher = method.teacher
     mean, std = (torch.tensor(teacher.network.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
-    wanted = (images - mean) / std
-    assert torch.allclose(method.teacher.normalised(images), wanted)
-    assert not torch.allclose(method.normalised(images), wanted)  # the student wants others
+    wanted = (batch - mean) / std
+    assert torch.allclose(method.teacher.normalised(batch), wanted)
+    assert not torch.allclose(method.normalised(batch), wanted)  # the student wants others
 
 
-def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(pictures: Path, tmp_path: Path) -> None:
-    big, data = make(pictures, backbone="wrn_16_2", **ALONE, lr=0.01)
+def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(images: Path, tmp_path: Path) -> None:
+    big, data = make(images, backbone="wrn_16_2", **ALONE, lr=0.01)
     saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
     make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(big, data)
     options = {**PARTS["transfer"], "teacher_weights": str(tmp_path / "last.ckpt")}
-    student, _ = make(pictures, **options)
+    student, _ = make(images, **options)
     learnt = big.network.state_dict()
     teacher = student.teacher.network.state_dict()
     assert all(torch.equal(learnt[name], value) for name, value in teacher.items())
@@ -113,14 +113,14 @@ def test_the_teacher_is_in_no_checkpoint_and_its_weights_are_read_from_one(pictu
     assert not any(p is q for p in student.parameters() for q in student.teacher.network.parameters())
 
 
-def test_making_hints_leaves_the_students_statistics(pictures: Path) -> None:
-    method, _ = make(pictures, **PARTS["hint"])
+def test_making_hints_leaves_the_students_statistics(images: Path) -> None:
+    method, _ = make(images, **PARTS["hint"])
     norms = [m for m in method.network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(torch.all(m.running_mean == 0) and m.num_batches_tracked == 0 for m in norms)  # type: ignore[operator, union-attr]
 
 
-def test_a_symmetric_network_has_no_loss_whatever_its_dropout(pictures: Path) -> None:
-    method, data = make(pictures, **PARTS["symmetry"])
+def test_a_symmetric_network_has_no_loss_whatever_its_dropout(images: Path) -> None:
+    method, data = make(images, **PARTS["symmetry"])
     for module in method.network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             module.weight.data = (module.weight.data + module.weight.data.flip(-1)) / 2
@@ -129,21 +129,21 @@ def test_a_symmetric_network_has_no_loss_whatever_its_dropout(pictures: Path) ->
     method.train()
     batch = first_batch(data)
     plain = float(method.losses(batch)["target/symmetry"])
-    lopsided, _ = make(pictures, **PARTS["symmetry"])
+    lopsided, _ = make(images, **PARTS["symmetry"])
     assert plain < 0.05 * float(lopsided.train().losses(batch)["target/symmetry"])
     assert method.network.training
 
 
-def test_beta_decays_to_nothing(pictures: Path) -> None:
-    method, data = make(pictures, **PARTS["transfer"], distillation_weight=0.9, transfer_decay="linear", lr=0.01)
+def test_beta_decays_to_nothing(images: Path) -> None:
+    method, data = make(images, **PARTS["transfer"], distillation_weight=0.9, transfer_decay="linear", lr=0.01)
     weights = []
     method.on_before_zero_grad = lambda _: weights.append(method.loss_weights["target/transfer"])  # type: ignore[method-assign]
     make_trainer(max_epochs=4).fit(method, data)
     assert weights == pytest.approx([1000.0 * (1 - i / 8) for i in range(8)])
 
 
-def test_it_learns_and_accuracy_counts_each_picture_once(pictures: Path) -> None:
-    method, data = make(pictures, **ALONE, lr=0.05)
+def test_it_learns_and_accuracy_counts_each_image_once(images: Path) -> None:
+    method, data = make(images, **ALONE, lr=0.05)
     scores = ClassScores(2)
     trainer = make_trainer(max_epochs=6, limit_val_batches=1.0, callbacks=[scores])
     trainer.fit(method, data)
@@ -167,6 +167,6 @@ def test_it_learns_and_accuracy_counts_each_picture_once(pictures: Path) -> None
         ),
     ],
 )
-def test_clear_errors(options: dict[str, Any], words: str, pictures: Path) -> None:
+def test_clear_errors(options: dict[str, Any], words: str, images: Path) -> None:
     with pytest.raises(AttnBridgeError, match=words):
-        make(pictures, **options)
+        make(images, **options)

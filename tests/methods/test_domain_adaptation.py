@@ -85,7 +85,7 @@ def test_the_targets_labels_are_not_in_a_training_batch(domains: Path, views: in
 
 
 def test_other_labels_of_the_target_change_nothing(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pictures, all of them said to be of the first class."""
+    """The same images, all of them said to be of the first class."""
     before = trained(make_data(domains), **ALL)
     listed = MultiDomainDataModule._listed
 
@@ -98,7 +98,7 @@ def test_other_labels_of_the_target_change_nothing(domains: Path, monkeypatch: p
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_in_generalization_the_targets_pictures_are_not_opened(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_generalization_the_targets_images_are_not_opened(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
     load = dataset.load_image
 
@@ -138,10 +138,10 @@ def test_all_rows_take_as_many_steps(domains: Path) -> None:
         trainer = make_trainer()
         trainer.fit(method, data)
         steps.append(trainer.num_training_batches)
-    assert steps == [3, 3]  # 24 pictures of the target, 16 of the source
+    assert steps == [3, 3]  # 24 images of the target, 16 of the source
 
 
-def test_a_few_pictures_of_a_side_align_nothing(domains: Path) -> None:
+def test_a_few_images_of_a_side_align_nothing(domains: Path) -> None:
     data = make_data(domains, ("a", "b"), generalise=True)
     method = make_method(data, **{**ALL, "attention_weight": 0.0})
     make_trainer(max_steps=1).fit(method, data)
@@ -227,7 +227,7 @@ def test_the_features_go_against_the_reversed_discriminator() -> None:
     torch.testing.assert_close(weight.grad, torch.full((3, 1), 2.0))
 
 
-def test_validation_is_of_the_sources_and_shares_no_picture_with_training(domains: Path) -> None:
+def test_validation_is_of_the_sources_and_shares_no_image_with_training(domains: Path) -> None:
     data = make_data(domains, ("a", "b"))
     val, train = ({r.id for r in data.records(split)} for split in ("val", "source"))
     assert len(val) == 8
@@ -283,12 +283,12 @@ def test_the_last_epoch_is_scored_whatever_the_interval(
     assert scores["energy"] is None
 
 
-def test_maps_are_made_of_the_classes_pictures_through_links_too(domains: Path, tmp_path: Path) -> None:
+def test_maps_are_made_of_the_classes_images_through_links_too(domains: Path, tmp_path: Path) -> None:
     for domain in ("a", "c"):
         (tmp_path / domain).mkdir()
         for name in ("blue", "red"):
             (tmp_path / domain / name).symlink_to(domains / domain / name)
-    (tmp_path / "a" / "notes.png").write_bytes(b"no picture of the set")
+    (tmp_path / "a" / "notes.png").write_bytes(b"no image of the set")
     data = MultiDomainDataModule(str(tmp_path), ["a"], "c", saliency="centre", image_size=32, batch_size=8, workers=0)
     data.prepare_data()
     assert all(record.saliency and record.saliency.is_file() for record in data.records("source"))

@@ -59,7 +59,7 @@ class Places:
 
     scenes: Path
     cues: Path
-    pictures: Path
+    images: Path
     domains: Path
 
     def bridge(self) -> dict[str, Any]:
@@ -95,14 +95,14 @@ ENTRIES: dict[str, Entry] = {
         per_process=("batch_size", "guided_batch"),
     ),
     "attention_transfer": Entry(
-        lambda p: {"data": str(p.pictures), "val_share": 0.2},
+        lambda p: {"data": str(p.images), "val_share": 0.2},
         {
             **{"teacher": "resnet10t", "teacher_weights": "none", "lr": 0.01},
             **{"transfer_weight": 10.0, "distillation_weight": 0.5, "hint_weight": 0.1},
         },
     ),
     "fine_tuning": Entry(
-        lambda p: {"data": str(p.pictures), "val_share": 0.2},
+        lambda p: {"data": str(p.images), "val_share": 0.2},
         {
             **{"alignment": "spatial", "alignment_weight": 0.1, "layers": ["layer1", "layer2"]},
             **{"forgetting_weight": 0.5, "start_weight": 0.1},
@@ -125,7 +125,7 @@ ENTRIES: dict[str, Entry] = {
             **{"mmd_weight": 0.1, "coral_weight": 0.1},
         },
         whole_batch={
-            "mmd_weight": "the median distance, and the mean kernel, of the pictures of a process are not the batch's",
+            "mmd_weight": "the median distance, and the mean kernel, of the images of a process are not the batch's",
             "coral_weight": "nor is their covariance",
         },
     ),
@@ -165,7 +165,7 @@ def experiment(method: str, places: Places, **changes: dict[str, Any]) -> Experi
 
 
 @pytest.fixture(scope="module")
-def places(scenes: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Places:
+def places(scenes: Path, images: Path, tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Places:
     root = tmp_path_factory.mktemp("places")
     for name in ("cues", "domains"):
         (root / name).mkdir()
@@ -180,7 +180,7 @@ def places(scenes: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactor
         left = np.zeros((32, 32), np.uint8)
         left[:, :16] = 255
         Image.fromarray(left).save(saliency)
-    return Places(scenes, root / "cues", pictures, domains)
+    return Places(scenes, root / "cues", images, domains)
 
 
 def state() -> dict[str, Any]:
@@ -443,7 +443,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
 
 
 COMPARABLE: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "lr": 0.02, "batch_norm": "frozen"}
-"""A step is then linear in the gradient, and no picture's depends on the others."""
+"""A step is then linear in the gradient, and no image's depends on the others."""
 PARALLEL: dict[str, tuple[str, dict[str, Any]]] = {
     **{method: (method, {}) for method in METHODS},
     "fine_tuning-delta": ("fine_tuning", {"alignment": "delta"}),  # weighs channels before it trains
@@ -472,7 +472,7 @@ class NoDropout(L.Callback):
 
 
 def own_draws() -> None:
-    """Each picture's random numbers follow from its labels, as those of a batch cannot be shared between processes."""
+    """Each image's random numbers follow from its labels, as those of a batch cannot be shared between processes."""
 
     def rand_like(labels: Tensor) -> Tensor:
         return (12.9898 * (labels.cumsum(1) + torch.arange(labels.shape[1]) / 7 + 1)).sin().abs()

@@ -59,8 +59,8 @@ def moved(network: nn.Module, whole: bool = False) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> None:
-    method, data = make(pictures, **PARTS[part])
+def test_a_part_is_logged_and_leaves_the_source(part: str, images: Path) -> None:
+    method, data = make(images, **PARTS[part])
     source = copy.deepcopy(method.source.network.state_dict()) if method.source else {}
     along = copy.deepcopy({k: v for k, v in method.state_dict().items() if k.startswith(method.training_only_prefixes)})
     assert bool(along) == (part in ("alignment", "forgetting"))
@@ -74,9 +74,9 @@ def test_a_part_is_logged_and_leaves_the_source(part: str, pictures: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["spatial", "channel", "delta", "attention"])
-def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictures: Path) -> None:
+def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, images: Path) -> None:
     options: dict[str, Any] = {"alignment": kind, "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
-    method, data = make(pictures, **options)
+    method, data = make(images, **options)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     for weights in method.importance.values():
         weights.data.fill_(1 / len(weights))
@@ -94,9 +94,9 @@ def test_alignment_is_zero_at_the_start_and_reaches_the_network(kind: str, pictu
     assert all(grad is not None and grad.abs().max() > 0 for grad in learned)
 
 
-def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
+def test_the_loss_is_that_of_the_features_of_both(images: Path) -> None:
     options = {"alignment": "channel", "alignment_weight": 1.0, "layers": ALIGNED, "batch_norm": "frozen"}
-    method, data = make(pictures, **options)
+    method, data = make(images, **options)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     moved(method.network)
     found: dict[str, list[Tensor]] = {"ours": [], "theirs": []}
@@ -115,8 +115,8 @@ def test_the_loss_is_that_of_the_features_of_both(pictures: Path) -> None:
     torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:
-    method, data = make(pictures, start_weight=1.0, batch_norm="frozen")
+def test_what_starts_from_itself_counts_no_head(images: Path) -> None:
+    method, data = make(images, start_weight=1.0, batch_norm="frozen")
     batch = first_batch(data)
     assert method.losses(batch)["target/start"] == 0
     with torch.no_grad():
@@ -129,11 +129,11 @@ def test_what_starts_from_itself_counts_no_head(pictures: Path) -> None:
     )
 
 
-def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_path: Path) -> None:
-    first, data = make(pictures, **PARTS["alignment"])
+def test_a_second_stage_starts_from_the_first_bit_by_bit(images: Path, tmp_path: Path) -> None:
+    first, data = make(images, **PARTS["alignment"])
     saver = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_top_k=0)
     make_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
-    second, _ = make(pictures, alignment="channel", alignment_weight=0.1, layers=ALIGNED)
+    second, _ = make(images, alignment="channel", alignment_weight=0.1, layers=ALIGNED)
     fresh = copy.deepcopy(second.attention.state_dict())
     _start_from(second, stage(tmp_path, data.classes))
     learnt = first.network.state_dict()
@@ -147,11 +147,11 @@ def test_a_second_stage_starts_from_the_first_bit_by_bit(pictures: Path, tmp_pat
     assert any(not torch.equal(learnt[name], value) for name, value in second.network.state_dict().items())
 
 
-def test_a_source_from_a_file_has_the_stride_of_the_network(pictures: Path, tmp_path: Path) -> None:
+def test_a_source_from_a_file_has_the_stride_of_the_network(images: Path, tmp_path: Path) -> None:
     network = timm.create_model("resnet10t", num_classes=7)
     torch.save(network.state_dict(), tmp_path / "seven.pth")
     options = {"alignment": "channel", "alignment_weight": 1.0, "batch_norm": "frozen", "stride": 16}
-    method, data = make(pictures, **options, weights=str(tmp_path / "seven.pth"), forgetting_weight=1.0)
+    method, data = make(images, **options, weights=str(tmp_path / "seven.pth"), forgetting_weight=1.0)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     assert method.old_head.out_features == 7  # the file's own classifier
     losses = method.losses(first_batch(data))
@@ -162,32 +162,32 @@ def test_a_source_from_a_file_has_the_stride_of_the_network(pictures: Path, tmp_
     assert method.losses(first_batch(data))["target/forgetting"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_source_follows_the_networks_precision(pictures: Path) -> None:
-    method, data = make(pictures, **PARTS["alignment"], start_weight=1.0)
+def test_a_source_follows_the_networks_precision(images: Path) -> None:
+    method, data = make(images, **PARTS["alignment"], start_weight=1.0)
     make_trainer(max_steps=1, precision="bf16-true").fit(method, data)
     assert method.source.network.conv1[0].weight.dtype == torch.bfloat16
 
 
-def test_another_first_stage_is_refused(pictures: Path, tmp_path: Path) -> None:
-    first, data = make(pictures, head_weight=0.01, backbone="resnet18")
+def test_another_first_stage_is_refused(images: Path, tmp_path: Path) -> None:
+    first, data = make(images, head_weight=0.01, backbone="resnet18")
     saver = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_top_k=0)
     make_trainer(max_steps=1, enable_checkpointing=True, callbacks=[saver]).fit(first, data)
     with pytest.raises(AttnBridgeError, match="has another network or other classes"):
-        _start_from(make(pictures)[0], stage(tmp_path, data.classes))
+        _start_from(make(images)[0], stage(tmp_path, data.classes))
     with pytest.raises(AttnBridgeError, match=r"has another network or other classes \(red, blue"):
-        _start_from(make(pictures, backbone="resnet18")[0], stage(tmp_path, ["red", "blue"]))
+        _start_from(make(images, backbone="resnet18")[0], stage(tmp_path, ["red", "blue"]))
 
 
-def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: None) -> None:
+def test_kept_views_give_the_losses_of_the_images(images: Path, own_cache: None) -> None:
     options = {
         "alignment": "spatial",
         "alignment_weight": 1.0,
         "frozen": ["conv1", "bn1", "layer1"],
         "start_weight": 1.0,
     }
-    method, _ = make(pictures, **options, batch_norm="frozen")
+    method, _ = make(images, **options, batch_norm="frozen")
     assert method.aligned == ["layer2", "layer3"]
-    data = ClassificationDataModule(str(pictures), batch_size=8, val_share=0.2, views=2)
+    data = ClassificationDataModule(str(images), batch_size=8, val_share=0.2, views=2)
     make_trainer(max_steps=1).fit(method, data)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     moved(method.network)
@@ -196,7 +196,7 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
     samples = [as_floats(kept[row, 0]) for row in rows]
     labels = torch.stack([sample["labels"] for sample in samples])
     features: Batch = {"features": torch.stack([s["features"] for s in samples]), "labels": labels}  # type: ignore[typeddict-item]
-    seen: Batch = {"image": torch.stack([kept.pictures[row, row]["image"] for row in rows]), "labels": labels}  # type: ignore[typeddict-item]
+    seen: Batch = {"image": torch.stack([kept.images[row, row]["image"] for row in rows]), "labels": labels}  # type: ignore[typeddict-item]
     one, other = (method.losses({"target": batch}) for batch in (features, seen))
     for name, loss in one.items():
         assert loss.item() == pytest.approx(other[name].item(), rel=2e-2)
@@ -204,16 +204,16 @@ def test_kept_views_give_the_losses_of_the_pictures(pictures: Path, own_cache: N
 
 
 @pytest.mark.parametrize("layers", [ALIGNED, ["layer1.0.conv2", "layer2"]], ids=["stages", "inside a block"])
-def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path) -> None:
-    method, data = make(pictures, alignment="delta", alignment_weight=1.0, layers=layers)
+def test_ablation_equals_a_loop_over_channels(layers: list[str], images: Path) -> None:
+    method, data = make(images, alignment="delta", alignment_weight=1.0, layers=layers)
     network = method.source.network
     moved(network, whole=True)
     found = filter_importance(method.source, layers, data.facts()["plain_loader"](), 2, "paper")
     dataset = data.plain("train")
-    images = method.source.normalised(torch.stack([dataset[i]["image"] for i in range(len(dataset))]))
+    batch = method.source.normalised(torch.stack([dataset[i]["image"] for i in range(len(dataset))]))
     labels = torch.stack([dataset[i]["labels"] for i in range(len(dataset))]).argmax(1)
     with torch.no_grad():
-        pooled = network.forward_head(network.forward_features(images), pre_logits=True)
+        pooled = network.forward_head(network.forward_features(batch), pre_logits=True)
     weight, bias = filter_ablation._linear_head(pooled, labels, 2)
     assert ((pooled @ weight.T + bias).argmax(1) == labels).float().mean() > 0.9
 
@@ -226,7 +226,7 @@ def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path)
 
         hook = network.get_submodule(layer).register_forward_hook(zero)
         with torch.no_grad():
-            read = network.forward_head(network.forward_features(images), pre_logits=True)
+            read = network.forward_head(network.forward_features(batch), pre_logits=True)
         hook.remove()
         return F.cross_entropy(read @ weight.T + bias, labels)
 
@@ -238,20 +238,20 @@ def test_ablation_equals_a_loop_over_channels(layers: list[str], pictures: Path)
         torch.testing.assert_close(softened[layer], (standardised / 5).softmax(0), rtol=1e-2, atol=1e-5)
 
 
-def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(pictures: Path, tmp_path: Path) -> None:
+def test_delta_weighs_channels_before_it_trains_and_keeps_the_weights(images: Path, tmp_path: Path) -> None:
     options = {"alignment": "delta", "alignment_weight": 0.1, "layers": ALIGNED}
-    method, data = make(pictures, **options)
+    method, data = make(images, **options)
     saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
     make_trainer(max_steps=1, enable_checkpointing=True, callbacks=[saver]).fit(method, data)
     weights = {name: value.clone() for name, value in method.importance.items()}
     assert all(value.sum().item() == pytest.approx(1, abs=1e-5) for value in weights.values())
-    again, _ = make(pictures, **options)
+    again, _ = make(images, **options)
     make_trainer(max_steps=2).fit(again, data, ckpt_path=str(tmp_path / "last.ckpt"))
     assert all(torch.equal(value, again.importance[name]) for name, value in weights.items())
 
 
-def test_soft_labels_are_smoothed(pictures: Path) -> None:
-    method, data = make(pictures, label_smoothing=0.1, batch_norm="frozen")
+def test_soft_labels_are_smoothed(images: Path) -> None:
+    method, data = make(images, label_smoothing=0.1, batch_norm="frozen")
     batch = first_batch(data)
     method.eval()
     logits = method.network(method.normalised(batch["target"]["image"]))
@@ -260,13 +260,13 @@ def test_soft_labels_are_smoothed(pictures: Path) -> None:
     torch.testing.assert_close(method.losses(batch)["target/classification"], wanted)
 
 
-def test_what_cannot_be_is_named(pictures: Path) -> None:
+def test_what_cannot_be_is_named(images: Path) -> None:
     with pytest.raises(AttnBridgeError, match="an alignment needs a weight, and a weight an alignment"):
-        make(pictures, alignment="spatial")
+        make(images, alignment="spatial")
     with pytest.raises(AttnBridgeError, match="an alignment needs a weight, and a weight an alignment"):
-        make(pictures, alignment_weight=0.1)
+        make(images, alignment_weight=0.1)
     with pytest.raises(AttnBridgeError, match="unknown layer 'layer9'"):
-        make(pictures, alignment="spatial", alignment_weight=1.0, layers=["layer9"])
+        make(images, alignment="spatial", alignment_weight=1.0, layers=["layer9"])
     frozen = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]
     with pytest.raises(AttnBridgeError, match="no layer that is trained has features to align"):
-        make(pictures, alignment="spatial", alignment_weight=1.0, frozen=frozen)
+        make(images, alignment="spatial", alignment_weight=1.0, frozen=frozen)

@@ -28,7 +28,7 @@ def make_gain(classes: Any, **options: Any) -> GAIN:
 
 
 def guided_data(scenes: Path, **options: Any) -> SourceTargetDataModule:
-    """The masks of the validation pictures are those that may be used."""
+    """The masks of the validation images are those that may be used."""
     return make_data(scenes, guided="val", guided_batch=4, **options)
 
 
@@ -39,7 +39,7 @@ def batch_for(method: GAIN, data: SourceTargetDataModule) -> dict[str, Batch]:
 
 
 def naive_map(method: GAIN, image: Tensor, c: int, normalise: str = "max") -> Tensor:
-    """The closed form of pooling and a linear head, one picture, one class."""
+    """The closed form of pooling and a linear head, one image, one class."""
     network: Any = method.network
     features = network.forward_features((image[None] - method.mean) / method.std)[0]
     heat = torch.zeros(features.shape[1:], dtype=features.dtype)
@@ -50,7 +50,7 @@ def naive_map(method: GAIN, image: Tensor, c: int, normalise: str = "max") -> Te
 
 
 def naive_mining(method: GAIN, batch: Batch) -> Tensor:
-    pictures = []
+    images = []
     for image, labels in zip(batch["image"], batch["labels"], strict=True):
         scores = []
         for c in torch.nonzero(labels).flatten().tolist():
@@ -59,12 +59,12 @@ def naive_mining(method: GAIN, batch: Batch) -> Tensor:
             erased = image * (1 - mask) + method.mean * mask
             scores.append(method.network(((erased - method.mean) / method.std)[None])[0, c].sigmoid())
         if scores:
-            pictures.append(torch.stack(scores).mean())
-    return torch.stack(pictures).mean()
+            images.append(torch.stack(scores).mean())
+    return torch.stack(images).mean()
 
 
 @pytest.mark.parametrize("stream", ["shared", "frozen"])
-def test_mining_equals_a_loop_over_pictures_and_classes(scenes: Path, stream: str) -> None:
+def test_mining_equals_a_loop_over_images_and_classes(scenes: Path, stream: str) -> None:
     """So the mask is that of its own class, the score is that of the erased class, and no map knows the batch."""
     data = make_data(scenes)
     method = make_gain(data.classes, mining_stream=stream)
@@ -91,7 +91,7 @@ def test_the_gradient_of_mining_equals_the_loops(scenes: Path) -> None:
 def test_one_class_drawn_at_random_has_the_mean_of_all(scenes: Path) -> None:
     data = make_data(scenes)
     batch = batch_of(data)
-    batch["target"]["labels"][0] = 0  # a picture without any
+    batch["target"]["labels"][0] = 0  # an image without any
     every = make_gain(data.classes).losses(batch)["target/mining"]
     method = make_gain(data.classes, mined_classes="one")
     drawn = torch.stack([method.losses(batch)["target/mining"].detach() for _ in range(60)])
@@ -120,7 +120,7 @@ def test_first_order_masks_hold_the_channel_weights_fixed(scenes: Path) -> None:
     assert not any(name.startswith("network.fc") for name in reached)
 
 
-def test_erased_pictures_do_not_enter_the_batch_statistics(scenes: Path) -> None:
+def test_erased_images_do_not_enter_the_batch_statistics(scenes: Path) -> None:
     data = make_data(scenes)
     batch = batch_of(data)
     states = []

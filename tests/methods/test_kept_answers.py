@@ -33,14 +33,14 @@ def fitted(folder: Path, **options: Any) -> tuple[AttentionTransfer, Classificat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) -> None:
-    method, data = fitted(pictures, **KINDS[kind])
+def test_kept_answers_give_the_losses_of_the_teacher(kind: str, images: Path) -> None:
+    method, data = fitted(images, **KINDS[kind])
     kept: Any = data.train_dataloader().iterables["target"].dataset
     rows, view = range(8), 1
     samples = [as_floats(kept[row, view]) for row in rows]
     answers = {name: torch.stack([s[name] for s in samples]) for name in samples[0] if name not in ("domain", "id")}
     assert ("image" in answers) == (kind != "frozen")
-    seen = torch.stack([kept.pictures[row, view * 1_000_003 + row]["image"] for row in rows])
+    seen = torch.stack([kept.images[row, view * 1_000_003 + row]["image"] for row in rows])
     method.eval()
     one = method.losses({"target": answers})  # type: ignore[typeddict-item]
     other = method.losses({"target": {"image": seen, "labels": answers["labels"]}})  # type: ignore[typeddict-item]
@@ -50,7 +50,7 @@ def test_kept_answers_give_the_losses_of_the_teacher(kind: str, pictures: Path) 
         assert loss.item() > 0
 
 
-def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_is_asked_once_for_each_view(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     told = AttentionTransfer._teacher_answers
 
@@ -59,13 +59,13 @@ def test_the_teacher_is_asked_once_for_each_view(pictures: Path, monkeypatch: py
         return told(self, teacher, images)
 
     monkeypatch.setattr(AttentionTransfer, "_teacher_answers", count)
-    data = fitted(pictures, **PARTS["transfer"])[1]
+    data = fitted(images, **PARTS["transfer"])[1]
     assert sum(asked) == 2 * len(data.records("train"))
-    fitted(pictures, **PARTS["transfer"])
+    fitted(images, **PARTS["transfer"])
     assert sum(asked) == 2 * len(data.records("train"))
 
 
-def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path) -> None:
+def test_other_teachers_and_other_maps_have_answers_of_their_own(images: Path) -> None:
     cases: list[dict[str, Any]] = [
         PARTS["transfer"],
         {**PARTS["transfer"], "teacher": "wrn_16_1"},
@@ -73,19 +73,19 @@ def test_other_teachers_and_other_maps_have_answers_of_their_own(pictures: Path)
     ]
     folders = set()
     for options in cases:
-        folders.add(str(fitted(pictures, **options)[1].train_dataloader().iterables["target"].dataset.folder))
+        folders.add(str(fitted(images, **options)[1].train_dataloader().iterables["target"].dataset.folder))
     assert len(folders) == len(cases)
 
 
-def test_gradients_want_the_pictures(pictures: Path) -> None:
-    fitted(pictures, **THIN, gradient_weight=1.0)  # nothing is frozen: the pictures are kept
+def test_gradients_want_the_images(images: Path) -> None:
+    fitted(images, **THIN, gradient_weight=1.0)  # nothing is frozen: the images are kept
     frozen = {**THIN, "gradient_weight": 1.0, "frozen": ["block0.0"]}
     with pytest.raises(AttnBridgeError, match=r"leave data\.views or model\.frozen out"):
-        fitted(pictures, **frozen)
+        fitted(images, **frozen)
 
 
-def test_views_without_a_teacher_are_kept_pictures(pictures: Path) -> None:
-    data = fitted(pictures, **{**TAUGHT, "teacher": None})[1]
+def test_views_without_a_teacher_are_kept_images(images: Path) -> None:
+    data = fitted(images, **{**TAUGHT, "teacher": None})[1]
     batch, _, _ = next(iter(data.train_dataloader()))
     assert batch["target"]["image"].dtype == torch.uint8
     assert set(batch["target"]) == {"image", "labels", "domain", "id"}

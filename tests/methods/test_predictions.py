@@ -1,4 +1,4 @@
-"""What methods say of pictures: logits and scores, whatever the method."""
+"""What methods say of images: logits and scores, whatever the method."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_segmentation_networks_probabilities_are_float32_under_autocast() -> N
     assert torch.equal(answer["probabilities"], seen[0].float().softmax(1))
 
 
-def test_mining_scores_erased_pictures_in_float32() -> None:
+def test_mining_scores_erased_images_in_float32() -> None:
     method: GAIN = make("gain")
     method.log = lambda *_, **__: None  # type: ignore[method-assign]
     batch: Any = {"target": {"image": torch.rand(2, 3, 32, 32), "labels": torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])}}

@@ -91,7 +91,7 @@ def test_only_the_losses_that_have_a_weight(scenes: Path, cues: Path) -> None:
     assert losses["target/seeding"].item() == pytest.approx(wanted.item() / len(p), rel=1e-4)
 
 
-def test_a_source_picture_is_held_to_its_saliency(scenes: Path, cues: Path) -> None:
+def test_a_source_image_is_held_to_its_saliency(scenes: Path, cues: Path) -> None:
     """Beside a loop over positions; the target's losses are what they are without a source."""
     data = make_data(scenes, cues, source=str(scenes / "source/train"), saliency=str(scenes / "saliency/train"))
     method = make_method(data, source_weight=2.0)
@@ -103,9 +103,9 @@ def test_a_source_picture_is_held_to_its_saliency(scenes: Path, cues: Path) -> N
     p = (p + 1e-4) / (p + 1e-4).sum(1, keepdim=True)
     saliency = F.interpolate(source["saliency"][:, None], (6, 6), mode="bilinear", antialias=True)[:, 0]
     total = 0.0
-    for picture, shown, label in zip(p, saliency, source["labels"].argmax(1) + 1, strict=True):
+    for image, shown, label in zip(p, saliency, source["labels"].argmax(1) + 1, strict=True):
         for value, places in ((0, shown < 0.06), (int(label), shown > 0.5)):
-            logs = [picture[value, y, x].log().item() for y, x in places.nonzero().tolist()]
+            logs = [image[value, y, x].log().item() for y, x in places.nonzero().tolist()]
             total -= sum(logs) / max(1, len(logs))
     assert losses["source/seeding"].item() == pytest.approx(total / len(p), rel=1e-4)
     assert method.loss_weights["source/seeding"] == 2.0
@@ -140,10 +140,10 @@ def test_training_learns_the_cues(scenes: Path, cues: Path) -> None:
 
 
 def seeding_of(method: Segmentation, data: CueDataModule) -> Tensor:
-    """The seeding loss of the training pictures, as evaluation sees them."""
+    """The seeding loss of the training images, as evaluation sees them."""
     records = data.records("train")
-    pictures = ImageDataset(records, len(data.classes), "target", eval_transform(48))
-    batch = collate([pictures[i] for i in range(len(pictures))])
+    images = ImageDataset(records, len(data.classes), "target", eval_transform(48))
+    batch = collate([images[i] for i in range(len(images))])
     p = method.eval().predict_batch(batch["image"])["probabilities"]
     method.train()
     return seed_loss(p, seeds_of(batch["mask"], p))

@@ -74,13 +74,13 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("schedule", SHARES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
-    family: str, schedule: str, scenes: Path, domains: Path, pictures: Path
+    family: str, schedule: str, scenes: Path, domains: Path, images: Path
 ) -> None:
     name = family.split(",")[0]
     folders: dict[str, Any] = {
         "domain_adaptation": {"data": str(domains), "sources": ["a"], "target": "c", "workers": 0},
-        "attention_transfer": {"data": str(pictures)},
-        "fine_tuning": {"data": str(pictures)},
+        "attention_transfer": {"data": str(images)},
+        "fine_tuning": {"data": str(images)},
         "segmentation": {
             "cues": str(scenes / "target/train/masks"),
             "source": None,
@@ -88,7 +88,7 @@ def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
             "workers": 0,
         },
     }
-    size = {} if folders.get(name) == {"data": str(pictures)} else {"image_size": 32}
+    size = {} if folders.get(name) == {"data": str(images)} else {"image_size": 32}
     given = {**folders.get(name, {}), **size, "batch_size": 4}
     data = load_data(name)(**given) if name in folders else make_data(scenes, **given)
     options = {**SMALL, "image_size": 32, "backbone_lr": 0.5, "step_at": (2 / 3,), "step_by": 0.1, **FAMILIES[family]}

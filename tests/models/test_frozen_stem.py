@@ -22,18 +22,18 @@ from attnbridge.models.frozen_stem import find_frozen_stem
 def test_stem_and_rest_make_the_network(name: str, frozen: list[str], outermost: int) -> None:
     network = build_backbone(name, 4, weights="none", image_size=64).network.eval()
     freeze(network, frozen)
-    pictures = torch.rand(2, 3, 64, 64)
-    stem = find_frozen_stem(network, frozen, pictures)
+    images = torch.rand(2, 3, 64, 64)
+    stem = find_frozen_stem(network, frozen, images)
     assert len(stem.modules) == outermost  # activations and poolings between the frozen ones too
-    features = stem.run(network, pictures)
+    features = stem.run(network, images)
     assert not features.requires_grad
     with stem.skipped(network):
         answer = network(features)
-    assert torch.allclose(answer, network(pictures), atol=1e-5)
+    assert torch.allclose(answer, network(images), atol=1e-5)
 
 
 class Around(nn.Module):
-    """What follows its first convolution needs the picture as well."""
+    """What follows its first convolution needs the image as well."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def test_a_network_that_goes_around_its_stem_is_refused() -> None:
 def test_a_layer_inside_the_stem_is_refused() -> None:
     network = build_backbone("vgg11", 4, weights="none", image_size=32).network
     freeze(network, ["features.0", "features.3"])
-    pictures = torch.rand(1, 3, 32, 32)
-    assert find_frozen_stem(network, ["features.3"], pictures, ["features.6"]).last == "features.3"
+    images = torch.rand(1, 3, 32, 32)
+    assert find_frozen_stem(network, ["features.3"], images, ["features.6"]).last == "features.3"
     with pytest.raises(AttnBridgeError, match=r"or the layer that is looked at, needs more"):
-        find_frozen_stem(network, ["features.3"], pictures, ["features.0"])
+        find_frozen_stem(network, ["features.3"], images, ["features.0"])

@@ -13,7 +13,7 @@ def make(name: str = "resnet10t") -> Teacher:
     return Teacher(build_backbone(name, 4, weights="none", image_size=32), 32)
 
 
-def test_it_gets_pictures_as_it_wants_them_and_records_no_graph() -> None:
+def test_it_gets_images_as_it_wants_them_and_records_no_graph() -> None:
     teacher = make()
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     images = torch.rand(2, 3, 32, 32)

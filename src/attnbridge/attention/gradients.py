@@ -35,14 +35,14 @@ def class_gradients(
     *,
     second_order: SecondOrder = "auto",
 ) -> Tensor:
-    r"""Reduced gradients :math:`r(\partial y^c / \partial F)` of several classes of every picture.
+    r"""Reduced gradients :math:`r(\partial y^c / \partial F)` of several classes of every image.
 
     The classes are batched through one backward pass from the logits to the features, in chunks, and each chunk
     is reduced before the next is made, so the whole gradient never lies in memory.
 
     Args:
         features: any tensor ``(B, ...)`` that ``logits`` were computed from.
-        logits: ``(B, N)``; the logits of one picture must not depend on another picture's features.
+        logits: ``(B, N)``; the logits of one image must not depend on another image's features.
         classes: long ``(B,)`` or ``(B, K)``.
         reduce: from the gradients of some classes, ``(k, B, ...)``, to ``(k, B, *R)``.
         second_order: whether a loss on the result reaches the parameters between features and logits.

@@ -49,7 +49,7 @@ def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) ->
     more follows than the one attention that reads it. A network of one convolution and a head keeps its convolution.
 
     Args:
-        network: the classifier; run once in eval mode on a random picture, restored afterwards. For a network inside
+        network: the classifier; run once in eval mode on a random image, restored afterwards. For a network inside
             ``DistributedDataParallel`` or ``torch.compile`` the name is that in the network itself.
         image_size: side of that input, or its height and width, pixels.
         channels: of that input.
@@ -327,7 +327,7 @@ def _class_token(module: nn.Module) -> Tensor | None:
 
 
 def is_channels_last(features: Tensor, height: int, width: int) -> bool:
-    """Whether features of a picture of that height and width are ``(B, H, W, C)`` and not ``(B, C, H, W)``.
+    """Whether features of an image of that height and width are ``(B, H, W, C)`` and not ``(B, C, H, W)``.
 
     >>> is_channels_last(torch.zeros(1, 7, 7, 96), 224, 224), is_channels_last(torch.zeros(1, 96, 7, 7), 224, 224)
     (True, False)
@@ -350,7 +350,7 @@ def to_maps(features: Tensor, prefix: int = 0, channels_last: bool = False, aspe
         features: ``(B, C, H, W)``, ``(B, H, W, C)`` with ``channels_last``, or tokens ``(B, T, C)`` of a grid.
         prefix: tokens before the patch tokens, dropped.
         channels_last: whether four-dimensional features have their channels last (Swin).
-        aspect: height of the pictures divided by their width, for the grid of the tokens.
+        aspect: height of the images divided by their width, for the grid of the tokens.
 
     >>> to_maps(torch.zeros(2, 1 + 9, 5), prefix=1).shape, to_maps(torch.zeros(2, 8, 5), aspect=2).shape
     (torch.Size([2, 5, 3, 3]), torch.Size([2, 5, 4, 2]))

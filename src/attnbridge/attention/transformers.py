@@ -36,7 +36,7 @@ def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None 
         The logits ``(B, N)``, and the attention of each block, ``(B, heads, T, T)``, rows summing to 1.
 
     Raises:
-        AttnBridgeError: if no attention was seen, or it is not over all tokens of a picture.
+        AttnBridgeError: if no attention was seen, or it is not over all tokens of an image.
     """
     seen: list[Tensor] = []
     graph = torch.is_grad_enabled() if graph is None else graph
@@ -50,7 +50,7 @@ def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None 
     shapes = {tuple(a.shape[::2]) for a in seen}  # batch and tokens
     if len(shapes) > 1 or any(a.shape[-1] != a.shape[-2] or len(a) != len(images) for a in seen):
         raise AttnBridgeError(
-            f"the attention is not over all tokens of a picture (shapes {sorted({tuple(a.shape) for a in seen})[:3]}), "
+            f"the attention is not over all tokens of an image (shapes {sorted({tuple(a.shape) for a in seen})[:3]}), "
             "as in networks with windows; rollout is not defined there, use grad_cam"
         )
     return logits, seen
@@ -101,7 +101,7 @@ def attention_rollout(
     Args:
         attention: of each block, ``(B, heads, T, T)``; see :func:`observe_attention`.
         prefix: tokens before the patches, the class token first.
-        aspect: height of the pictures divided by their width.
+        aspect: height of the images divided by their width.
         pool: what the network's head reads: the class ``token``, or the ``mean`` of the patches.
 
     Returns:
@@ -140,7 +140,7 @@ def gradient_rollout(
         logits: ``(B, N)``.
         classes: long ``(B,)`` or ``(B, K)``.
         prefix: tokens before the patches, the class token first.
-        aspect: height of the pictures divided by their width.
+        aspect: height of the images divided by their width.
         pool: what the network's head reads: the class ``token``, or the ``mean`` of the patches.
         second_order: as in :func:`attnbridge.attention.class_maps.grad_cam`.
 

@@ -19,7 +19,7 @@ VERBS: dict[str, Verb] = {
     verb.name: verb for group in (looking, training, masks, datasets, names) for verb in group.VERBS
 }
 FORMER = {
-    "predict": "attnbridge explain PICTURES --model RUN --threshold 0.5 --all",
+    "predict": "attnbridge explain IMAGES --model RUN --threshold 0.5 --all",
     "init-config": "attnbridge show NAME > mine.yaml",
 }
 """Commands that are another one now."""

@@ -70,7 +70,7 @@ def _import(options: argparse.Namespace) -> int:
 
     done = import_dataset(options.set, options.root, options.out, options.split, options.classes, options.download)
     counts = Counter(dict(enumerate(done.counts.values())))
-    print(table(Check(tuple(done.counts), {done.split: counts}, {done.split: done.pictures})))
+    print(table(Check(tuple(done.counts), {done.split: counts}, {done.split: done.images})))
     if SETS[options.set].module.endswith(".domains"):
         print(
             f"\nnext: attnbridge data check {done.folder}, and the other domains beside it\nin a configuration:\n"

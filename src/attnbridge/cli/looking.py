@@ -21,7 +21,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
+    parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
     _add_model(parser)
     parser.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
@@ -32,7 +32,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
     parser.add_argument("--layer", help="layer to look at; default: the last spatial features")
-    parser.add_argument("--batch", type=int, default=8, help="pictures at once")
+    parser.add_argument("--batch", type=int, default=8, help="images at once")
     add_device(parser)
 
 
@@ -49,7 +49,7 @@ def explain(options: argparse.Namespace) -> int:
             raise AttnBridgeError(f"--{name} must be 1 or more, not {number}")
     if options.threshold is not None and not 0 <= options.threshold < 1:
         raise AttnBridgeError(f"--threshold is a probability, from 0 to below 1, not {options.threshold}")
-    images = find_images(options.pictures, options.out)
+    images = find_images(options.images, options.out)
     _check_model(options.model, options.weights, options.layer)
     make_folder(options.out)
 
@@ -65,7 +65,7 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", type=Path, help="a folder with one folder of pictures for each person")
+    parser.add_argument("images", type=Path, help="a folder with one folder of images for each person")
     _add_model(parser)
     parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, or a list like it; default: drawn, ten folds")
     parser.add_argument("--each", type=int, default=300, help="same pairs of a fold, at most, where they are drawn")
@@ -75,9 +75,9 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Do two images show one person."""
-    images, out = options.pictures, options.out
+    images, out = options.images, options.out
     if not images.is_dir():
-        raise AttnBridgeError(f"{images}: no such folder; expected one folder of pictures for each person")
+        raise AttnBridgeError(f"{images}: no such folder; expected one folder of images for each person")
     if options.each < 1:
         raise AttnBridgeError(f"--each must be 1 or more, not {options.each}")
     if options.pairs is not None and not options.pairs.is_file():
@@ -125,8 +125,6 @@ def _load(options: argparse.Namespace) -> Any:
 
 
 VERBS = (
-    Verb("explain", "look", "maps of your pictures as overlays and arrays, label scores as CSV", _add_explain, explain),
-    Verb(
-        "verify", "look", "do two pictures show one person: folds and ROC, as for LFW", _add_verify, verify, rare=True
-    ),
+    Verb("explain", "look", "maps of your images as overlays and arrays, label scores as CSV", _add_explain, explain),
+    Verb("verify", "look", "do two images show one person: folds and ROC, as for LFW", _add_verify, verify, rare=True),
 )

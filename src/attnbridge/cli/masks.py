@@ -32,7 +32,7 @@ def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
-    parser.add_argument("--source", type=Path, required=True, help="class folders of simple pictures, CLASS/*.jpg")
+    parser.add_argument("--source", type=Path, required=True, help="class folders of simple images, CLASS/*.jpg")
     parser.add_argument(
         "--target", type=Path, required=True, help="train/, val/ (and test/), or VOC's layout; see docs/"
     )
@@ -79,11 +79,11 @@ def pipeline(options: argparse.Namespace) -> int:
 
 
 def _add_saliency(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", nargs="+", help="pictures, folders, or globs in quotes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the images' folder")
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
-    parser.add_argument("--refine", action="store_true", help="fit the maps to the pictures' edges with GrabCut")
-    parser.add_argument("--preview", action="store_true", help="write sheet.jpg, pictures and maps side by side")
+    parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
+    parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
     parser.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
     add_device(parser)
 
@@ -96,7 +96,7 @@ def saliency(options: argparse.Namespace) -> int:
     from attnbridge.data.provenance import OwnFiles
     from attnbridge.data.saliency import make_saliency
 
-    images = find_images(options.pictures, options.out)
+    images = find_images(options.images, options.out)
     targets, page = output_paths(images, options.out), options.out / "sheet.jpg"
     own, pages = OwnFiles(options.out), [page] if options.preview else []
     own.check([*targets.values(), options.out / "saliency.json", *pages])
@@ -121,8 +121,8 @@ def saliency(options: argparse.Namespace) -> int:
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run: a segmentation network, or a classifier for its maps")
-    parser.add_argument("pictures", help="a picture, a folder of pictures, or a glob in quotes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the pictures' folder")
+    parser.add_argument("images", help="an image, a folder of images, or a glob in quotes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the images' folder")
     parser.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
     parser.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
     add_device(parser)
@@ -130,7 +130,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
 
 def segment(options: argparse.Namespace) -> int:
     """Masks of a folder of images; status 1 if some could not be read."""
-    images = find_images([options.pictures], options.out)
+    images = find_images([options.images], options.out)
     run = Run(options.run).check()
 
     from attnbridge.data.files import output_paths
@@ -151,19 +151,17 @@ def segment(options: argparse.Namespace) -> int:
 
 def _add_cues(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its checkpoint")
-    parser.add_argument(
-        "--data", type=Path, help="the target domain, its pictures' labels known; default: the run's own"
-    )
+    parser.add_argument("--data", type=Path, help="the target domain, its images' labels known; default: the run's own")
     parser.add_argument(
         "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
     )
-    parser.add_argument("--saliency", help="folder with ID.png of each picture, or a saliency model: background seeds")
+    parser.add_argument("--saliency", help="folder with ID.png of each image, or a saliency model: background seeds")
     parser.add_argument("--out", type=Path, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
     _add_cue_settings(parser)
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the pictures; default: 0.75 1 1.25"
+        "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the images; default: 0.75 1 1.25"
     )
-    parser.add_argument("--no-flip", action="store_true", help="without the mirrored pictures")
+    parser.add_argument("--no-flip", action="store_true", help="without the mirrored images")
     add_device(parser)
 
 
@@ -186,7 +184,7 @@ def cues(options: argparse.Namespace) -> int:
     data = run.config.data
     if run.config.entry.data != SOURCE_TARGET:
         raise AttnBridgeError(
-            f"{run.folder}: is no classifier of pictures with several classes; cues are made of the maps of one"
+            f"{run.folder}: is no classifier of images with several classes; cues are made of the maps of one"
         )
     pair = SourceTarget.of(data.get("source"), str(options.data or data["target"]), data.get("lists"))
     model = run.classifier(options.device)
@@ -208,7 +206,7 @@ def cues(options: argparse.Namespace) -> int:
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("kit", type=Path, help="VOC2012, the development kit with the test pictures")
+    parser.add_argument("kit", type=Path, help="VOC2012, the development kit with the test images")
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
     parser.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
     parser.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
@@ -230,8 +228,8 @@ def submit(options: argparse.Namespace) -> int:
 VERBS = (
     Verb("pipeline", "masks", "from two folders to masks: AttnBN, cues, segmentation, page", _add_pipeline, pipeline,
          overrides=True),
-    Verb("saliency", "masks", "saliency maps of your pictures, one PNG each; resumes", _add_saliency, saliency),
-    Verb("segment", "masks", "masks of your pictures as palette PNGs; resumes", _add_segment, segment),
+    Verb("saliency", "masks", "saliency maps of your images, one PNG each; resumes", _add_saliency, saliency),
+    Verb("segment", "masks", "masks of your images as palette PNGs; resumes", _add_segment, segment),
     Verb("cues", "masks", "seeds for a segmentation network from a run's maps", _add_cues, cues, rare=True),
     Verb("submit", "masks", "segmentations packed for VOC's test server", _add_submit, submit, rare=True),
 )  # fmt: skip

@@ -20,8 +20,8 @@ def show_list(_: argparse.Namespace) -> int:
     """Print all names."""
     lists: dict[str, dict[str, str]] = {
         "methods (attnbridge show NAME lists the options):": {name: entry.method for name, entry in METHODS.items()},
-        "ways of looking (attnbridge explain PICTURES --model NAME --method NAME):": MAP_METHODS,
-        "saliency models (attnbridge saliency PICTURES --out FOLDER --model NAME):": MODELS,
+        "ways of looking (attnbridge explain IMAGES --model NAME --method NAME):": MAP_METHODS,
+        "saliency models (attnbridge saliency IMAGES --out FOLDER --model NAME):": MODELS,
         "data sets (attnbridge data import NAME ROOT --out FOLDER):": {n: entry.source for n, entry in SETS.items()},
         "tables (attnbridge benchmark NAME):": {name: table.help for name, table in TABLES.items()},
         "configurations (attnbridge fit NAME, attnbridge show NAME > mine.yaml):": config_names(),

@@ -17,18 +17,18 @@ from attnbridge.experiments.runs import load_run
 from attnbridge.experiments.tables import DEMO, TABLES, Scenes, TableRequest
 from attnbridge.models.device import pick_device
 
-_PICTURES: dict[str, Any] = {"choices": ("auto", "photos", "shapes"), "default": "auto"}
+_IMAGES: dict[str, Any] = {"choices": ("auto", "photos", "shapes"), "default": "auto"}
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results")
     parser.add_argument(
-        "--pictures",
-        **_PICTURES,
+        "--images",
+        **_IMAGES,
         help="real cut-outs from Debian packages, or drawn ones; auto: photos where apt exists",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a few small pictures, untrained: only to see it run")
+    parser.add_argument("--quick", action="store_true", help="a few small images, untrained: only to see it run")
     add_device(parser)
 
 
@@ -49,7 +49,7 @@ def demo(options: argparse.Namespace) -> int:
 
     keep_freed_memory()
     sizes: dict[str, Any] = {"size": 64, "source": 64, "target": 64, "val": 16, "test": 16} if options.quick else {}
-    request = TableRequest(options.out, (options.seed,), overrides=overrides, pictures=options.pictures)
+    request = TableRequest(options.out, (options.seed,), overrides=overrides, images=options.images)
     data = map_data(Scenes(SceneSpec(seed=options.seed, **sizes)), request, options.out)
     print_demo(run_table("demo", DEMO, request, options.out, data), console)
     console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
@@ -140,7 +140,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
-    parser.add_argument("--pictures", **_PICTURES, help="of the scenes")
+    parser.add_argument("--images", **_IMAGES, help="of the scenes")
     parser.add_argument(
         "--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/"
     )
@@ -163,7 +163,7 @@ def benchmark(options: argparse.Namespace) -> int:
         rows=tuple(options.rows) if options.rows else None,
         overrides=tuple(with_device(options.overrides, options.device)),
         data=options.data,
-        pictures=options.pictures,
+        images=options.images,
         saliency=options.saliency,
         domains=options.domains,
         leave_one_out=options.leave_one_out,

@@ -1,4 +1,4 @@
-"""What training would stumble over in each kind of data, found without torch: folders, splits, headers of pictures.
+"""What training would stumble over in each kind of data, found without torch: folders, splits, headers of images.
 
 A check takes the options of its data module by name; those that it has no use for are passed over.
 """

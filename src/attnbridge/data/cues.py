@@ -1,4 +1,4 @@
-"""Cues as files: which pictures have one. Free of torch."""
+"""Cues as files: which images have one. Free of torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnbridge.errors import AttnBridgeError
 
 
 def cue_path(folder: Path, record: ImageRecord) -> Path:
-    """Where the cue of a picture lies."""
+    """Where the cue of an image lies."""
     return folder / f"{record.image.stem}.png"
 
 
@@ -20,7 +20,7 @@ def with_cues(records: list[ImageRecord], cues: Path | None, classes: Sequence[s
     """The records whose cue is there, with it in the place of a mask.
 
     Args:
-        records: of the training pictures.
+        records: of the training images.
         cues: their folder.
         classes: of the data, in the order of the cues' values.
 
@@ -40,6 +40,6 @@ def with_cues(records: list[ImageRecord], cues: Path | None, classes: Sequence[s
     kept = [replace(record, mask=cue, values=None) for record, cue in found if record.classes and cue.is_file()]
     if not kept:
         raise AttnBridgeError(
-            f"{found[0][1]}: no such file, nor a cue of another training picture; make them with `attnbridge cues`"
+            f"{found[0][1]}: no such file, nor a cue of another training image; make them with `attnbridge cues`"
         )
     return kept

@@ -59,11 +59,11 @@ class ImageDataset(Dataset[Sample]):
 
     @property
     def stored(self) -> Uint8Dataset:
-        """The same samples with picture, saliency map and mask as ``uint8``."""
+        """The same samples with image, saliency map and mask as ``uint8``."""
         return Uint8Dataset(self)
 
     def in_bytes(self, key: int | tuple[int, int]) -> Sample:
-        """A sample with picture, saliency map and mask as ``uint8``."""
+        """A sample with image, saliency map and mask as ``uint8``."""
         if isinstance(key, int):
             return self._sample(key)
         index, seed = key
@@ -76,7 +76,7 @@ class ImageDataset(Dataset[Sample]):
             numbers.set_state(state)
 
     def identify(self, update: Callable[[bytes], Any]) -> None:
-        """Tell a digest which pictures these are: by the names, sizes and times of change of all their files."""
+        """Tell a digest which images these are: by the names, sizes and times of change of all their files."""
         for record in self.records:
             update(f"{record.values} {record.boxes}".encode())
             for path in (record.image, record.saliency, record.mask):
@@ -145,29 +145,29 @@ def _check_values(mask: torch.Tensor, largest: int, path: Path) -> None:
 def _same_size(tensor: torch.Tensor, size: tuple[int, ...], path: Path) -> torch.Tensor:
     if tuple(tensor.shape[-2:]) != size:
         raise AttnBridgeError(
-            f"{path}: is {tensor.shape[-1]}x{tensor.shape[-2]} pixels, but its picture is "
+            f"{path}: is {tensor.shape[-1]}x{tensor.shape[-2]} pixels, but its image is "
             f"{size[1]}x{size[0]}; make them the same size"
         )
     return tensor
 
 
 class Uint8Dataset(Dataset[Sample]):
-    """The samples of a dataset of pictures in 8 bits."""
+    """The samples of a dataset of images in 8 bits."""
 
-    def __init__(self, pictures: ImageDataset) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        return self.pictures.in_bytes(key)
+        return self.images.in_bytes(key)
 
 
 class EpochSampler(DistributedSampler[Sample]):
     """Shuffled indices with a seed each, a function of (seed, epoch) alone.
 
-    A run resumed at an epoch's start sees the pictures that the uninterrupted run would have seen, with
+    A run resumed at an epoch's start sees the images that the uninterrupted run would have seen, with
     the same augmentation. Each of several processes takes its share.
     """
 

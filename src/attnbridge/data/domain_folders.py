@@ -49,7 +49,7 @@ def domain_classes(root: Path, domains: Sequence[str]) -> list[str]:
 
 
 def scan_domain(root: Path, domain: str, classes: Sequence[str], saliency: Path | None = None) -> list[ImageRecord]:
-    """List the pictures of a domain, their ids beginning with its name.
+    """List the images of a domain, their ids beginning with its name.
 
     Raises:
         AttnBridgeError: see :func:`~attnbridge.data.folders.scan_class_folders`.

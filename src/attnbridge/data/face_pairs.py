@@ -1,4 +1,4 @@
-"""Pairs of pictures of the same person or of two, in LFW's format: ten folds, half of each the same."""
+"""Pairs of images of the same person or of two, in LFW's format: ten folds, half of each the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDS = 10
 
 
 class Pair(NamedTuple):
-    """Two pictures, whether they show one person, and the fold that they belong to, from 0."""
+    """Two images, whether they show one person, and the fold that they belong to, from 0."""
 
     first: Path
     second: Path
@@ -23,19 +23,19 @@ class Pair(NamedTuple):
     fold: int
 
 
-def read_pairs(path: Path, pictures: Path) -> list[Pair]:
+def read_pairs(path: Path, images: Path) -> list[Pair]:
     """Pairs as LFW's ``pairs.txt`` has them.
 
     The first line is the number of folds and of same pairs in each; then, for each fold, so many lines ``NAME i j`` and
-    as many ``NAME i OTHER j``, separated by tabs. Picture i of NAME is ``NAME/NAME_000i.*`` as in LFW, or, where there
-    is none of this name, the i-th of the folder's pictures in order of their names, from 1.
+    as many ``NAME i OTHER j``, separated by tabs. Image i of NAME is ``NAME/NAME_000i.*`` as in LFW, or, where there
+    is none of this name, the i-th of the folder's images in order of their names, from 1.
 
     Args:
         path: the list.
-        pictures: a folder with one folder for each person.
+        images: a folder with one folder for each person.
 
     Raises:
-        AttnBridgeError: for a line that is no pair, or a picture that is not there.
+        AttnBridgeError: for a line that is no pair, or an image that is not there.
     """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; leave --pairs out to have pairs drawn from the folders")
@@ -51,10 +51,10 @@ def read_pairs(path: Path, pictures: Path) -> list[Pair]:
     if len(lines) != 1 + folds * each * 2:
         raise AttnBridgeError(f"{path}: has {len(lines) - 1} pairs, but {folds} folds of 2 x {each} are announced")
     shelf: dict[str, list[Path]] = {}
-    return [_pair(path, n, line, pictures, shelf, (n - 2) // (2 * each)) for n, line in enumerate(lines[1:], 2)]
+    return [_pair(path, n, line, images, shelf, (n - 2) // (2 * each)) for n, line in enumerate(lines[1:], 2)]
 
 
-def _pair(path: Path, number: int, line: str, pictures: Path, shelf: dict[str, list[Path]], fold: int) -> Pair:
+def _pair(path: Path, number: int, line: str, images: Path, shelf: dict[str, list[Path]], fold: int) -> Pair:
     words = line.split("\t")
     places = words[1:] if len(words) == 3 else words[1::2]
     if len(words) not in (3, 4) or not all(place.strip().isdecimal() for place in places):
@@ -62,47 +62,47 @@ def _pair(path: Path, number: int, line: str, pictures: Path, shelf: dict[str, l
             f"{path}, line {number}: expected `NAME i j` or `NAME i OTHER j`, separated by tabs, not {line!r}"
         )
     names = (words[0], words[0] if len(words) == 3 else words[2])
-    first, second = (_picture(path, number, pictures, n, int(p), shelf) for n, p in zip(names, places, strict=True))
+    first, second = (_image(path, number, images, n, int(p), shelf) for n, p in zip(names, places, strict=True))
     return Pair(first, second, len(words) == 3, fold)
 
 
-def _picture(path: Path, number: int, pictures: Path, name: str, place: int, shelf: dict[str, list[Path]]) -> Path:
+def _image(path: Path, number: int, images: Path, name: str, place: int, shelf: dict[str, list[Path]]) -> Path:
     if name not in shelf:
-        shelf[name] = _pictures(pictures / name)
+        shelf[name] = _images(images / name)
     for found in shelf[name]:
         if found.stem == f"{name}_{place:04d}":
             return found
     if not 1 <= place <= len(shelf[name]):
         raise AttnBridgeError(
-            f"{path}, line {number}: no picture {place} of {name!r}; {pictures / name} holds {len(shelf[name])}"
+            f"{path}, line {number}: no image {place} of {name!r}; {images / name} holds {len(shelf[name])}"
         )
     return shelf[name][place - 1]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return list_images(folder) if folder.is_dir() else []
 
 
-def draw_pairs(pictures: Path, out: Path, each: int = 300, seed: int = 0) -> None:
+def draw_pairs(images: Path, out: Path, each: int = 300, seed: int = 0) -> None:
     """Draw pairs of a folder of persons into a list that :func:`read_pairs` reads.
 
-    The folds share no person, as in LFW; where few persons have two pictures, a fold has fewer than ``each`` same
+    The folds share no person, as in LFW; where few persons have two images, a fold has fewer than ``each`` same
     pairs.
 
     Args:
-        pictures: a folder with one folder for each person.
+        images: a folder with one folder for each person.
         out: the list to write.
         each: same pairs of a fold, and as many of two persons.
         seed: of the draw.
 
     Raises:
-        AttnBridgeError: if there are fewer than two persons with two pictures for each fold.
+        AttnBridgeError: if there are fewer than two persons with two images for each fold.
     """
-    counts = {name: len(_pictures(pictures / name)) for name in class_names(pictures)}
+    counts = {name: len(_images(images / name)) for name in class_names(images)}
     twice = sorted(name for name, count in counts.items() if count > 1)
     if len(twice) < 2 * FOLDS:
         raise AttnBridgeError(
-            f"{pictures}: {len(twice)} persons have two pictures or more; {FOLDS} folds need {2 * FOLDS} of them"
+            f"{images}: {len(twice)} persons have two images or more; {FOLDS} folds need {2 * FOLDS} of them"
         )
     rng = random.Random(seed)
     rng.shuffle(twice)

@@ -1,4 +1,4 @@
-"""A few fixed views of each training picture, kept as what a frozen network, or its beginning, makes of them."""
+"""A few fixed views of each training image, kept as what a frozen network, or its beginning, makes of them."""
 
 from __future__ import annotations
 
@@ -28,64 +28,64 @@ _FORMAT = 1
 class CachedFeatureDataset(Dataset[Sample]):
     """Samples of what a method keeps of its views, floats as float16, saliency and mask in 8 bits.
 
-    ``dataset[i, seed]`` is one of the views of picture ``i``.
+    ``dataset[i, seed]`` is one of the views of image ``i``.
 
     Args:
         folder: made by :func:`cache_features`.
-        pictures: the pictures that it was made from.
+        images: the images that it was made from.
         views: how many views of each.
     """
 
-    def __init__(self, folder: Path, pictures: ImageDataset, views: int) -> None:
-        self.folder, self.pictures, self.views = folder, pictures, views
+    def __init__(self, folder: Path, images: ImageDataset, views: int) -> None:
+        self.folder, self.images, self.views = folder, images, views
         self._fields: dict[str, np.ndarray[Any, Any]] = {}
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fields": {}}  # a process that loads pictures opens the files itself
+        return {**self.__dict__, "_fields": {}}  # a process that loads images opens the files itself
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         if not self._fields:
             self._fields = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
         index, seed = key
-        record, domain = self.pictures.records[index % len(self.pictures.records)], self.pictures.domain
-        row = index % len(self.pictures.records) * self.views + seed % self.views
+        record, domain = self.images.records[index % len(self.images.records)], self.images.domain
+        row = index % len(self.images.records) * self.views + seed % self.views
         kept = {name: torch.from_numpy(np.array(values[row])) for name, values in self._fields.items()}
-        return {**kept, "labels": self.pictures.labels(record), "domain": domain, "id": record.id}  # type: ignore[typeddict-item]
+        return {**kept, "labels": self.images.labels(record), "domain": domain, "id": record.id}  # type: ignore[typeddict-item]
 
 
-def feature_cache_dir(pictures: ImageDataset, views: int, structure: str, weights: Mapping[str, Tensor]) -> Path:
+def feature_cache_dir(images: ImageDataset, views: int, structure: str, weights: Mapping[str, Tensor]) -> Path:
     """Where the views lie: a folder of the user's cache that is named after all that they depend on.
 
     Args:
-        pictures: told by :meth:`~attnbridge.data.dataset.ImageDataset.identify` and their transform.
+        images: told by :meth:`~attnbridge.data.dataset.ImageDataset.identify` and their transform.
         views: how many of each.
         structure: of what is run on them, in words.
         weights: of what is run on them.
     """
-    digest = hashlib.sha256(f"{_FORMAT} {views} {pictures.transform!r} {structure}".encode())
-    pictures.identify(digest.update)
+    digest = hashlib.sha256(f"{_FORMAT} {views} {images.transform!r} {structure}".encode())
+    images.identify(digest.update)
     for name, tensor in weights.items():
         digest.update(name.encode() + tensor.detach().cpu().double().contiguous().numpy().tobytes())
     return cache_dir("views", digest.hexdigest()[:16])
 
 
 def cache_features(
-    folder: Path, pictures: ImageDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int = 0
+    folder: Path, images: ImageDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int = 0
 ) -> None:
-    """Make ``views`` views of each picture, unless they are there.
+    """Make ``views`` views of each image, unless they are there.
 
     Each field is one ``.npy`` file, floats in half precision. The views are the same for every run, whatever its seed;
     the folder appears when it is whole.
 
     Args:
         folder: from :func:`feature_cache_dir`.
-        pictures: with the transform of the training.
+        images: with the transform of the training.
         views: how many of each.
         keep: from a batch in 8 bits to what is kept of it.
-        workers: processes that load pictures.
+        workers: processes that load images.
 
     Raises:
         AttnBridgeError: if the disk has no room for them, or a value does not fit half precision.
@@ -94,7 +94,7 @@ def cache_features(
         return
     partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
     try:
-        _fill(partial, pictures, views, keep, workers)
+        _fill(partial, images, views, keep, workers)
         partial.chmod(0o755)
         partial.rename(folder)
     except OSError:
@@ -105,13 +105,13 @@ def cache_features(
 
 
 def _fill(
-    place: Path, pictures: ImageDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int
+    place: Path, images: ImageDataset, views: int, keep: Callable[[Batch], Mapping[str, Tensor]], workers: int
 ) -> None:
-    count = len(pictures.records)
+    count = len(images.records)
     keys = [(index, view * _STEP + index) for index in range(count) for view in range(views)]
     options: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator(), "collate_fn": collate}
-    loader: DataLoader[Any] = DataLoader(pictures.stored, 16, sampler=keys, **options)
-    words = f"keeping {views} views of {count} {pictures.domain} pictures"
+    loader: DataLoader[Any] = DataLoader(images.stored, 16, sampler=keys, **options)
+    words = f"keeping {views} views of {count} {images.domain} images"
     fields: dict[str, np.ndarray[Any, Any]] = {}
     begin = 0
     for batch in track(loader, words, transient=True, console=Console(stderr=True)):

@@ -62,13 +62,13 @@ def beside(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def output_paths(pictures: Iterable[str], out: Path) -> dict[str, Path]:
-    """Where what is made of each picture lies: its id below ``out``, as PNG.
+def output_paths(images: Iterable[str], out: Path) -> dict[str, Path]:
+    """Where what is made of each image lies: its id below ``out``, as PNG.
 
     Raises:
         AttnBridgeError: for two that would be one file.
     """
-    targets = {name: (out / name).with_suffix(".png") for name in pictures}
+    targets = {name: (out / name).with_suffix(".png") for name in images}
     names: dict[Path, str] = {}
     for name, path in targets.items():
         if path in names:

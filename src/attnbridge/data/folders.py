@@ -16,19 +16,19 @@ from attnbridge.errors import AttnBridgeError, unknown_name
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All pictures directly in ``folder``, sorted by name; hidden files are passed over."""
+    """All images directly in ``folder``, sorted by name; hidden files are passed over."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
-    """Files, folders (with all below them) and globs as pictures by their id, the path below their common folder.
+    """Files, folders (with all below them) and globs as images by their id, the path below their common folder.
 
     Args:
         wanted: what the user names; hidden files and folders inside a folder are passed over.
-        out: a folder whose pictures are passed over: that of the results.
+        out: a folder whose images are passed over: that of the results.
 
     Raises:
-        AttnBridgeError: for something that does not exist, or holds no picture.
+        AttnBridgeError: for something that does not exist, or holds no image.
     """
     roots: list[Path] = []
     paths: list[Path] = []
@@ -42,7 +42,7 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
             matches = [path] if text and _is(path.is_file) else map(Path, sorted(glob(text, recursive=True)))  # noqa: PTH207
             found = [Path(os.path.abspath(p)) for p in matches if p.is_file()]  # noqa: PTH100
         if not found:
-            what = "holds no pictures" if text and _is(path.is_dir) else "no such picture, folder or glob"
+            what = "holds no images" if text and _is(path.is_dir) else "no such image, folder or glob"
             raise AttnBridgeError(f"{text or repr(text)}: {what}")
         roots += [path] if path.is_dir() else [p.parent for p in found]
         paths += found
@@ -68,7 +68,7 @@ def class_names(root: Path) -> list[str]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise AttnBridgeError(
-            f"{root}: holds no class folders; expected {root}/CLASS/PICTURE.jpg, one sub-folder per class"
+            f"{root}: holds no class folders; expected {root}/CLASS/IMAGE.jpg, one sub-folder per class"
         )
     return names
 
@@ -87,19 +87,19 @@ def class_splits(root: Path) -> dict[str, Path]:
 
 
 def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None = None) -> list[ImageRecord]:
-    """List the pictures of a single-label dataset: ``root/CLASS/PICTURE``.
+    """List the images of a single-label dataset: ``root/CLASS/IMAGE``.
 
     Args:
         root: folder with one sub-folder per class.
         classes: class names in index order; a class may have no folder here.
-        saliency: folder with the same tree, ``saliency/CLASS/PICTURE.png``, one map per picture.
+        saliency: folder with the same tree, ``saliency/CLASS/IMAGE.png``, one map per image.
 
     Raises:
         AttnBridgeError: for a folder that is no known class, an empty dataset, a missing saliency map.
     """
     index = {name: i for i, name in enumerate(classes)}
     if saliency is not None and not saliency.is_dir():
-        raise AttnBridgeError(f"{saliency}: no such folder; expected saliency maps named like the pictures")
+        raise AttnBridgeError(f"{saliency}: no such folder; expected saliency maps named like the images")
     records = []
     for name in class_names(root):
         if name not in index:
@@ -114,16 +114,16 @@ def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None
                 )
             )
     if not records:
-        raise AttnBridgeError(f"{root}: the class folders hold no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        raise AttnBridgeError(f"{root}: the class folders hold no images ({', '.join(IMAGE_SUFFIXES)})")
     return records
 
 
 def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[ImageRecord]:
-    """List the pictures of a multi-label dataset.
+    """List the images of a multi-label dataset.
 
     The folder holds ``images/`` (or ``JPEGImages/``), ``labels.csv`` with the header ``id,CLASS,CLASS,...``
-    and a row of 0 and 1 for each picture (``id`` is the file's name without suffix), and, for splits that
-    are scored, ``masks/`` (or ``SegmentationClass/``) with one PNG per picture.
+    and a row of 0 and 1 for each image (``id`` is the file's name without suffix), and, for splits that
+    are scored, ``masks/`` (or ``SegmentationClass/``) with one PNG per image.
 
     Args:
         root: the folder of one split.
@@ -131,12 +131,12 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
         masks: list the masks too. Leave it off for a split that a method trains on.
 
     Raises:
-        AttnBridgeError: for a missing or malformed ``labels.csv``, an unknown or missing class, a picture
+        AttnBridgeError: for a missing or malformed ``labels.csv``, an unknown or missing class, an image
             or mask that is not there, an empty split.
     """
     table = root / "labels.csv"
     if not table.is_file():
-        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per picture")
+        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per image")
     images = _one_of(root, "images", "JPEGImages")
     mask_folder = _one_of(root, "masks", "SegmentationClass") if masks else None
     files = {path.stem: path for path in list_images(images)}
@@ -149,7 +149,7 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
                 continue
             name, present = _row(row, columns, f"{table}, line {number}")
             if name not in files:
-                raise AttnBridgeError(f"{table}, line {number}: no picture {name!r} in {images}")
+                raise AttnBridgeError(f"{table}, line {number}: no image {name!r} in {images}")
             mask = _companion(files[name], mask_folder, "mask") if mask_folder else None
             records.append(ImageRecord(f"{images.name}/{files[name].name}", files[name], present, mask=mask))
     if not records:
@@ -164,11 +164,11 @@ def _one_of(root: Path, *names: str) -> Path:
     raise AttnBridgeError(f"{root / names[0]}: no such folder (nor {names[1]}/)")
 
 
-def _companion(picture: Path, folder: Path, what: str) -> Path:
-    """The file in ``folder`` that belongs to ``picture``: the same stem, PNG."""
-    path = folder / f"{picture.stem}.png"
+def _companion(image: Path, folder: Path, what: str) -> Path:
+    """The file in ``folder`` that belongs to ``image``: the same stem, PNG."""
+    path = folder / f"{image.stem}.png"
     if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such file; expected the {what} of {picture}")
+        raise AttnBridgeError(f"{path}: no such file; expected the {what} of {image}")
     return path
 
 
@@ -244,7 +244,7 @@ def pair_classes(source: Path | None, target: Path) -> list[str]:
         return list(kit_classes(target))
     table = target / "train" / "labels.csv"
     if not table.is_file():
-        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per picture")
+        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per image")
     with table.open(newline="") as handle:
         names = [name.strip() for name in next(csv.reader(handle), [])[1:]]
     twice = [name for name in names if names.count(name) > 1]
@@ -266,7 +266,7 @@ def scan_pair(
     Args:
         source: class folders; they name the classes. ``None``: there is none, and the target names them.
         target: folder of the splits ``train``, ``val`` and ``test``, or one in VOC's layout.
-        saliency: maps of the source pictures.
+        saliency: maps of the source images.
         split: ``source``, ``train``, ``val``, ``test`` or another folder or list of the target.
         lists: in VOC's layout, the name of each split's list, if it is another.
         masks: whether the target's records have them; ``None``: those of all splits but ``train``.
@@ -301,12 +301,12 @@ def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) 
 
 
 def hash_order(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """By a checksum of their ids: an order that says nothing of the pictures and does not change with their number."""
+    """By a checksum of their ids: an order that says nothing of the images and does not change with their number."""
     return sorted(records, key=lambda record: hashlib.sha256(record.id.encode()).digest())
 
 
 def subsample_per_class(records: Sequence[ImageRecord], share: float) -> list[ImageRecord]:
-    """A share of each class, at least one picture; a larger share holds the smaller one.
+    """A share of each class, at least one image; a larger share holds the smaller one.
 
     >>> records = [ImageRecord(f"{c}/{i}", Path("x"), (c,)) for c in (0, 1) for i in range(10)]
     >>> [r.classes[0] for r in subsample_per_class(records, 0.2)]

@@ -1,4 +1,4 @@
-"""What may guide the maps of a few pictures of the target: masks, boxes, or saliency maps."""
+"""What may guide the maps of a few images of the target: masks, boxes, or saliency maps."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ FIELDS = ("id", "class", "left", "top", "right", "bottom")
 
 
 def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> list[ImageRecord]:
-    """The records of the pictures whose maps are guided: of those that are named, the ones that have what guides.
+    """The records of the images whose maps are guided: of those that are named, the ones that have what guides.
 
     - ``masks``: as in the splits that are scored.
-    - ``boxes``: ``boxes.csv`` beside the pictures' folder, with the columns ``id,class,left,top,right,bottom`` in
+    - ``boxes``: ``boxes.csv`` beside the images' folder, with the columns ``id,class,left,top,right,bottom`` in
       pixels (right and bottom are the first outside), else VOC's ``Annotations/ID.xml``. A box counts as the object;
       where boxes of two classes overlap, and in VOC's difficult ones, nothing is known.
-    - ``saliency``: ``saliency/ID.png`` beside the pictures' folder, 8-bit grey. Where it is below half there is no
-      object; where it is above, the picture's class is there if it has only one, else nothing is known.
+    - ``saliency``: ``saliency/ID.png`` beside the images' folder, 8-bit grey. Where it is below half there is no
+      object; where it is above, the image's class is there if it has only one, else nothing is known.
 
     Returns:
         Records with a mask, or with boxes to draw one from.
 
     Raises:
-        AttnBridgeError: if no picture has what guides, for a box or map that cannot be its picture's, and as
+        AttnBridgeError: if no image has what guides, for a box or map that cannot be its image's, and as
             :func:`~attnbridge.data.folders.scan_pair`.
     """
     if kind not in get_args(Guide):
@@ -53,9 +53,7 @@ def scan_guided(source: Path | None, target: Path, names: str, kind: Guide) -> l
         folders = MASK_FOLDERS if is_voc(target) else ("masks", "SegmentationClass")
         found, place = _in_folders(records, [root / folder for folder in folders])
     if not found:
-        raise AttnBridgeError(
-            f"{place}: no such file; expected the {kind} of at least one of the pictures of {names!r}"
-        )
+        raise AttnBridgeError(f"{place}: no such file; expected the {kind} of at least one of the images of {names!r}")
     for record in found:
         check_record(record)
     return found
@@ -96,7 +94,7 @@ def _with_boxes(record: ImageRecord, boxes: Sequence[Box], classes: Sequence[str
     for label, left, top, right, bottom in boxes:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise AttnBridgeError(
-                f"{record.image}: its box {left},{top},{right},{bottom} does not lie in the picture, which is "
+                f"{record.image}: its box {left},{top},{right},{bottom} does not lie in the image, which is "
                 f"{width}x{height} pixels"
             )
         if label not in (*record.classes, DIFFICULT):

@@ -1,4 +1,4 @@
-"""Picture files: where they lie, and reading and checking them with clear errors. Free of torch."""
+"""Image files: where they lie, and reading and checking them with clear errors. Free of torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Box = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Where one picture lies and what is known of it; nothing is opened yet.
+    """Where one image lies and what is known of it; nothing is opened yet.
 
     Attributes:
         id: path relative to the dataset's root, with forward slashes.
-        image: the picture.
+        image: the image.
         classes: indices of the classes in it, from 0.
         saliency: its saliency map (8-bit grey), if any.
         mask: its label mask (0 background, 1..N, 255 ignored), if any.
@@ -60,14 +60,14 @@ def class_balanced_order(records: Sequence[ImageRecord]) -> list[int]:
 
 
 def load_image(path: Path, mode: str = "RGB") -> Image.Image:
-    """Decode a picture completely, upright as its EXIF tag says.
+    """Decode an image completely, upright as its EXIF tag says.
 
     Args:
         path: the file.
         mode: PIL mode to convert to; ``"P"`` keeps palette indices as they are stored.
 
     Raises:
-        AttnBridgeError: if the file is missing, not a picture, or truncated.
+        AttnBridgeError: if the file is missing, not an image, or truncated.
     """
     try:
         with Image.open(path) as image:
@@ -75,10 +75,10 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
             return image if mode == "P" else _converted(image, mode)
     except FileNotFoundError:
-        raise AttnBridgeError(f"{path}: no such picture") from None
+        raise AttnBridgeError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AttnBridgeError(
-            f"{path}: cannot be read as a picture ({error}); replace the file or take it out of the dataset"
+            f"{path}: cannot be read as an image ({error}); replace the file or take it out of the dataset"
         ) from None
 
 
@@ -104,13 +104,13 @@ def check_record(record: ImageRecord) -> None:
     A JPEG that lacks its end marker is decoded to make sure. Cost: about 0.1 ms a file.
 
     Raises:
-        AttnBridgeError: for a corrupt or truncated picture, or a saliency map or mask of another size.
+        AttnBridgeError: for a corrupt or truncated image, or a saliency map or mask of another size.
     """
     size = image_size_of(record.image)
     for what, path in (("saliency map", record.saliency), ("mask", record.mask)):
         if path is not None and image_size_of(path) != size:
             raise AttnBridgeError(
-                f"{path}: the {what} is {_text(image_size_of(path))} pixels, but its picture {record.image} "
+                f"{path}: the {what} is {_text(image_size_of(path))} pixels, but its image {record.image} "
                 f"is {_text(size)}; make them the same size"
             )
 
@@ -120,12 +120,12 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def image_size_of(path: Path) -> tuple[int, int]:
-    """Width and height of a picture as :func:`load_image` gives it, from its header.
+    """Width and height of an image as :func:`load_image` gives it, from its header.
 
     A JPEG or PNG that lacks its end marker is decoded to make sure.
 
     Raises:
-        AttnBridgeError: if the file is missing, not a picture, or truncated.
+        AttnBridgeError: if the file is missing, not an image, or truncated.
     """
     try:
         with path.open("rb") as handle:
@@ -140,7 +140,7 @@ def image_size_of(path: Path) -> tuple[int, int]:
                     size = size[1], size[0]
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         load_image(path)
-        raise AttnBridgeError(f"{path}: cannot be read as a picture") from None
+        raise AttnBridgeError(f"{path}: cannot be read as an image") from None
     marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
     if marker is not None and marker not in tail:
         load_image(path)

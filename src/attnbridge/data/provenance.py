@@ -187,7 +187,7 @@ class Stages:
         if known.get(name, {}).get("key") not in (None, key):
             if not self.replaces:
                 raise AttnBridgeError(
-                    f"{folder}: was made with other options or pictures; name another folder with --out, or remove it"
+                    f"{folder}: was made with other options or images; name another folder with --out, or remove it"
                 )
             OwnFiles(folder).check_all()
             console.print(f"[bold]{name}[/]: what it was made of has changed")

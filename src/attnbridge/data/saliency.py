@@ -1,6 +1,6 @@
-"""Saliency maps of pictures: U2-Net, a network of the user's, or priors that need none. Free of torch.
+"""Saliency maps of images: U2-Net, a network of the user's, or priors that need none. Free of torch.
 
-A model takes a picture and gives a float32 map of its height and width in [0, 1].
+A model takes an image and gives a float32 map of its height and width in [0, 1].
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MODELS: dict[str, str] = {
     "u2net": "U2-Net (Qin et al., Pattern Recognition 2020), 176 MB, the best of these",
     "u2netp": "its small version, 5 MB",
     "spectral": "spectral residual (Hou and Zhang, CVPR 2007), no network",
-    "centre": "a Gaussian at the centre, whatever the picture",
-    "alpha": "the picture's own alpha channel, for cut-outs",
+    "centre": "a Gaussian at the centre, whatever the image",
+    "alpha": "the image's own alpha channel, for cut-outs",
 }
 NETWORKS = {
     "u2net": PackagedFile(
@@ -67,7 +67,7 @@ def is_model(text: str | None) -> bool:
 
 
 def saliency_folder(source: Path, text: str) -> Path:
-    """Where the maps of a folder of pictures lie: the folder itself, or, for a model, one in the user's cache."""
+    """Where the maps of a folder of images lie: the folder itself, or, for a model, one in the user's cache."""
     if not is_model(text):
         return Path(text)
     key = hashlib.sha256(f"{source.absolute()} {text}".encode()).hexdigest()[:16]
@@ -79,9 +79,9 @@ def load_model(name: str, refine: bool = False, device: str = "auto") -> Model:
     """The model of a name.
 
     Args:
-        name: one of :data:`MODELS`, or the path of an ONNX network with U2-Net's input: RGB divided by the picture's
+        name: one of :data:`MODELS`, or the path of an ONNX network with U2-Net's input: RGB divided by the image's
             maximum, ImageNet mean and deviation; its first output is taken, scaled to [0, 1] by minimum and maximum.
-        refine: fit the map to the picture's edges with GrabCut (Rother et al., SIGGRAPH 2004), to 0 and 1.
+        refine: fit the map to the image's edges with GrabCut (Rother et al., SIGGRAPH 2004), to 0 and 1.
         device: of a network: ``cpu``, ``cuda``, ``cuda:NUMBER`` or ``mps``; ``auto``: the first that ONNX Runtime has.
 
     Raises:
@@ -151,7 +151,7 @@ def _network(path: Path, device: str) -> Model:
 
 
 def spectral_residual(image: Image.Image) -> Map:
-    """Where the log spectrum of a 64-pixel picture departs from its own smooth course (Hou and Zhang, CVPR 2007)."""
+    """Where the log spectrum of a 64-pixel image departs from its own smooth course (Hou and Zhang, CVPR 2007)."""
     from scipy import ndimage
 
     grey = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BOX), np.float64)
@@ -169,7 +169,7 @@ def centre_prior(image: Image.Image, width: float = 0.3) -> Map:
 
 
 def alpha_channel(image: Image.Image) -> Map:
-    """The alpha channel; AttnBridgeError if the picture has none."""
+    """The alpha channel; AttnBridgeError if the image has none."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         raise AttnBridgeError("has no alpha channel; take another saliency model")
     return np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
@@ -192,29 +192,29 @@ def grab_cut(image: Image.Image, saliency: Map, rounds: int = 3) -> Map:
 
 
 def make_saliency(
-    pictures: dict[str, Path], out: Path, model: str = "u2net", refine: bool = False, device: str = "auto"
+    images: dict[str, Path], out: Path, model: str = "u2net", refine: bool = False, device: str = "auto"
 ) -> list[str]:
-    """Write ``ID.png``, 8-bit grey, of each picture, the suffix of its id replaced; what is there already is kept.
+    """Write ``ID.png``, 8-bit grey, of each image, the suffix of its id replaced; what is there already is kept.
 
     Args:
-        pictures: by id; see :func:`attnbridge.data.folders.find_images`.
+        images: by id; see :func:`attnbridge.data.folders.find_images`.
         out: folder to write; it holds the maps of one model only.
         model: see :func:`load_model`.
         refine: see :func:`load_model`.
         device: see :func:`load_model`.
 
     Returns:
-        One message for each picture that could not be read.
+        One message for each image that could not be read.
 
     Raises:
-        AttnBridgeError: for an unknown model, maps of another model or files of the user's in ``out``, or two pictures
+        AttnBridgeError: for an unknown model, maps of another model or files of the user's in ``out``, or two images
             of one name.
     """
     check_device(model, device)
-    targets = output_paths(pictures, out)
+    targets = output_paths(images, out)
     own = OwnFiles(out)
     own.check(targets.values())
-    waiting = [name for name in pictures if not is_current(targets[name], pictures[name])]
+    waiting = [name for name in images if not is_current(targets[name], images[name])]
     own.check_unchanged(targets[name] for name in waiting)
     own.claim("saliency.json", {"model": model, "refine": refine}, "saliency maps")
     if not waiting:
@@ -222,7 +222,7 @@ def make_saliency(
     look, bad = load_model(model, refine, device), []
     with ThreadPoolExecutor(2) as pool:
         for name, image in track(
-            _read_ahead(pool, pictures, waiting), "saliency", len(waiting), transient=True, console=console
+            _read_ahead(pool, images, waiting), "saliency", len(waiting), transient=True, console=console
         ):
             try:
                 if isinstance(image, AttnBridgeError):
@@ -230,16 +230,16 @@ def make_saliency(
                 _write_png(look(image), targets[name], own)
             except AttnBridgeError as error:
                 text = str(error)
-                bad.append(text if str(pictures[name]) in text else f"{pictures[name]}: {text}")
+                bad.append(text if str(images[name]) in text else f"{images[name]}: {text}")
     return bad
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, pictures: dict[str, Path], names: list[str], ahead: int = 4
+    pool: ThreadPoolExecutor, images: dict[str, Path], names: list[str], ahead: int = 4
 ) -> Iterable[tuple[str, Image.Image | AttnBridgeError]]:
     def load(name: str) -> Image.Image | AttnBridgeError:
         try:
-            return load_image(pictures[name], "P")  # as it is stored: its alpha channel may be asked for
+            return load_image(images[name], "P")  # as it is stored: its alpha channel may be asked for
         except AttnBridgeError as error:
             return error
 

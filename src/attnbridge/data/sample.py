@@ -1,4 +1,4 @@
-"""The sample contract: what one picture carries through the library."""
+"""The sample contract: what one image carries through the library."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ IGNORE_INDEX = 255
 
 
 class Sample(TypedDict, total=False):
-    """One picture and what is known of it.
+    """One image and what is known of it.
 
     Attributes:
         image: float ``(3, H, W)`` in [0, 1], RGB; each network normalises it as *it* was trained.
         features: in the place of ``image``, where views are kept: what the network's frozen beginning makes of it.
-        labels: multi-hot float ``(N,)``; a single-label picture has exactly one 1.
+        labels: multi-hot float ``(N,)``; a single-label image has exactly one 1.
         saliency: float ``(H, W)`` in [0, 1], where a foreground prior is known.
         mask: long ``(H, W)``: 0 background, 1..N the classes, 255 ignored. **For scoring only**; the
             training stream of a method that learns from image labels never carries it.
         domain: ``"source"`` or ``"target"``.
-        id: the picture's path relative to its dataset.
+        id: the image's path relative to its dataset.
     """
 
     image: Tensor
@@ -65,9 +65,9 @@ def multi_hot(classes: Sequence[int], count: int) -> Tensor:
 
 
 def as_floats(batch: BatchOrSample) -> BatchOrSample:
-    """A sample or batch with its picture and saliency map in [0, 1] and its mask as long, from the 8 bits of each.
+    """A sample or batch with its image and saliency map in [0, 1] and its mask as long, from the 8 bits of each.
 
-    Eight bits are a quarter to an eighth of what has to pass from the processes that load pictures. What is float or
+    Eight bits are a quarter to an eighth of what has to pass from the processes that load images. What is float or
     long already stays.
 
     >>> grey = torch.full((3, 1, 1), 51, dtype=torch.uint8)
@@ -101,7 +101,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         missing = [sample["id"] for sample in samples if key not in sample]
         if missing:
             raise AttnBridgeError(
-                f"{missing[0]}: has no {key}, but other pictures of its batch do; give every picture of a "
+                f"{missing[0]}: has no {key}, but other images of its batch do; give every image of a "
                 f"dataset a {key}, or none"
             )
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]

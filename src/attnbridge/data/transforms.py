@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 Size = int | tuple[int, int]
 Shape = Literal["stretch", "pad"]
 GREY = 116
-"""What is put around pictures."""
+"""What is put around images."""
 
 
 class Saliency(tv_tensors.Mask):  # type: ignore[misc]
@@ -32,7 +32,7 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 class PadTo(v2.Transform):  # type: ignore[misc]
-    """Pad at right and left, or above and below, to an aspect ratio: grey around the picture, 0 around its saliency,
+    """Pad at right and left, or above and below, to an aspect ratio: grey around the image, 0 around its saliency,
     255 (ignored) around its mask.
 
     Args:
@@ -65,13 +65,13 @@ def padding(height: int, width: int, aspect: float) -> tuple[int, int]:
     return max(0, round(height * aspect) - width), max(0, round(width / aspect) - height)
 
 
-def without_padding(maps: Tensor, picture: tuple[int, int], size: Size) -> Tensor:
-    """Maps of a picture that :class:`PadTo` padded, as maps of the picture alone.
+def without_padding(maps: Tensor, image: tuple[int, int], size: Size) -> Tensor:
+    """Maps of an image that :class:`PadTo` padded, as maps of the image alone.
 
     Args:
-        maps: ``(N, h, w)``, over the padded picture.
-        picture: height and width of the picture.
-        size: that it was brought to; its aspect ratio is that of the padded picture.
+        maps: ``(N, h, w)``, over the padded image.
+        image: height and width of the image.
+        size: that it was brought to; its aspect ratio is that of the padded image.
 
     Returns:
         ``(N, h, w)``, interpolated bilinearly.
@@ -80,8 +80,8 @@ def without_padding(maps: Tensor, picture: tuple[int, int], size: Size) -> Tenso
     tensor([[[0.7500, 1.0000, 1.0000, 0.7500]]])
     """
     height, width = sides(size)
-    wide, high = padding(*picture, width / height)
-    share = [picture[1] / (picture[1] + wide), picture[0] / (picture[0] + high)]
+    wide, high = padding(*image, width / height)
+    share = [image[1] / (image[1] + wide), image[0] / (image[0] + high)]
     theta = torch.tensor([[[share[0], 0.0, 0.0], [0.0, share[1], 0.0]]], dtype=maps.dtype, device=maps.device)
     grid = F.affine_grid(theta, [1, *maps.shape], align_corners=False)
     return F.grid_sample(maps[None], grid, padding_mode="border", align_corners=False)[0]
@@ -94,9 +94,9 @@ def train_transform(
 
     Args:
         size: side of the output in pixels, or its height and width.
-        scale: lower and upper bound of the crop's share of the picture's area.
+        scale: lower and upper bound of the crop's share of the image's area.
         shape: ``stretch`` brings the crop to ``size``, its aspect ratio not kept beyond a quarter; ``pad`` keeps it,
-            and pads the picture first.
+            and pads the image first.
         zoom_out: the most by which a crop's sides are divided; it is then placed at random on grey, saliency 0 and
             mask 255 around it.
     """

@@ -25,12 +25,12 @@ def is_voc(root: Path) -> bool:
 
 
 def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False) -> list[ImageRecord]:
-    """List the pictures of one of the kit's lists.
+    """List the images of one of the kit's lists.
 
     The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
     of these that is there: ``labels.csv`` (``id,CLASS,...``, rows of 0 and 1, whose columns name the masks' values),
     ``Annotations/ID.xml`` (a class counts where one of its objects is not marked difficult), the masks themselves.
-    Masks lie in ``SegmentationClassAug/``, for pictures that it has, else in ``SegmentationClass/``. Classes of the kit
+    Masks lie in ``SegmentationClassAug/``, for images that it has, else in ``SegmentationClass/``. Classes of the kit
     that are not in ``classes`` are ignored in the masks (255).
 
     Args:
@@ -40,7 +40,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         masks: list the masks too. Leave it off for a split that a method trains on.
 
     Raises:
-        AttnBridgeError: for a missing list, picture, label or mask, or a class that the kit does not know.
+        AttnBridgeError: for a missing list, image, label or mask, or a class that the kit does not know.
     """
     labels = _labels_csv(root / "labels.csv") if (root / "labels.csv").is_file() else None
     kit = kit_classes(root)
@@ -61,8 +61,8 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         else:
             found = _in_mask(mask) if mask else ()
         present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
-        picture = find_picture(root, identity)
-        records.append(ImageRecord(f"{picture.name}", picture, present, mask=mask if masks else None, values=values))
+        image = find_image(root, identity)
+        records.append(ImageRecord(f"{image.name}", image, present, mask=mask if masks else None, values=values))
     return records
 
 
@@ -88,19 +88,19 @@ def list_names(root: Path, names: str) -> list[str]:
         if path.is_file():
             found = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
             if not found:
-                raise AttnBridgeError(f"{path}: the list is empty; expected one picture's name a line")
+                raise AttnBridgeError(f"{path}: the list is empty; expected one image's name a line")
             return found
     there = [p.stem for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.txt"))]
-    raise unknown_name(f"list of pictures in {root / 'ImageSets'}:", names, there)
+    raise unknown_name(f"list of images in {root / 'ImageSets'}:", names, there)
 
 
-def find_picture(root: Path, identity: str) -> Path:
-    """The picture of a list's name, whatever its suffix."""
+def find_image(root: Path, identity: str) -> Path:
+    """The image of a list's name, whatever its suffix."""
     for suffix in IMAGE_SUFFIXES:
         for name in (f"{identity}{suffix}", f"{identity}{suffix.upper()}"):
             if (root / "JPEGImages" / name).is_file():
                 return root / "JPEGImages" / name
-    raise AttnBridgeError(f"{root / 'JPEGImages' / identity}.jpg: no such picture, but a list names it")
+    raise AttnBridgeError(f"{root / 'JPEGImages' / identity}.jpg: no such image, but a list names it")
 
 
 def _mask(root: Path, identity: str) -> Path:
@@ -137,7 +137,7 @@ def _in_mask(path: Path) -> tuple[int, ...]:
 
 
 def _labels_csv(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
-    """The classes, and the indices of those of each picture."""
+    """The classes, and the indices of those of each image."""
     return _read_labels(path, path.stat().st_mtime_ns)
 
 

@@ -33,7 +33,7 @@ class PublicSet:
         mappings: names of classes that it can be brought to, apart from its own.
         download: function of the module that fetches it, ``(root, split)``.
         other_splits: whether splits of the user's own may have other names.
-        tables: files that name its pictures and labels, as globs; an import is not made again while they stay.
+        tables: files that name its images and labels, as globs; an import is not made again while they stay.
         marker: a file or folder that only this set's layout has, as a glob.
     """
 
@@ -56,7 +56,7 @@ SETS: dict[str, PublicSet] = {
         "voc2007",
         "in place",
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/, VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar; "
-        "pictures under Flickr's terms",
+        "images under Flickr's terms",
         "the kit (JPEGImages, ImageSets, ...), or VOC2007 or VOCdevkit/VOC2007 with it",
         ("train", "val", "trainval", "test"),
         download="download_voc2007",
@@ -65,7 +65,7 @@ SETS: dict[str, PublicSet] = {
         f"{NAMES}.voc",
         "voc2012",
         "in place",
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, VOCtrainval_11-May-2012.tar; pictures under Flickr's terms",
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, VOCtrainval_11-May-2012.tar; images under Flickr's terms",
         "the kit (JPEGImages, ImageSets, ...), or VOC2012 or VOCdevkit/VOC2012 with it",
         ("train", "val", "trainval"),
         download="download_voc2012",
@@ -75,7 +75,7 @@ SETS: dict[str, PublicSet] = {
         "sbd",
         "into VOC2012",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz; "
-        "no licence stated, pictures under Flickr's terms",
+        "no licence stated, images under Flickr's terms",
         "img/*.jpg, cls/*.mat, train.txt and val.txt, or benchmark_RELEASE/dataset with them; --out is VOC 2012's kit",
         ("trainaug",),
         download="download_sbd",
@@ -86,7 +86,7 @@ SETS: dict[str, PublicSet] = {
         "coco",
         "voc",
         "https://cocodataset.org/#download, train2017.zip, val2017.zip, annotations_trainval2017.zip; annotations "
-        "CC BY 4.0, pictures under Flickr's terms",
+        "CC BY 4.0, images under Flickr's terms",
         "annotations/instances_SPLIT.json, and SPLIT/*.jpg or images/SPLIT/*.jpg",
         ("train2017", "val2017", "train2014", "val2014"),
         mappings=("voc",),
@@ -98,8 +98,8 @@ SETS: dict[str, PublicSet] = {
         f"{NAMES}.csv_table",
         "table",
         "voc",
-        "your own pictures and labels",
-        "pictures, and labels.csv (id,CLASS,CLASS,... with 0 and 1, or image,labels) or SPLIT.csv",
+        "your own images and labels",
+        "images, and labels.csv (id,CLASS,CLASS,... with 0 and 1, or image,labels) or SPLIT.csv",
         ("train", "val", "test"),
         other_splits=True,
         tables=("*.csv", "classes.txt"),

@@ -1,4 +1,4 @@
-"""Caltech-101 and Caltech-256: one object a picture."""
+"""Caltech-101 and Caltech-256: one object an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def caltech101(root: Path, split: str, classes: str | None) -> tuple[tuple[str, 
     """Caltech-101 (Fei-Fei, Fergus and Perona, 2004; data.caltech.edu/records/mzrjq-6wc02).
 
     Layout: ``101_ObjectCategories/CLASS/image_0001.jpg``. ``BACKGROUND_Google`` is left out. A label begins its
-    pictures' names.
+    images' names.
 
     Args:
         root: ``101_ObjectCategories``, or the folder that holds it.
@@ -67,8 +67,8 @@ def caltech256(root: Path, split: str, classes: str | None) -> tuple[tuple[str, 
     """Caltech-256 (Griffin, Holub and Perona, 2007; data.caltech.edu/records/nyy15-4j048).
 
     Layout: ``256_ObjectCategories/001.ak47/001_0001.jpg``. A label is the folder's name without the number; the
-    ``-101`` of classes that come from Caltech-101 stays. ``257.clutter`` is left out, and so is what is no picture
-    directly in a class folder, as ``056.dog/greg/`` and ``198.spider/RENAME2``. A label begins its pictures' names.
+    ``-101`` of classes that come from Caltech-101 stays. ``257.clutter`` is left out, and so is what is no image
+    directly in a class folder, as ``056.dog/greg/`` and ``198.spider/RENAME2``. A label begins its images' names.
 
     Args:
         root: ``256_ObjectCategories``, or the folder that holds it.

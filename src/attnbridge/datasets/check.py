@@ -32,14 +32,14 @@ class Check:
 
     Attributes:
         classes: class names in index order.
-        counts: pictures of each class, by split.
-        pictures: number of pictures, by split.
+        counts: images of each class, by split.
+        images: number of images, by split.
         problems: one line each.
     """
 
     classes: tuple[str, ...]
     counts: dict[str, Counter[int]] = field(default_factory=dict)
-    pictures: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -61,8 +61,8 @@ def check_set(root: Path) -> Check:
             check.problems.append(f"{split}: {records}")
             continue
         check.counts[split] = Counter(c for record in records for c in record.classes)
-        check.pictures[split] = len(records)
-        check.problems += [f"{split}: class {name} has no picture"
+        check.images[split] = len(records)
+        check.problems += [f"{split}: class {name} has no image"
                            for i, name in enumerate(classes) if not check.counts[split][i]]  # fmt: skip
         with ThreadPoolExecutor(2) as pool:
             found = pool.map(lambda record: _examine(record, classes, fine), records)
@@ -117,7 +117,7 @@ def _tried(scan: Any, name: str) -> list[ImageRecord] | AttnBridgeError:
 
 
 def _examine(record: ImageRecord, classes: Sequence[str], fine: dict[str, Any]) -> list[str]:
-    """What is wrong with one picture, its mask and its labels."""
+    """What is wrong with one image, its mask and its labels."""
     files = [path for path in (record.image, record.mask, record.saliency) if path is not None]
     stamp = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files] + [list(record.classes)]
     if fine.get(str(record.image)) == stamp:
@@ -138,7 +138,7 @@ def _examine_mask(record: ImageRecord, path: Path, size: tuple[int, int], classe
         return [f"{path}: is of mode {mask.mode}; expected 8-bit class indices (P or L)"]
     problems = []
     if mask.size != size:
-        problems.append(f"{path}: is {mask.size[0]}x{mask.size[1]} pixels, but its picture is {size[0]}x{size[1]}")
+        problems.append(f"{path}: is {mask.size[0]}x{mask.size[1]} pixels, but its image is {size[0]}x{size[1]}")
     values = [int(v) for v in np.unique(np.asarray(mask)) if v not in (0, 255)]
     largest = len(record.values) - 1 if record.values else len(classes)
     if values and max(values) > largest:
@@ -159,10 +159,10 @@ def table(check: Check) -> str:
     | class | train |
     |---|---|
     | cat | 3 |
-    | pictures | 5 |
+    | images | 5 |
     """
     head = ["class", *check.counts]
     rows = [[name, *(str(check.counts[s][i]) for s in check.counts)] for i, name in enumerate(check.classes)]
-    rows.append(["pictures", *(str(check.pictures[s]) for s in check.counts)])
+    rows.append(["images", *(str(check.images[s]) for s in check.counts)])
     lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])

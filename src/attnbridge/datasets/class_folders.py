@@ -1,4 +1,4 @@
-"""What the readers of single-label sets share: finding the folder, choosing the classes, going through the pictures."""
+"""What the readers of single-label sets share: finding the folder, choosing the classes, going through the images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from attnbridge.errors import AttnBridgeError
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures of one of a set's own labels.
+    """Images of one of a set's own labels.
 
     Attributes:
         label: the set's name for what they show.
-        pictures: the pictures, or the folder in which they lie.
+        images: the images, or the folder in which they lie.
         prefix: begins their names, unless they begin with it already; empty for none.
     """
 
     label: str
-    pictures: Path | Sequence[Path]
+    images: Path | Sequence[Path]
     prefix: str = ""
 
 
@@ -59,16 +59,16 @@ def list_folders(folder: Path) -> list[Path]:
 def class_folder_images(
     root: Path, found: Sequence[Labelled], mapping: dict[str, str] | None, own: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
-    """The classes and the pictures of a set.
+    """The classes and the images of a set.
 
     Args:
         root: named in errors.
-        found: the pictures by label, in the order in which they shall come.
+        found: the images by label, in the order in which they shall come.
         mapping: of labels to classes; labels that it does not name are left out. ``None``: the labels are the classes.
         own: the set's own labels, if there are more of them than those found.
 
     Raises:
-        AttnBridgeError: if no label is left, or, at the end, if there was no picture.
+        AttnBridgeError: if no label is left, or, at the end, if there was no image.
     """
     kept = [one for one in found if mapping is None or one.label in mapping]
     if not kept:
@@ -77,16 +77,16 @@ def class_folder_images(
         )
         raise AttnBridgeError(f"{root}: holds no class folder{wanted}")
     names = mapping.values() if mapping is not None else own or [one.label for one in found]
-    return tuple(sorted(set(names))), _pictures(root, kept, mapping)
+    return tuple(sorted(set(names))), _images(root, kept, mapping)
 
 
-def _pictures(root: Path, kept: Sequence[Labelled], mapping: dict[str, str] | None) -> Iterator[LabelledImage]:
+def _images(root: Path, kept: Sequence[Labelled], mapping: dict[str, str] | None) -> Iterator[LabelledImage]:
     number = 0
     for one in kept:
         label = one.label if mapping is None else mapping[one.label]
-        for picture in list_images(one.pictures) if isinstance(one.pictures, Path) else one.pictures:
-            bare = not one.prefix or picture.stem.startswith(f"{one.prefix}_")
-            yield LabelledImage(label, picture, picture.stem if bare else f"{one.prefix}_{picture.stem}")
+        for image in list_images(one.images) if isinstance(one.images, Path) else one.images:
+            bare = not one.prefix or image.stem.startswith(f"{one.prefix}_")
+            yield LabelledImage(label, image, image.stem if bare else f"{one.prefix}_{image.stem}")
             number += 1
     if not number:
-        raise AttnBridgeError(f"{root}: its folders hold no picture; is the download complete?")
+        raise AttnBridgeError(f"{root}: its folders hold no image; is the download complete?")

@@ -15,11 +15,11 @@ from attnbridge.datasets.layouts import VOID, LabelledImage, MultiLabelImage
 from attnbridge.errors import AttnBridgeError, unknown_name
 
 LEFT_OUT = ("0536", "1707")
-"""Of every split of ccp: a picture with an empty mask, and a twin of 0025."""
+"""Of every split of ccp: an image with an empty mask, and a twin of 0025."""
 NO_GARMENT = "0550"
-"""The one other masked picture without any of the ten classes; the protocol leaves it out."""
+"""The one other masked image without any of the ten classes; the protocol leaves it out."""
 MASKED = 1004
-"""Pictures 0001 to 1004 have masks, 1005 to 2098 tags."""
+"""Images 0001 to 1004 have masks, 1005 to 2098 tags."""
 SHARES = {"few_masks": slice(0, 100), "val": slice(100, 200), "test": slice(200, 500)}
 Values = np.ndarray[Any, Any]
 
@@ -27,7 +27,7 @@ Values = np.ndarray[Any, Any]
 def clothing_small(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
     """alexeygrigorev/clothing-dataset-small (CC0): single garments of ten classes.
 
-    Layout: ``train``, ``validation`` and ``test``, each ``CLASS/PICTURE.jpg``; 3,068, 341 and 372 pictures.
+    Layout: ``train``, ``validation`` and ``test``, each ``CLASS/IMAGE.jpg``; 3,068, 341 and 372 images.
 
     Args:
         root: the repository's folder, or the one that holds it.
@@ -39,7 +39,7 @@ def clothing_small(root: Path, split: str, classes: str | None) -> tuple[tuple[s
     """
     mapping = load_class_mapping("clothing_small", split, classes)
     inside = ("", "clothing-dataset-small", "clothing-dataset-small-master")
-    base = find_root(root, inside, lambda folder: (folder / split).is_dir(), f"{split}/dress/PICTURE.jpg") / split
+    base = find_root(root, inside, lambda folder: (folder / split).is_dir(), f"{split}/dress/IMAGE.jpg") / split
     return class_folder_images(base, [Labelled(folder.name, folder) for folder in list_folders(base)], mapping)
 
 
@@ -47,13 +47,13 @@ def ccp(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], I
     """bearpaw/clothing-co-parsing (Yang, Luo and Lin, CVPR 2014): people in the street and what they wear.
 
     Layout: ``photos/0001.jpg``, ``label_list.mat`` (``label_list``, 59 names, the first ``null``),
-    ``annotations/pixel-level/0001.mat`` (``groundtruth``, a label's number for each pixel) for 1,004 pictures and
+    ``annotations/pixel-level/0001.mat`` (``groundtruth``, a label's number for each pixel) for 1,004 images and
     ``annotations/image-level/1005.mat`` (``tags``, the numbers of the labels) for the 1,094 others.
 
-    Splits: ``image_level`` and ``pixel_level`` are all pictures with tags and all with masks. The protocol of training
-    with labels and scoring with masks has ``train_labels_only``, the pictures with tags of which one is a class, and
+    Splits: ``image_level`` and ``pixel_level`` are all images with tags and all with masks. The protocol of training
+    with labels and scoring with masks has ``train_labels_only``, the images with tags of which one is a class, and
     ``few_masks``, ``val`` and ``test``, 100, 100 and 300 of those with masks: 0001 to 1004 by the SHA-256 of their
-    numbers' four digits, in that order. The pictures of :data:`LEFT_OUT` are in none, that of :data:`NO_GARMENT` is not
+    numbers' four digits, in that order. The images of :data:`LEFT_OUT` are in none, that of :data:`NO_GARMENT` is not
     in the protocol.
 
     Args:
@@ -63,7 +63,7 @@ def ccp(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], I
 
     Raises:
         AttnBridgeError: for another folder, split or mapping, a file that is missing or broken, or, when its turn
-            comes, a mask of another size than its picture.
+            comes, a mask of another size than its image.
     """
     mapping = load_class_mapping("ccp", split, classes)
     base = find_root(
@@ -85,7 +85,7 @@ def ccp(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], I
 
 
 def _names(folder: Path, split: str) -> list[str]:
-    """The pictures of a split, sorted."""
+    """The images of a split, sorted."""
     if split in SHARES:
         pool = [f"{number:04d}" for number in range(1, MASKED + 1)]
         pool = [name for name in pool if name not in (*LEFT_OUT, NO_GARMENT)]
@@ -114,20 +114,20 @@ def _meanings(path: Path, mapping: dict[str, str] | None) -> tuple[tuple[str, ..
 def _tagged(
     found: Sequence[tuple[Path, Path]], kept: Sequence[str], values: Values, labelled_only: bool
 ) -> Iterator[MultiLabelImage]:
-    for picture, path in found:
+    for image, path in found:
         labels = _present(_translate(path, "tags", values), kept)
         if labels or not labelled_only:
-            yield MultiLabelImage(picture.stem, picture, labels)
+            yield MultiLabelImage(image.stem, image, labels)
 
 
 def _masked(found: Sequence[tuple[Path, Path]], kept: Sequence[str], values: Values) -> Iterator[MultiLabelImage]:
-    for picture, path in found:
+    for image, path in found:
         mask = _translate(path, "groundtruth", values)
-        width, height = image_size_of(picture)
+        width, height = image_size_of(image)
         if mask.shape != (height, width):
             shape = "x".join(str(side) for side in reversed(mask.shape))
-            raise AttnBridgeError(f"{path}: the mask is {shape} pixels, but its picture {picture} is {width}x{height}")
-        yield MultiLabelImage(picture.stem, picture, _present(mask, kept), mask)
+            raise AttnBridgeError(f"{path}: the mask is {shape} pixels, but its image {image} is {width}x{height}")
+        yield MultiLabelImage(image.stem, image, _present(mask, kept), mask)
 
 
 def _present(mask: Values, kept: Sequence[str]) -> frozenset[str]:

@@ -21,9 +21,9 @@ Entry = dict[str, Any]
 
 
 def coco(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[MultiLabelImage]]:
-    """The pictures of a split that show a wanted object, with label masks, sorted by name.
+    """The images of a split that show a wanted object, with label masks, sorted by name.
 
-    Layout: ``ROOT/annotations/instances_SPLIT.json``, pictures in ``ROOT/SPLIT/`` or ``ROOT/images/SPLIT/``. Any split
+    Layout: ``ROOT/annotations/instances_SPLIT.json``, images in ``ROOT/SPLIT/`` or ``ROOT/images/SPLIT/``. Any split
     with such a file will do, so a set of your own in COCO's format too. Format: https://cocodataset.org/#format-data.
 
     Masks: objects are drawn by area, so a smaller one covers a larger one, of two equal ones the later. Categories that
@@ -31,7 +31,7 @@ def coco(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     (``iscrowd``) of wanted categories are ignored (255), lie below all objects, and do not make a class present. A
     class is present where its pixels can be seen. Polygons of fewer than three points have no area and are left out.
 
-    Annotations are taken to be of the pixels as they are stored. Pictures with an EXIF orientation are read upright, so
+    Annotations are taken to be of the pixels as they are stored. Images with an EXIF orientation are read upright, so
     their masks are turned too, unless the file gives the upright width and height.
 
     Args:
@@ -40,10 +40,10 @@ def coco(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
         classes: ``voc`` for VOC's 20 classes, ``None`` for the categories of the file by their ids.
 
     Returns:
-        The classes, and the pictures, whose masks are drawn when they are asked for.
+        The classes, and the images, whose masks are drawn when they are asked for.
 
     Raises:
-        AttnBridgeError: for a missing file, folder or picture, a malformed annotation, a picture of another size.
+        AttnBridgeError: for a missing file, folder or image, a malformed annotation, an image of another size.
     """
     _mask_tool()
     path = _instances(root, split)
@@ -90,7 +90,7 @@ def _folder(root: Path, split: str) -> Path:
     for folder in (root / split, root / "images" / split):
         if folder.is_dir():
             return folder
-    raise AttnBridgeError(f"{root / split}: no such folder (nor images/{split}); expected the pictures of {split}")
+    raise AttnBridgeError(f"{root / split}: no such folder (nor images/{split}); expected the images of {split}")
 
 
 def _read(path: Path) -> Entry:
@@ -136,7 +136,7 @@ def _values(path: Path, categories: list[Entry], classes: str | None) -> tuple[t
 
 
 def _objects(path: Path, annotations: list[Entry], values: dict[int, int]) -> dict[int, list[Entry]]:
-    """The objects, and the crowds of wanted categories, by picture, for pictures with a wanted object."""
+    """The objects, and the crowds of wanted categories, by image, for images with a wanted object."""
     objects: dict[int, list[Entry]] = {}
     wanted = set()
     for entry in annotations:
@@ -150,7 +150,7 @@ def _objects(path: Path, annotations: list[Entry], values: dict[int, int]) -> di
 
 
 def _images(path: Path, entries: list[Entry], objects: dict[int, list[Entry]]) -> dict[str, Entry]:
-    """The pictures with objects, by file name."""
+    """The images with objects, by file name."""
     images = {}
     for entry in entries:
         if _field(path, "image", entry, "id", int) in objects:
@@ -161,23 +161,23 @@ def _images(path: Path, entries: list[Entry], objects: dict[int, list[Entry]]) -
     if lost:
         raise AttnBridgeError(f"{path}: has annotations of the image {min(lost)}, which its list 'images' lacks")
     if not images:
-        raise AttnBridgeError(f"{path}: no picture has an object of a wanted category")
+        raise AttnBridgeError(f"{path}: no image has an object of a wanted category")
     return images
 
 
 def _check_there(folder: Path, names: list[str], path: Path) -> None:
     lost = sorted(name for name in names if not (folder / name).is_file())
     if len(lost) == len(names):
-        raise AttnBridgeError(f"{folder}: holds none of the {len(names)} pictures that {path.name} names")
+        raise AttnBridgeError(f"{folder}: holds none of the {len(names)} images that {path.name} names")
     if lost:
         raise AttnBridgeError(
-            f"{folder / lost[0]}: no such picture, but {path.name} names it ({len(lost)} of {len(names)} are missing); "
-            "unpack the pictures again"
+            f"{folder / lost[0]}: no such image, but {path.name} names it ({len(lost)} of {len(names)} are missing); "
+            "unpack the images again"
         )
 
 
 def _draw(path: Path, image: Entry, objects: list[Entry], values: dict[int, int]) -> Mask:
-    """The label mask of a picture: crowds first, then objects from the largest to the smallest."""
+    """The label mask of an image: crowds first, then objects from the largest to the smallest."""
     tool = _mask_tool()
     size = image["height"], image["width"]
     mask = np.zeros(size, np.uint8)
@@ -203,7 +203,7 @@ def _run_lengths(tool: Any, path: Path, entry: Entry, size: tuple[int, int]) -> 
         raise AttnBridgeError(f"{where} has no 'segmentation'; boxes alone give no masks")
     if isinstance(shape, dict):
         if list(shape.get("size") or []) != list(size):
-            raise AttnBridgeError(f"{where} is of the size {shape.get('size')}, but its picture of {list(size)}")
+            raise AttnBridgeError(f"{where} is of the size {shape.get('size')}, but its image of {list(size)}")
         counts = shape.get("counts")
         if isinstance(counts, str):
             return shape
@@ -221,18 +221,18 @@ def _run_lengths(tool: Any, path: Path, entry: Entry, size: tuple[int, int]) -> 
 
 
 def _upright(mask: Mask, file: Path, path: Path) -> Mask:
-    """The mask, turned like its picture."""
+    """The mask, turned like its image."""
     size = mask.shape[1], mask.shape[0]
     try:
         with Image.open(file) as image:
             stored, turn = image.size, image.getexif().get(ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         load_image(file)
-        raise AttnBridgeError(f"{file}: cannot be read as a picture") from None
+        raise AttnBridgeError(f"{file}: cannot be read as an image") from None
     if stored != size and not (turn in (5, 6, 7, 8) and stored == size[::-1]):
         raise AttnBridgeError(
             f"{file}: is {stored[0]}x{stored[1]} pixels, but {path.name} says {size[0]}x{size[1]}; "
-            "masks fit only pictures of their own size"
+            "masks fit only images of their own size"
         )
     if stored != size or turn == 1:
         return mask

@@ -1,4 +1,4 @@
-"""Pictures of the user's own with several labels each, named in one table."""
+"""Images of the user's own with several labels each, named in one table."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from attnbridge.errors import AttnBridgeError, unknown_name
 LABEL_COLUMNS = ("labels", "label", "classes", "class", "tags")
 """A table of two columns whose second is named so holds lists of labels."""
 Rows = list[tuple[int, str, frozenset[str]]]
-"""Line, picture's name in the table, labels."""
+"""Line, image's name in the table, labels."""
 
 
 def table(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[MultiLabelImage]]:
-    """The pictures of a table of labels, in its order, without masks.
+    """The images of a table of labels, in its order, without masks.
 
-    Layout: pictures anywhere below ``ROOT``, and ``ROOT/SPLIT.csv``, or ``ROOT/labels.csv``, or the only CSV there.
+    Layout: images anywhere below ``ROOT``, and ``ROOT/SPLIT.csv``, or ``ROOT/labels.csv``, or the only CSV there.
     Either a column for each class, ``id,CLASS,CLASS,...`` and rows of 0 and 1; or two columns, ``image,labels``, where
     ``;``, ``|`` or ``,`` (in quotes) separate the labels, or white space if none of these is in the whole table.
     The columns may be separated by semicolons or tabs. The first column is the path below ``ROOT``, or the file's name
-    where only one picture has it, with or without suffix. Pictures without a row are left out.
+    where only one image has it, with or without suffix. Images without a row are left out.
 
     Classes are the columns' names, or ``ROOT/classes.txt``, one a line, or the labels that occur, sorted.
 
     Raises:
-        AttnBridgeError: for a missing table, a malformed row, an unknown class, a picture that is not there, is there
+        AttnBridgeError: for a missing table, a malformed row, an unknown class, an image that is not there, is there
             twice, or has two rows.
     """
     path = _table(root, split)
     names, rows = _read(path, root / "classes.txt")
-    pictures = _pictures(root)
+    images = _images(root)
     found: dict[str, tuple[int, Path, frozenset[str]]] = {}
     for line, name, labels in rows:
-        picture = _picture(pictures, name, f"{path}, line {line}", root)
-        key = picture.relative_to(root).as_posix()
+        image = _image(images, name, f"{path}, line {line}", root)
+        key = image.relative_to(root).as_posix()
         if key in found:
             raise AttnBridgeError(f"{path}, line {line}: {key} has a row already, in line {found[key][0]}")
-        found[key] = line, picture, labels
+        found[key] = line, image, labels
     if not found:
         raise AttnBridgeError(f"{path}: has no row after the header")
     ids = plain_ids(found, root)
-    return names, (MultiLabelImage(ids[key], picture, labels) for key, (_, picture, labels) in found.items())
+    return names, (MultiLabelImage(ids[key], image, labels) for key, (_, image, labels) in found.items())
 
 
 def _table(root: Path, split: str) -> Path:
@@ -59,7 +59,7 @@ def _table(root: Path, split: str) -> Path:
         return there[0]
     if there:
         raise unknown_name(f"table in {root}:", f"{split}.csv", [p.name for p in there], "name a split after its table")
-    raise AttnBridgeError(f"{root / 'labels.csv'}: no such file; expected a table of the pictures' labels")
+    raise AttnBridgeError(f"{root / 'labels.csv'}: no such file; expected a table of the images' labels")
 
 
 def _read(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
@@ -82,7 +82,7 @@ def _read(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
         )
     for line, row in lines:
         if len(row) != len(header) or not row[0]:
-            raise AttnBridgeError(f"{path}, line {line}: expected a picture and {len(header) - 1} more fields")
+            raise AttnBridgeError(f"{path}, line {line}: expected an image and {len(header) - 1} more fields")
     if len(header) == 2 and header[1].lower() in LABEL_COLUMNS:
         return _label_lists(path, lines[1:], listed)
     return tuple(header[1:]), [(n, row[0], _of_columns(row, header, f"{path}, line {n}")) for n, row in lines[1:]]
@@ -112,8 +112,8 @@ def _label_lists(path: Path, lines: list[tuple[int, list[str]]], listed: Path) -
     return names, rows
 
 
-def _pictures(root: Path) -> dict[str, list[Path]]:
-    """The pictures below a folder by all names that a row may give them; hidden ones are passed over."""
+def _images(root: Path) -> dict[str, list[Path]]:
+    """The images below a folder by all names that a row may give them; hidden ones are passed over."""
     named: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root)
@@ -123,7 +123,7 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
     return named
 
 
-def _picture(named: dict[str, list[Path]], name: str, where: str, root: Path) -> Path:
+def _image(named: dict[str, list[Path]], name: str, where: str, root: Path) -> Path:
     wanted = Path(name.replace("\\", "/")).as_posix()
     if (root / wanted) in named.get(wanted, []):  # the path itself, before other folders' files of that name
         return root / wanted
@@ -132,7 +132,7 @@ def _picture(named: dict[str, list[Path]], name: str, where: str, root: Path) ->
     exact = [path for path in found if path.relative_to(root).with_suffix("").as_posix() == bare]
     found = exact or found
     if not found:
-        raise AttnBridgeError(f"{where}: no picture {name!r} below {root}")
+        raise AttnBridgeError(f"{where}: no image {name!r} below {root}")
     if len(found) > 1:
         raise AttnBridgeError(f"{where}: {name!r} may be {found[0]} or {found[1]}; give the path below {root}")
     return found[0]

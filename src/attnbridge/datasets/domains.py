@@ -20,7 +20,7 @@ def pacs(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     """PACS (Li et al., ICCV 2017): seven classes in four domains.
 
     Layout: ``DOMAIN/CLASS/pic_001.jpg``, or ``.png``, in ``root`` or in its ``kfold``, ``PACS`` or ``pacs_data``. The
-    domain begins the pictures' names, so that several domains can go into one folder.
+    domain begins the images' names, so that several domains can go into one folder.
 
     Args:
         root: the folder that holds the domains, or one above it.
@@ -40,7 +40,7 @@ def office31(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
     """Office-31 (Saenko et al., ECCV 2010): 31 classes in three domains.
 
     Layout: ``DOMAIN/images/CLASS/frame_0001.jpg``, or without ``images``, in ``root`` or in its ``office31`` or
-    ``Original_images``. The domain begins the pictures' names, so that several domains can go into one folder.
+    ``Original_images``. The domain begins the images' names, so that several domains can go into one folder.
 
     Args:
         root: the folder that holds the domains, or one above it.
@@ -61,9 +61,9 @@ def office31(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
 def vlcs(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
     """VLCS (Torralba and Efros, CVPR 2011; Fang et al., ICCV 2013): bird, car, chair, dog and person in four domains.
 
-    Layouts: DomainBed's, ``Caltech101/bird/PICTURE.jpg``, and an older one, ``CALTECH/train/0/PICTURE.jpg``, whose
+    Layouts: DomainBed's, ``Caltech101/bird/IMAGE.jpg``, and an older one, ``CALTECH/train/0/IMAGE.jpg``, whose
     parts ``train``, ``crossval`` and ``test`` are put together (``full``, which repeats them, is not read) and whose
-    folders 0 to 4 are the classes in the order above. The domain, and the part, begin the pictures' names.
+    folders 0 to 4 are the classes in the order above. The domain, and the part, begin the images' names.
 
     Args:
         root: the folder that holds the domains, or one above it that holds it as ``VLCS``.
@@ -94,9 +94,9 @@ def vlcs(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
 def _domain(
     base: Path, folders: dict[str, Path], split: str, mapping: dict[str, str] | None
 ) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
-    """One domain's pictures, with the classes of all."""
+    """One domain's images, with the classes of all."""
     there = {name: [sub.name for sub in list_folders(folder)] for name, folder in folders.items() if folder.is_dir()}
     if not there[split]:
-        raise AttnBridgeError(f"{folders[split]}: holds no class folders; expected {folders[split]}/CLASS/PICTURE.jpg")
+        raise AttnBridgeError(f"{folders[split]}: holds no class folders; expected {folders[split]}/CLASS/IMAGE.jpg")
     found = [Labelled(name, folders[split] / name, split) for name in there[split]]
     return class_folder_images(base, found, mapping, [name for names in there.values() for name in names])

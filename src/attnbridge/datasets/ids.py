@@ -9,7 +9,7 @@ from attnbridge.errors import AttnBridgeError
 
 
 def plain_id(path: str) -> str:
-    """The name of a picture in lists: no suffix, folders joined by two underscores, no white space.
+    """The name of an image in lists: no suffix, folders joined by two underscores, no white space.
 
     VOC's lists hold one word a line, so a name must be one word.
 
@@ -21,10 +21,10 @@ def plain_id(path: str) -> str:
 
 
 def plain_ids(paths: Iterable[str], where: Path) -> dict[str, str]:
-    """The names of several pictures, by path.
+    """The names of several images, by path.
 
     Raises:
-        AttnBridgeError: if two pictures would have the same.
+        AttnBridgeError: if two images would have the same.
     """
     owner: dict[str, str] = {}
     for path in paths:

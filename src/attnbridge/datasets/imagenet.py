@@ -21,7 +21,7 @@ def imagenet(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
     Layouts: Kaggle's (imagenet-object-localization-challenge), ``ILSVRC/Data/CLS-LOC/train/n01440764/`` and the flat
     ``ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG``, whose class is the ``<object><name>`` of
     ``ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml``; and that which torchvision prepares,
-    ``train/n01440764/`` and ``val/n01440764/``. A wnid begins its pictures' names, and the order is that of the wnids,
+    ``train/n01440764/`` and ``val/n01440764/``. A wnid begins its images' names, and the order is that of the wnids,
     in both.
 
     Args:
@@ -37,7 +37,7 @@ def imagenet(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
         root,
         (f"ILSVRC/Data/CLS-LOC/{split}", f"Data/CLS-LOC/{split}", split),
         lambda folder: True,
-        f"ILSVRC/Data/CLS-LOC/{split}, or {split}/n01440764/PICTURE.JPEG",
+        f"ILSVRC/Data/CLS-LOC/{split}, or {split}/n01440764/IMAGE.JPEG",
     )
     folders = [folder for folder in list_folders(base) if WNID.fullmatch(folder.name)]
     if folders:
@@ -48,23 +48,23 @@ def imagenet(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ..
 
 
 def _annotated(base: Path, annotations: Path) -> list[Labelled]:
-    """The pictures of a flat folder by the wnid in their annotations."""
+    """The images of a flat folder by the wnid in their annotations."""
     if not annotations.is_dir():
         raise AttnBridgeError(
-            f"{base}: holds no folders n01440764, ..., and there is no {annotations} to name its pictures' classes; "
-            "unpack the annotations too, or sort the pictures into class folders"
+            f"{base}: holds no folders n01440764, ..., and there is no {annotations} to name its images' classes; "
+            "unpack the annotations too, or sort the images into class folders"
         )
-    pictures: dict[str, list[Path]] = {}
-    for picture in list_images(base):
-        pictures.setdefault(_wnid(annotations / f"{picture.stem}.xml", picture), []).append(picture)
-    return [Labelled(wnid, pictures[wnid], wnid) for wnid in sorted(pictures)]
+    images: dict[str, list[Path]] = {}
+    for image in list_images(base):
+        images.setdefault(_wnid(annotations / f"{image.stem}.xml", image), []).append(image)
+    return [Labelled(wnid, images[wnid], wnid) for wnid in sorted(images)]
 
 
-def _wnid(path: Path, picture: Path) -> str:
+def _wnid(path: Path, image: Path) -> str:
     try:
         objects = ET.parse(path).getroot().findall("object")
     except FileNotFoundError:
-        raise AttnBridgeError(f"{path}: no such file; expected the annotation of {picture}") from None
+        raise AttnBridgeError(f"{path}: no such file; expected the annotation of {image}") from None
     except ET.ParseError as error:
         raise AttnBridgeError(f"{path}: is not XML ({error}); unpack the annotations again") from None
     names = sorted({(entry.findtext("name") or "").strip() for entry in objects})

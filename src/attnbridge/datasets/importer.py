@@ -27,15 +27,15 @@ class ImportResult:
         folder: the data set, for ``data.source`` or ``data.target``.
         kind: see :class:`attnbridge.datasets.PublicSet`.
         split: its name.
-        counts: pictures of each class, in index order.
-        pictures: their number.
+        counts: images of each class, in index order.
+        images: their number.
     """
 
     folder: Path
     kind: str
     split: str
     counts: dict[str, int]
-    pictures: int
+    images: int
 
 
 def import_dataset(
@@ -80,7 +80,7 @@ def import_dataset(
     names, class_folder_images = _told(name, load(name, entry.function), root, split, classes)
     counts = write_class_folders(class_folder_images, out)
     if not counts:
-        raise AttnBridgeError(f"{root}: no picture of {name} was found\n{how_to_get(name)}")
+        raise AttnBridgeError(f"{root}: no image of {name} was found\n{how_to_get(name)}")
     return ImportResult(out, entry.kind, split, {c: counts.get(c, 0) for c in names}, sum(counts.values()))
 
 

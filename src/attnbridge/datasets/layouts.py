@@ -1,4 +1,4 @@
-"""The two layouts that training reads, written as links to the pictures where they lie."""
+"""The two layouts that training reads, written as links to the images where they lie."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ VOID = "void"
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A picture of one class.
+    """An image of one class.
 
     Attributes:
         label: the class, by the name that it will have.
-        picture: where the picture lies.
+        image: where the image lies.
         name: file name that it gets, without suffix, unique in its class.
     """
 
     label: str
-    picture: Path
+    image: Path
     name: str
 
 
 @dataclass(frozen=True)
 class MultiLabelImage:
-    """A picture of several classes.
+    """An image of several classes.
 
     Attributes:
         id: its name in lists, without suffix.
-        picture: where the picture lies.
+        image: where the image lies.
         labels: names of the classes in it.
         mask: its label mask, uint8, 0 background, k the k-th class, 255 ignored; or ``None``.
     """
 
     id: str
-    picture: Path
+    image: Path
     labels: frozenset[str]
     mask: Mask | None = None
 
@@ -61,30 +61,30 @@ def write_class_folders(found: Iterable[LabelledImage], out: Path, expected: int
     """``OUT/CLASS/NAME.jpg``, a link each; what is there stays, so several sets can go into one folder.
 
     Returns:
-        Number of pictures written or found there, by class, sorted by name.
+        Number of images written or found there, by class, sorted by name.
 
     Raises:
-        AttnBridgeError: if nothing was found, or another picture has one's name.
+        AttnBridgeError: if nothing was found, or another image has one's name.
     """
     counts: dict[str, int] = {}
     for one in track(found, "linking", expected, transient=True, console=console):
-        link(one.picture, out / one.label / (one.name + one.picture.suffix.lower()))
+        link(one.image, out / one.label / (one.name + one.image.suffix.lower()))
         counts[one.label] = counts.get(one.label, 0) + 1
     if not counts:
-        raise AttnBridgeError(f"no picture was found for {out}")
+        raise AttnBridgeError(f"no image was found for {out}")
     return dict(sorted(counts.items()))
 
 
 def write_voc(
     found: Iterable[MultiLabelImage], out: Path, split: str, classes: Sequence[str], expected: int | None = None
 ) -> dict[str, int]:
-    """A split in VOC's layout: pictures as links, masks as palette PNGs, ``labels.csv``, and the list last.
+    """A split in VOC's layout: images as links, masks as palette PNGs, ``labels.csv``, and the list last.
 
     Splits that are there stay; ``labels.csv`` gains rows. Since the list comes last, a split that was interrupted is
     not there yet, and the same call makes it.
 
     Returns:
-        Number of pictures by class.
+        Number of images by class.
 
     Raises:
         AttnBridgeError: if ``out`` holds other classes, or nothing was found.
@@ -94,7 +94,7 @@ def write_voc(
     names = []
     counts = dict.fromkeys(classes, 0)
     for one in track(found, f"writing {split}", expected, transient=True, console=console):
-        link(one.picture, out / "JPEGImages" / (one.id + one.picture.suffix.lower()))
+        link(one.image, out / "JPEGImages" / (one.id + one.image.suffix.lower()))
         if one.mask is not None:
             with atomic_write(out / "SegmentationClass" / f"{one.id}.png") as partial:
                 palette_png(one.mask).save(partial, "PNG")
@@ -103,7 +103,7 @@ def write_voc(
         for name in one.labels:
             counts[name] += 1
     if not names:
-        raise AttnBridgeError(f"{split}: no picture was found for {out}")
+        raise AttnBridgeError(f"{split}: no image was found for {out}")
     with atomic_write(table) as partial, partial.open("w", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["id", *classes])
@@ -124,19 +124,19 @@ def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
-def link(picture: Path, to: Path) -> None:
-    """A symbolic link to a picture, or a copy where the file system has none.
+def link(image: Path, to: Path) -> None:
+    """A symbolic link to an image, or a copy where the file system has none.
 
     Raises:
         AttnBridgeError: if another file has that name.
     """
     make_folder(to.parent)
-    wanted = Path(os.path.realpath(picture))
+    wanted = Path(os.path.realpath(image))
     if to.is_symlink() or to.exists():
         if Path(os.path.realpath(to)) == wanted or (not to.is_symlink() and to.stat().st_size == wanted.stat().st_size):
             return
         raise AttnBridgeError(
-            f"{to}: is there already and is not {picture}; two pictures of the set have one name, or the folder holds "
+            f"{to}: is there already and is not {image}; two images of the set have one name, or the folder holds "
             "another set: name another one for --out"
         )
     try:

@@ -20,8 +20,8 @@ from attnbridge.errors import AttnBridgeError
 def sbd(root: Path, split: str, out: Path | None) -> Path:
     """Write ``SegmentationClassAug/ID.png`` and ``ImageSets/Segmentation/trainaug.txt`` into VOC 2012's kit.
 
-    ``trainaug`` is VOC's ``train`` and SBD's ``train`` and ``val``, less VOC's ``val``: 10,582 pictures, the usual
-    list, when both sets are whole. VOC's own masks stay for VOC's own pictures. Masks that are newer than their
+    ``trainaug`` is VOC's ``train`` and SBD's ``train`` and ``val``, less VOC's ``val``: 10,582 images, the usual
+    list, when both sets are whole. VOC's own masks stay for VOC's own images. Masks that are newer than their
     ``.mat`` are not made again. The list comes last.
 
     Layout: ``img/*.jpg``, ``cls/*.mat`` (``GTcls.Segmentation``), ``train.txt`` and ``val.txt``, in ``ROOT``,
@@ -36,7 +36,7 @@ def sbd(root: Path, split: str, out: Path | None) -> Path:
         The kit's folder.
 
     Raises:
-        AttnBridgeError: for a missing list, mask or picture, a file that is no mask, or another ``trainaug``.
+        AttnBridgeError: for a missing list, mask or image, a file that is no mask, or another ``trainaug``.
     """
     if out is None:
         raise AttnBridgeError("SBD is brought into VOC 2012's kit: name its folder with --out")
@@ -48,7 +48,7 @@ def sbd(root: Path, split: str, out: Path | None) -> Path:
     wanted = sorted({*own, *added})
     listed = kit / "ImageSets" / "Segmentation" / f"{split}.txt"
     if listed.is_file() and sorted(list_names(kit, split)) != wanted:
-        raise AttnBridgeError(f"{listed}: is there already and names other pictures; move it away to have it made")
+        raise AttnBridgeError(f"{listed}: is there already and names other images; move it away to have it made")
     for folder, suffix in (("cls", ".mat"), ("img", ".jpg")):
         lost = [name for name in added if not (source / folder / (name + suffix)).is_file()]
         if lost:
@@ -71,23 +71,23 @@ def _find(root: Path) -> Path:
 
 def _names(path: Path) -> list[str]:
     if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such file; expected one picture's name a line")
+        raise AttnBridgeError(f"{path}: no such file; expected one image's name a line")
     return path.read_text().split()
 
 
 def _bring(name: str, source: Path, kit: Path) -> None:
-    """One mask, and the picture if the kit lacks it."""
-    picture, mat = kit / "JPEGImages" / f"{name}.jpg", source / "cls" / f"{name}.mat"
-    if not picture.is_file():
-        link(source / "img" / f"{name}.jpg", picture)
+    """One mask, and the image if the kit lacks it."""
+    image, mat = kit / "JPEGImages" / f"{name}.jpg", source / "cls" / f"{name}.mat"
+    if not image.is_file():
+        link(source / "img" / f"{name}.jpg", image)
     to = kit / "SegmentationClassAug" / f"{name}.png"
     if to.is_file() and to.stat().st_mtime >= mat.stat().st_mtime:
         return
     mask = read_mask(mat)
-    size = image_size_of(picture)
+    size = image_size_of(image)
     if size != mask.shape[::-1]:
         raise AttnBridgeError(
-            f"{mat}: is {mask.shape[1]}x{mask.shape[0]} pixels, but its picture {picture} {size[0]}x{size[1]}"
+            f"{mat}: is {mask.shape[1]}x{mask.shape[0]} pixels, but its image {image} {size[0]}x{size[1]}"
         )
     with atomic_write(to) as partial:
         palette_png(mask).save(partial, "PNG")

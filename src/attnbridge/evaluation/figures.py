@@ -1,4 +1,4 @@
-"""Results that people look at: overlays, label masks in colour, sheets of several pictures."""
+"""Results that people look at: overlays, label masks in colour, sheets of several images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Array = np.ndarray[Any, Any]
 
 
 def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
-    """Lay a class map over a picture in the colour map "turbo".
+    """Lay a class map over an image in the colour map "turbo".
 
     Args:
         image: uint8 ``(H, W, 3)``.
         heat: float ``(h, w)`` in [0, 1]; enlarged bilinearly.
-        strength: opacity of the map where it is 1; a map of 0 leaves the picture as it is.
+        strength: opacity of the map where it is 1; a map of 0 leaves the image as it is.
 
     Returns:
         uint8 ``(H, W, 3)``.
@@ -56,7 +56,7 @@ def colour_mask(mask: Array, count: int) -> Array:
 
 
 def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int = 144) -> Image.Image:
-    """Pictures in rows and columns, with a title above each column; each keeps its shape.
+    """Images in rows and columns, with a title above each column; each keeps its shape.
 
     Args:
         rows: uint8 ``(H, W, 3)`` arrays; scaled to fit in cells that are as high as the most upright of them
@@ -76,17 +76,17 @@ def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int
         for x, array in enumerate(row):
             scale = min(cell / array.shape[1], high / array.shape[0])
             size = (max(1, round(scale * array.shape[1])), max(1, round(scale * array.shape[0])))
-            picture = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
+            image = Image.fromarray(array).resize(size, Image.Resampling.BILINEAR)
             left, above = (cell - size[0]) // 2, (high - size[1]) // 2
-            canvas.paste(picture, (gap + x * (cell + gap) + left, top + gap + y * (high + gap) + above))
+            canvas.paste(image, (gap + x * (cell + gap) + left, top + gap + y * (high + gap) + above))
     return canvas
 
 
 def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.Image:
-    """Pictures, each beside its label mask in colour, four pairs in a row.
+    """Images, each beside its label mask in colour, four pairs in a row.
 
     Args:
-        pairs: pictures and masks, see :func:`colour_mask`.
+        pairs: images and masks, see :func:`colour_mask`.
         count: number of classes.
     """
     cells = []
@@ -98,7 +98,7 @@ def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.
 
 
 def caption(array: Array, text: str) -> Array:
-    """The picture with a few words in its lower left corner."""
+    """The image with a few words in its lower left corner."""
     image = Image.fromarray(array)
     draw = ImageDraw.Draw(image)
     draw.text(
@@ -109,7 +109,7 @@ def caption(array: Array, text: str) -> Array:
 
 
 def data_uri(image: Image.Image, quality: int = 88) -> str:
-    """The picture as a JPEG inside a ``data:`` address, for a page that stands alone."""
+    """The image as a JPEG inside a ``data:`` address, for a page that stands alone."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The attention of the same eight pictures, after each epoch and at the end."""
+"""The attention of the same eight images, after each epoch and at the end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from attnbridge.evaluation.figures import caption, overlay, sheet, to_uint8
 
-PICTURES = 8
+IMAGES = 8
 
 
 class AttentionGallery(Callback):
-    """After each epoch writes ``attention/epoch_NN.png``: eight validation pictures and the map of each
+    """After each epoch writes ``attention/epoch_NN.png``: eight validation images and the map of each
     true class, so that one sees attention grow.
 
     Args:

@@ -16,7 +16,7 @@ from attnbridge.evaluation.figures import overlay, sheet, to_uint8
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
-PICTURE = "source_attention.png"
+IMAGE = "source_attention.png"
 CHANNELS = "source_channels.csv"
 
 
@@ -24,14 +24,14 @@ def save_source_attention(method: Method, samples: Sequence[Sample], folder: Pat
     """Write ``source_attention.png``, and ``source_channels.csv`` where channels are weighed; nothing for a method
     that attends to no source.
 
-    The picture shows each layer's weights of positions; of channels, where those are active that weigh:
+    The image shows each layer's weights of positions; of channels, where those are active that weigh:
     :math:`\\sum_j a_j |F_s^j|`. The table has the mean weight of each channel over the samples, the greatest first, in
     multiples of the uniform weight.
     """
     attended = method.source_attention(torch.stack([sample["image"] for sample in samples]).to(method.device))
     if not attended:
         return
-    attention_sheet(samples, attended).save(folder / PICTURE)
+    attention_sheet(samples, attended).save(folder / IMAGE)
     weighed = {name: weights for name, (weights, _) in attended.items() if weights.ndim == 2}
     if weighed:
         with (folder / CHANNELS).open("w", newline="") as handle:
@@ -46,12 +46,12 @@ def save_source_attention(method: Method, samples: Sequence[Sample], folder: Pat
 def attention_sheet(
     samples: Sequence[Sample], attended: Mapping[str, tuple[Tensor, Tensor]], cell: int = 144
 ) -> Image.Image:
-    """Pictures in rows, layers in columns.
+    """Images in rows, layers in columns.
 
     Args:
         samples: what was looked at.
         attended: of each layer the weights, ``(B, h, w)`` or ``(B, C)``, and the source's features ``(B, C, h, w)``.
-        cell: width of a picture.
+        cell: width of an image.
     """
     maps = {}
     for name, (weights, features) in attended.items():
@@ -62,4 +62,4 @@ def attention_sheet(
         image = to_uint8(sample["image"])
         heats = [enlarge_maps(each[i][None, None], image.shape[:2])[0, 0].cpu().numpy() for each in maps.values()]
         rows.append([image, *(overlay(image, heat) for heat in heats)])
-    return sheet(rows, ["picture", *maps], cell)
+    return sheet(rows, ["image", *maps], cell)

@@ -51,7 +51,7 @@ def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
 
 
 def run_class_table(name: str, table: ClassTable, request: TableRequest) -> str:
-    """Accuracy on pictures of one class each."""
+    """Accuracy on images of one class each."""
     _without_cases(request)
     results = run_table(name, table, request, _folder(name, request), class_data(table.data, request.data))
     return rank_table(results) if table.ranks else error_table(results)
@@ -160,7 +160,7 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
     _check_cases(rows, cases, request)
     records: list[RunRecord] = []
     folders: list[Path] = []
-    pictures: list[str] = []
+    images: list[str] = []
     for case in cases:
         begin = len(records)
         place = out / f"{'+'.join(case.sources)}-to-{'unseen-' * request.leave_one_out}{case.target}"
@@ -173,8 +173,8 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
                 lines = [load_object(record["task"]).row(record) for record in records]
                 protocol = _shared_protocol(records)
                 write_json(out / "results.json", {"rows": lines, "protocol": protocol, **run_record()})
-        pictures.append(_case_pictures(records[begin:], folders[begin:]))
-        _write_domain_page(out / "report.html", lines, records, pictures)
+        images.append(_case_images(records[begin:], folders[begin:]))
+        _write_domain_page(out / "report.html", lines, records, images)
     return f"{domain_table(lines)}\n\n{domain_table(lines, 'energy')}\n\n{by_epoch(records)}"
 
 
@@ -203,24 +203,24 @@ def _shared_protocol(records: Sequence[RunRecord]) -> dict[str, Any]:
     return {k: v for k, v in first.items() if all(record["protocol"].get(k) == v for record in records)}
 
 
-def _case_pictures(records: Sequence[RunRecord], folders: Sequence[Path]) -> str:
+def _case_images(records: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     """The attention of the same images of a case's target under each row, with the first seed, as HTML."""
     first, case = records[0]["seed"], html.escape(records[0]["protocol"]["domains"])
     shown = [(record, folder) for record, folder in zip(records, folders, strict=True) if record["seed"] == first]
-    picture = data_uri(class_sheet([r for r, _ in shown], [f for _, f in shown], most=len(shown)))
+    image = data_uri(class_sheet([r for r, _ in shown], [f for _, f in shown], most=len(shown)))
     return (
-        f'<h2>{case}</h2><figure><img alt="pictures and maps" src="{picture}"><figcaption>After the last epoch, seed '
-        f"{first}: the map of each picture's true class, to its own maximum, and the answer.</figcaption></figure>"
+        f'<h2>{case}</h2><figure><img alt="images and maps" src="{image}"><figcaption>After the last epoch, seed '
+        f"{first}: the map of each image's true class, to its own maximum, and the answer.</figcaption></figure>"
     )
 
 
-def _write_domain_page(path: Path, rows: Sequence[Row], records: Sequence[RunRecord], pictures: Sequence[str]) -> None:
-    """Tables, heat maps, and the cases' pictures."""
+def _write_domain_page(path: Path, rows: Sequence[Row], records: Sequence[RunRecord], images: Sequence[str]) -> None:
+    """Tables, heat maps, and the cases' images."""
     parts = [as_html(domain_table(rows, score)) for score in ("source_validation", "target_oracle", "energy")]
     parts.append(as_html(by_epoch(records)))
     parts.append(as_figure(heat_maps(rows), "Accuracy in the target, percent, by source_validation."))
     words = format_protocol(_shared_protocol(records))
-    write_run_page(path, "attnbridge domains", words, [*parts, *pictures], records)
+    write_run_page(path, "attnbridge domains", words, [*parts, *images], records)
 
 
 def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -> str:
@@ -281,12 +281,12 @@ def _write_chain_page(
     """The table, and the masks of the same test images from each row's cues."""
     shown = [(record, folder) for record, folder in runs if record["seed"] == rows[0]["seed"]]
     records = [record for record, _ in shown]
-    picture = data_uri(mask_sheet(records, [folder for _, folder in shown], most=len(shown)))
+    image = data_uri(mask_sheet(records, [folder for _, folder in shown], most=len(shown)))
     parts = [
         as_html(chain_table(rows)),
         f"<p>mIoU, percent. The maps: each class where its map exceeds a threshold chosen on val. "
         f"{html.escape(format_protocol(records[0]['protocol']))}</p>",
-        f'<figure><img alt="test pictures and masks" src="{picture}"><figcaption>Test pictures, their masks, and '
+        f'<figure><img alt="test images and masks" src="{image}"><figcaption>Test images, their masks, and '
         "those of the networks.</figcaption></figure>",
     ]
     write_run_page(path, "From image labels to masks", introduction, parts, records)

@@ -16,7 +16,7 @@ from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
 
 
 def check_experiment(experiment: Experiment, training: bool = True) -> None:
-    """Look for the folders, list every split, open every picture's header; look for the weight file.
+    """Look for the folders, list every split, open every image's header; look for the weight file.
 
     Args:
         experiment: whose names and values are checked already.

@@ -1,4 +1,4 @@
-"""Training: an experiment becomes a run, a folder with weights, scores, pictures and a page."""
+"""Training: an experiment becomes a run, a folder with weights, scores, images and a page."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def fit(
         AttnBridgeError: for anything that is not as it must be, before anything is written; if ``out`` holds a run
             already; or if training diverges.
 
-    >>> run = fit("attnbn", data="pictures", model={"lr": -1})
+    >>> run = fit("attnbn", data="images", model={"lr": -1})
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: option model.lr must be above 0, not -1
     """

@@ -112,7 +112,7 @@ def train_chain(request: PipelineRequest, replaces: bool = True) -> Chain:
     pair = pair_of(bridge)
     everything = all_images(pair)
     images = stamps(pair, str(bridge.data["saliency"]), everything.values())
-    made_of = {"config": bridge.to_mapping(), "pictures": images}
+    made_of = {"config": bridge.to_mapping(), "images": images}
     first = stages.run("classifier", made_of, lambda folder: fit_stage(bridge, folder))
     records = target_records(pair, "train", pair.classes)
 
@@ -234,7 +234,7 @@ def mask(run: Path, records: dict[str, ImageRecord], folder: Path, labelled: boo
     workers = default_workers(segmenter.device)
     bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, workers)
     if bad:
-        raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+        raise AttnBridgeError(f"{bad[0]} ({len(bad)} such images in all)")
 
 
 def stamps(pair: SourceTarget, saliency: str, targets: Iterable[ImageRecord]) -> list[str]:
@@ -255,23 +255,23 @@ def all_images(pair: SourceTarget) -> dict[str, ImageRecord]:
 def write_report(
     out: Path, masks: dict[str, ImageRecord], records: Sequence[ImageRecord], last: str, device: str | None
 ) -> None:
-    """``report.html``: pictures, class maps, cues and masks side by side; the scores before and after."""
+    """``report.html``: images, class maps, cues and masks side by side; the scores before and after."""
     model = Run(out / "classifier").classifier(device)
     classes, places = model.classes, output_paths(masks, out / "masks")
     named = {record.image: places[name] for name, record in masks.items()}
     maker = CueMaker(model, scales=(1.0,), flip=False)
     rows = []
     for record, maps in zip(records, maker.maps(records), strict=True):
-        picture = np.asarray(load_image(record.image))
-        cells = [picture, overlay(picture, maps.amax(0).numpy())]
+        image = np.asarray(load_image(record.image))
+        cells = [image, overlay(image, maps.amax(0).numpy())]
         for path in (cue_path(out / "cues", record), named[record.image]):
             cells.append(colour_mask(np.asarray(load_image(path, "P")), len(classes)))
         rows.append(cells)
-    shown: Image.Image = sheet(rows, ["picture", "class maps", "cue", "mask"], 200)
+    shown: Image.Image = sheet(rows, ["image", "class maps", "cue", "mask"], 200)
     parts = [
         f"<h1>From image labels to masks</h1><p>{html.escape(', '.join(classes))}</p>",
         score_table(out, last),
-        f'<figure><img alt="pictures, maps, cues, masks" src="{data_uri(shown)}"><figcaption>Training pictures: the '
+        f'<figure><img alt="images, maps, cues, masks" src="{data_uri(shown)}"><figcaption>Training images: the '
         "maps of all their classes, the cues (white: nothing known), the masks.</figcaption></figure>",
     ]
     write_page(out / "report.html", "attnbridge pipeline", parts)

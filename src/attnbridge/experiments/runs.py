@@ -192,7 +192,7 @@ class Run:
             network: Any = self.method().to(pick_device(device))
             return NetworkSegmenter(network, self.shape, inference_of(settings), sha256(self.checkpoint))
         if kind != SOURCE_TARGET:
-            raise AttnBridgeError(f"{self.folder}: its pictures have one class each and no masks; it cannot segment")
+            raise AttnBridgeError(f"{self.folder}: its images have one class each and no masks; it cannot segment")
         found = self.chosen_threshold() if threshold is None else threshold
         if not 0 <= found < 1:
             raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")

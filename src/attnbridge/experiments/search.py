@@ -27,7 +27,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
 
     Of one option, the first five values are the middle, the quarters and the ends of its range in logarithms, so that
     every method has the same chance; what follows, and several options, Optuna's TPE proposes. All trials have one
-    seed and one validation split, and no test picture chooses anything. A search that was interrupted goes on: trials
+    seed and one validation split, and no test image chooses anything. A search that was interrupted goes on: trials
     that are done are not trained again. ``out`` holds the trials' runs, ``search.json``, ``search.png`` and
     ``best.yaml``, ready for ``attnbridge fit``.
 
@@ -41,7 +41,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
 
     Raises:
         AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, there are no
-            validation pictures, or several processes are asked for.
+            validation images, or several processes are asked for.
     """
     if experiment.entry.data in (SOURCE_TARGET, CUES):
         raise AttnBridgeError(f"{experiment.method} has no accuracy to search by; methods of class folders have")
@@ -137,7 +137,7 @@ def _accuracy(experiment: Experiment, values: dict[str, float], folder: Path) ->
             train(with_values(experiment, values), folder, resume=folder.exists())
     value = run.scores.get("val_top1")
     if value is None:
-        raise AttnBridgeError("there are no validation pictures to choose by; set data.val_share above 0")
+        raise AttnBridgeError("there are no validation images to choose by; set data.val_share above 0")
     return float(value)
 
 

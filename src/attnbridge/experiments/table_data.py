@@ -87,7 +87,7 @@ def map_data(data: Scenes | Folders, request: TableRequest, out: Path) -> TableD
         AttnBridgeError: for folders that are not there.
     """
     if isinstance(data, Scenes):
-        return scene_data(out, request.pictures, data.spec)
+        return scene_data(out, request.images, data.spec)
     folder = request.data
     if folder is None or not (folder / data.source).is_dir() or not (folder / data.target).is_dir():
         raise AttnBridgeError(
@@ -101,7 +101,7 @@ def map_data(data: Scenes | Folders, request: TableRequest, out: Path) -> TableD
 
 
 def class_data(known: str | None, folder: Path | None) -> TableData:
-    """Pictures of one class each; CIFAR is fetched where no folder holds it."""
+    """Images of one class each; CIFAR is fetched where no folder holds it."""
     if known is not None:
         paths = {"data": known, **({"root": str(folder)} if folder else {})}
         return TableData(paths, f"{known}.", paths)
@@ -112,14 +112,14 @@ def class_data(known: str | None, folder: Path | None) -> TableData:
     return TableData({"data": str(folder)}, f"{folder.name}.", {"data": folder.name})
 
 
-def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
+def scene_data(out: Path, images: str, spec: SceneSpec) -> TableData:
     """Composed scenes under ``out``."""
-    scenes = make_scenes(out / "scenes", pictures, spec)
+    scenes = make_scenes(out / "scenes", images, spec)
     made = json.loads((scenes / "scenes.json").read_text())["spec"]
     words = (
-        f"Composed scenes of {made['size']} pixels: {made['source']} source pictures of one object, "
-        f"{made['target']} target pictures of {made['objects'][0]} to {made['objects'][1]} objects whose "
-        f"background is typical of a class with probability {made['context_bias']}; {made['val']} pictures for "
+        f"Composed scenes of {made['size']} pixels: {made['source']} source images of one object, "
+        f"{made['target']} target images of {made['objects'][0]} to {made['objects'][1]} objects whose "
+        f"background is typical of a class with probability {made['context_bias']}; {made['val']} images for "
         f"validation and {made['test']} for the test, of other cut-outs on "
         f"{'the backgrounds of other classes' if made.get('swapped') else 'other backgrounds'}."
     )
@@ -127,14 +127,14 @@ def scene_data(out: Path, pictures: str, spec: SceneSpec) -> TableData:
     return TableData({name: str(scenes / part) for name, part in parts.items()}, words, made)
 
 
-def make_scenes(out: Path, pictures: str, spec: SceneSpec) -> Path:
+def make_scenes(out: Path, images: str, spec: SceneSpec) -> Path:
     """Compose the scenes from real photographs or drawn shapes; says which and why."""
-    if pictures == "auto":
-        pictures = "photos" if apt_available() else "shapes"
-        why = "apt is there to fetch them" if pictures == "photos" else "there is no apt on this platform"
+    if images == "auto":
+        images = "photos" if apt_available() else "shapes"
+        why = "apt is there to fetch them" if images == "photos" else "there is no apt on this platform"
     else:
         why = "as asked for"
-    if pictures == "photos":
+    if images == "photos":
         console.print(f"scenes from photographs: cut-outs and places from Debian packages ({why})")
         cutouts, places = prepare_photos()
     else:

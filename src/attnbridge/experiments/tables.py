@@ -22,7 +22,7 @@ class TableRequest:
         rows: configurations in the place of the table's.
         overrides: of every row, as on the command line.
         data: folder of the user's data.
-        pictures: what scenes are made of: ``auto``, ``photos`` or ``shapes``.
+        images: what scenes are made of: ``auto``, ``photos`` or ``shapes``.
         saliency: model of the source's saliency maps.
         domains: names of domains, with commas between; ``None``: all.
         leave_one_out: each domain from all others, instead of all pairs.
@@ -35,7 +35,7 @@ class TableRequest:
     rows: tuple[str, ...] | None = None
     overrides: tuple[str, ...] = ()
     data: Path | None = None
-    pictures: str = "auto"
+    images: str = "auto"
     saliency: str = "u2net"
     domains: str | None = None
     leave_one_out: bool = False
@@ -108,7 +108,7 @@ class MapTable(Table):
 
 @dataclass(frozen=True)
 class ClassTable(Table):
-    """Accuracy on pictures of one class each.
+    """Accuracy on images of one class each.
 
     Attributes:
         data: name of the data; ``None``: class folders of the user's.

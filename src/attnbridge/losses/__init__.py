@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from attnbridge.losses.classification import multi_label_soft_margin_loss as multi_label_soft_margin_loss
     from attnbridge.losses.mining import attention_mining_loss as attention_mining_loss
     from attnbridge.losses.mining import erase as erase
-    from attnbridge.losses.mining import mean_by_picture as mean_by_picture
+    from attnbridge.losses.mining import mean_by_image as mean_by_image
     from attnbridge.losses.mining import soft_mask as soft_mask
     from attnbridge.losses.transfer import attention_transfer_loss as attention_transfer_loss
     from attnbridge.losses.transfer import gradient_transfer_loss as gradient_transfer_loss
@@ -61,7 +61,7 @@ _NAMES = {
     "kd_loss": "attnbridge.losses.transfer",
     "l2_sp_loss": "attnbridge.losses.alignment",
     "mean_activation_map": "attnbridge.losses.transfer",
-    "mean_by_picture": "attnbridge.losses.mining",
+    "mean_by_image": "attnbridge.losses.mining",
     "multi_label_soft_margin_loss": "attnbridge.losses.classification",
     "per_sample_input_gradient": "attnbridge.losses.transfer",
     "seed_loss": "attnbridge.losses.weak_supervision",
@@ -93,7 +93,7 @@ __all__ = [
     "kd_loss",
     "l2_sp_loss",
     "mean_activation_map",
-    "mean_by_picture",
+    "mean_by_image",
     "multi_label_soft_margin_loss",
     "per_sample_input_gradient",
     "seed_loss",

@@ -33,7 +33,7 @@ class SpatialAttention(nn.Module):
         self.expand = nn.Linear(height, height * width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weights ``(B, h, w)`` of features ``(B, C, h, w)``; those of a picture sum to 1."""
+        """Weights ``(B, h, w)`` of features ``(B, C, h, w)``; those of an image sum to 1."""
         scores: Tensor = self.expand(self.squeeze(features.mean(1).flatten(1)).relu())
         return scores.softmax(1).view(len(features), *features.shape[2:])
 
@@ -63,7 +63,7 @@ class ChannelAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weights ``(B, C)`` of features ``(B, C, h, w)``; those of a picture sum to 1."""
+        """Weights ``(B, C)`` of features ``(B, C, h, w)``; those of an image sum to 1."""
         scores: Tensor = self.expand(self.squeeze(features.flatten(2)).relu())[..., 0] + self.bias
         return scores.softmax(1)
 
@@ -74,7 +74,7 @@ def spatial_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     .. math:: \text{paper:}\ \sum_p \| a_p (F_t - F_s)_p \|^2, \qquad
               \text{code:}\ \tfrac12 \sum_p \| HW a_p (F_t - F_s)_p \|^2
 
-    (AFA's first stage, Xie et al., Neural Networks 2021.) The mean over pictures.
+    (AFA's first stage, Xie et al., Neural Networks 2021.) The mean over images.
 
     Args:
         target: ``(B, C, h, w)``.
@@ -105,7 +105,7 @@ def channel_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     .. math:: \text{paper:}\ \sum_j a_j \| F_t^j - F_s^j \|^2, \qquad
               \text{code:}\ \tfrac{C}{2} \sum_j a_j \| F_t^j - F_s^j \|^2
 
-    (AFA's second stage, Xie et al., Neural Networks 2021.) The mean over pictures.
+    (AFA's second stage, Xie et al., Neural Networks 2021.) The mean over images.
 
     Args:
         target: ``(B, C, h, w)``.
@@ -134,7 +134,7 @@ def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, varian
               \text{code:}\ \tfrac{C}{2 HW} \sum_j a_j \| F_t^j - F_s^j \|^2
 
     (DELTA, Li et al., ICLR 2019; the code is that of AFA's authors, who sum over the batch.) The mean over
-    pictures.
+    images.
 
     Args:
         target: ``(B, C, h, w)``.
@@ -150,12 +150,12 @@ def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, varian
 
 
 def entropy(weights: Tensor) -> Tensor:
-    r"""How evenly attention is spread, in [0, 1], the mean over pictures: 1 is uniform, 0 one place alone.
+    r"""How evenly attention is spread, in [0, 1], the mean over images: 1 is uniform, 0 one place alone.
 
     .. math:: -\frac{1}{\log n} \sum_i a_i \log a_i
 
     Args:
-        weights: ``(B, ...)``, those of a picture summing to 1.
+        weights: ``(B, ...)``, those of an image summing to 1.
 
     >>> entropy(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]]))
     tensor(0.5000)

@@ -22,7 +22,7 @@ def attention_loss(
     reduction: Reduction = "mean",
     counted: Tensor | None = None,
 ) -> Tensor:
-    r"""L2 distance of class maps to saliency maps, averaged over the pictures.
+    r"""L2 distance of class maps to saliency maps, averaged over the images.
 
     .. math:: L_{ac} = (M^c - A)^2
 
@@ -30,12 +30,12 @@ def attention_loss(
     and sum or mean over the positions.)
 
     Args:
-        maps: ``(B, H, W)``, the map of each picture's one true class.
+        maps: ``(B, H, W)``, the map of each image's one true class.
         saliency: ``(B, H', W')`` in [0, 1].
         resolution: ``map`` averages the saliency down to H x W; ``saliency`` enlarges the maps bilinearly.
-        reduction: over the positions; over the pictures it is always the mean, so that the value does not
+        reduction: over the positions; over the images it is always the mean, so that the value does not
             depend on the batch size.
-        counted: bool ``(B, H', W')``, the pixels that count; the others are in no sum and no mean, and a picture
+        counted: bool ``(B, H', W')``, the pixels that count; the others are in no sum and no mean, and an image
             without any counts as 0.
 
     Returns:

@@ -9,7 +9,7 @@ from attnbridge.errors import AttnBridgeError
 
 
 def multi_label_soft_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Binary cross-entropy of each class, averaged over classes and pictures.
+    r"""Binary cross-entropy of each class, averaged over classes and images.
 
     .. math:: L_{cl} = -\frac{1}{N} \sum_j l_j \log \sigma(o_j) + (1 - l_j) \log (1 - \sigma(o_j))
 

@@ -12,7 +12,7 @@ from attnbridge.errors import AttnBridgeError
 
 Fill = Literal["zero", "mean", "blur"]
 BLUR = 8
-"""``blur`` is the picture at an eighth of its sides, enlarged again."""
+"""``blur`` is the image at an eighth of its sides, enlarged again."""
 
 
 def soft_mask(maps: Tensor, threshold: float = 0.5, slope: float = 10.0) -> Tensor:
@@ -35,7 +35,7 @@ def soft_mask(maps: Tensor, threshold: float = 0.5, slope: float = 10.0) -> Tens
 
 
 def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None = None) -> Tensor:
-    r"""Pictures without what a mask covers.
+    r"""Images without what a mask covers.
 
     .. math:: I^{*c} = I - T(A^c) \cdot (I - fill)
 
@@ -45,7 +45,7 @@ def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None
         images: ``(P, 3, H, W)`` in [0, 1].
         mask: ``(P, h, w)`` in [0, 1], enlarged bilinearly.
         fill: ``zero``: black; ``mean``: the colour ``mean``, which a network that subtracts it sees as 0; ``blur``:
-            the picture itself, blurred.
+            the image itself, blurred.
         mean: ``(3, 1, 1)``, for ``mean``.
 
     Raises:
@@ -66,16 +66,16 @@ def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None
     raise AttnBridgeError(f"fill must be zero, mean (with the mean colour) or blur, not {fill!r}")
 
 
-def attention_mining_loss(scores: Tensor, pictures: Tensor) -> Tensor:
+def attention_mining_loss(scores: Tensor, images: Tensor) -> Tensor:
     r"""How much of the classes is still recognised after each was erased.
 
     .. math:: L_{am} = \frac{1}{n} \sum_c S^c(I^{*c})
 
-    (Equation 5 of GAIN: over the n classes of a picture; here the mean over the pictures that have one.)
+    (Equation 5 of GAIN: over the n classes of an image; here the mean over the images that have one.)
 
     Args:
-        scores: ``(P,)``, of a picture and class each, the score of that class after its erasure.
-        pictures: long ``(P,)``, which picture each belongs to.
+        scores: ``(P,)``, of an image and class each, the score of that class after its erasure.
+        images: long ``(P,)``, which image each belongs to.
 
     Returns:
         A scalar; 0 for no pairs.
@@ -83,16 +83,16 @@ def attention_mining_loss(scores: Tensor, pictures: Tensor) -> Tensor:
     >>> attention_mining_loss(torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0, 0, 3]))
     tensor(0.6000)
     """
-    return mean_by_picture(scores, pictures)
+    return mean_by_image(scores, images)
 
 
-def mean_by_picture(values: Tensor, pictures: Tensor) -> Tensor:
-    """The mean over the values of each picture, then over the pictures that have any; 0 if none has.
+def mean_by_image(values: Tensor, images: Tensor) -> Tensor:
+    """The mean over the values of each image, then over the images that have any; 0 if none has.
 
-    >>> mean_by_picture(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
+    >>> mean_by_image(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
     tensor(0.7500)
     """
     if not len(values):
         return values.sum()
-    counts = torch.bincount(pictures)
-    return (values / counts[pictures]).sum() / (counts > 0).sum()
+    counts = torch.bincount(images)
+    return (values / counts[images]).sum() / (counts > 0).sum()

@@ -59,7 +59,7 @@ def attention_transfer_loss(
               \text{code:}\ \tfrac1{hw} \Bigl\| \tfrac{Q_S}{\|Q_S\|_2} - \tfrac{Q_T}{\|Q_T\|_2} \Bigr\|_2^2
 
     (``paper``: Equation 2, Zagoruyko and Komodakis, ICLR 2017; ``code``: what the authors published.) Averaged over the
-    pictures; the weight :math:`\beta` is the paper's, 1000 for ``code``.
+    images; the weight :math:`\beta` is the paper's, 1000 for ``code``.
 
     Args:
         student: ``(B, C, h, w)``.
@@ -123,7 +123,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 
     .. math:: T^2\, KL\bigl(\mathrm{softmax}(z_T / T) \,\|\, \mathrm{softmax}(z_S / T)\bigr)
 
-    (Hinton, Vinyals, Dean, 2015.) Averaged over the pictures.
+    (Hinton, Vinyals, Dean, 2015.) Averaged over the images.
 
     Args:
         student: logits ``(B, N)``.
@@ -152,12 +152,12 @@ def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     .. math:: \tfrac12 \| J_S - J_T \|_2, \qquad J = \frac{\partial L(W, x)}{\partial x}
 
-    (Equation 5 of attention transfer, Zagoruyko and Komodakis, ICLR 2017.) Averaged over the pictures. Its gradient is
+    (Equation 5 of attention transfer, Zagoruyko and Komodakis, ICLR 2017.) Averaged over the images. Its gradient is
     of second order: ``student`` must come from :func:`per_sample_input_gradient` with ``create_graph``.
 
     Args:
         student: ``(B, 3, H, W)``.
-        teacher: the same shape; gets no gradient. For the symmetry loss: the student's own, of mirrored pictures,
+        teacher: the same shape; gets no gradient. For the symmetry loss: the student's own, of mirrored images,
             mirrored back; see :func:`symmetry`.
 
     >>> gradient_transfer_loss(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, 4.0]]]]))
@@ -167,16 +167,16 @@ def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
-    r"""Distance of what a network is sensitive to in a picture and in its mirror image.
+    r"""Distance of what a network is sensitive to in an image and in its mirror image.
 
     .. math:: \tfrac12 \Bigl\| \frac{\partial L(W, x)}{\partial x} -
               \mathrm{flip}\Bigl(\frac{\partial L(W, \mathrm{flip}(x))}{\partial\, \mathrm{flip}(x)}\Bigr) \Bigr\|_2
 
-    (Section 3.2 of attention transfer.) Averaged over the pictures; both sides get a gradient.
+    (Section 3.2 of attention transfer.) Averaged over the images; both sides get a gradient.
 
     Args:
-        gradient: of the picture, ``(B, 3, H, W)``.
-        mirrored: of the picture mirrored left to right, as it comes.
+        gradient: of the image, ``(B, 3, H, W)``.
+        mirrored: of the image mirrored left to right, as it comes.
 
     >>> symmetry_loss(torch.tensor([[[[3.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]]]]))
     tensor(0.)
@@ -185,10 +185,10 @@ def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def per_sample_input_gradient(loss: Tensor, images: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Gradient of each picture's own loss with respect to it, ``(B, 3, H, W)``.
+    """Gradient of each image's own loss with respect to it, ``(B, 3, H, W)``.
 
     Args:
-        loss: ``(B,)``, of a network without batch statistics, so that no picture's loss depends on another's.
+        loss: ``(B,)``, of a network without batch statistics, so that no image's loss depends on another's.
         images: that require a gradient.
         create_graph: keep the graph, as a loss on the gradient needs.
     """
@@ -205,7 +205,7 @@ def _check(student: Tensor, teacher: Tensor) -> None:
         if value.ndim != 4:
             raise AttnBridgeError(f"the {name}'s features must be (B, C, h, w), but are {tuple(value.shape)}")
     if len(student) != len(teacher):
-        raise AttnBridgeError(f"the student saw {len(student)} pictures, the teacher {len(teacher)}")
+        raise AttnBridgeError(f"the student saw {len(student)} images, the teacher {len(teacher)}")
 
 
 def _one_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:

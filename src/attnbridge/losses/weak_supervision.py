@@ -19,7 +19,7 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
               - \frac{1}{|S_0|} \sum_{u \in S_0} \log p_{u,0}
 
     (Balanced: DSRG, Huang et al., CVPR 2018; else one mean over all seeds: SEC, Kolesnikov and Lampert, ECCV 2016.) The
-    mean over pictures; a picture without seeds of a kind counts 0 for it.
+    mean over images; an image without seeds of a kind counts 0 for it.
 
     Args:
         probabilities: ``(B, L, h, w)``, label 0 the background, those of a pixel summing to 1.
@@ -42,7 +42,7 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
 def expansion_loss(
     probabilities: Tensor, labels: Tensor, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0
 ) -> Tensor:
-    r"""Whether the classes of a picture are found in enough of it, the others nowhere: SEC's expansion loss.
+    r"""Whether the classes of an image are found in enough of it, the others nowhere: SEC's expansion loss.
 
     .. math:: -\frac{1}{|T|} \sum_{c \in T} \log G_c(d_+)
               - \frac{1}{|C \setminus T|} \sum_{c \notin T} \log(1 - G_c(d_-)) - \log G_0(d_0),
@@ -50,11 +50,11 @@ def expansion_loss(
     .. math:: G_c(d) = \frac{\sum_j d^{j-1} p_{(j),c}}{\sum_j d^{j-1}}
 
     with :math:`p_{(1),c} \ge p_{(2),c} \ge \dots` (global weighted rank pooling; Kolesnikov and Lampert, ECCV
-    2016). The mean over pictures.
+    2016). The mean over images.
 
     Args:
         probabilities: ``(B, L, h, w)``, label 0 the background.
-        labels: ``(B, L - 1)``, which classes are in a picture.
+        labels: ``(B, L - 1)``, which classes are in an image.
         foreground: :math:`d_+`; 1 is mean pooling, 0 max pooling.
         background: :math:`d_0`.
         absent: :math:`d_-`.
@@ -77,7 +77,7 @@ def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
 
     .. math:: \frac1n \sum_u \sum_c Q_{u,c} \log \frac{Q_{u,c}}{p_{u,c}}
 
-    (Kolesnikov and Lampert, ECCV 2016.) The mean over pixels and pictures.
+    (Kolesnikov and Lampert, ECCV 2016.) The mean over pixels and images.
 
     Args:
         probabilities: ``(B, L, h, w)``.

@@ -86,7 +86,7 @@ TASKS = "attnbridge.evaluation.tasks"
 MAPS, MASKS = f"{TASKS}.maps:MapTask", f"{TASKS}.masks:MaskTask"
 ACCURACY, TARGET_ACCURACY = f"{TASKS}.classification:ClassificationTask", f"{TASKS}.domains:DomainTask"
 
-_SALIENCY = "needs a saliency map of each source picture; name their folder, or a saliency model such as u2net"
+_SALIENCY = "needs a saliency map of each source image; name their folder, or a saliency model such as u2net"
 _SOURCE = "needs the folder of the source domain"
 _BRIDGE = (
     Need("source_weight", "source", _SOURCE),
@@ -106,11 +106,11 @@ METHODS: dict[str, MethodEntry] = {
             Need(
                 "guidance_weight",
                 "guided",
-                "is; name the list or folder of the pictures whose masks (or boxes, or saliency maps: data.guided_by) "
+                "is; name the list or folder of the images whose masks (or boxes, or saliency maps: data.guided_by) "
                 "may be used",
             ),
         ),
-        conflicts=(Need("mining_weight", "views", "data.views keeps no pictures, but mining erases parts of them"),),
+        conflicts=(Need("mining_weight", "views", "data.views keeps no images, but mining erases parts of them"),),
     ),
     "attention_transfer": MethodEntry("attnbridge.methods.attention_transfer:AttentionTransfer", CLASSES, ACCURACY),
     "fine_tuning": MethodEntry("attnbridge.methods.fine_tuning:FineTuning", CLASSES, ACCURACY),

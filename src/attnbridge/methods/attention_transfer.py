@@ -41,9 +41,9 @@ class AttentionTransfer(Method):
 
     .. math:: L = (1 - \alpha) L_{CE} + \alpha T^2 KL + \beta \sum_j L_{AT}(F_S^j, F_T^j) + \dots
 
-    Each part is switched by its weight. Pictures have one class each, as
+    Each part is switched by its weight. Images have one class each, as
     :class:`~attnbridge.data.modules.classification.ClassificationDataModule` gives them. The teacher is in eval mode,
-    gets pictures as *it* wants them normalised, gets no gradient, and is not in the checkpoint.
+    gets images as *it* wants them normalised, gets no gradient, and is not in the checkpoint.
 
     Args:
         teacher: timm name of the teacher; null for a student alone.
@@ -133,9 +133,9 @@ class AttentionTransfer(Method):
         wants_teacher = transfer_weight or distillation_weight or hint_weight or gradient_weight
         if wants_teacher and teacher is None:
             raise AttnBridgeError("model.teacher is not set, but a loss that needs one is; name a timm model")
-        if (gradient_weight or symmetry_weight) and self._mixes_pictures():
+        if (gradient_weight or symmetry_weight) and self._mixes_images():
             raise AttnBridgeError(
-                "gradient_weight and symmetry_weight need a network in which no picture's gradient depends on the "
+                "gradient_weight and symmetry_weight need a network in which no image's gradient depends on the "
                 "others: one without batch norm (nin_thin, nin_wide), or batch_norm: frozen"
             )
         if wants_teacher and teacher is not None:
@@ -165,7 +165,7 @@ class AttentionTransfer(Method):
             for number, (ours, other) in enumerate(self.pairs):
                 self.regressors[str(number)] = nn.Conv2d(found[ours].shape[1], wanted[other].shape[1], 1)
 
-    def _mixes_pictures(self) -> bool:
+    def _mixes_images(self) -> bool:
         self.train()
         norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         return any(module.training for module in norms)
@@ -199,7 +199,7 @@ class AttentionTransfer(Method):
             losses |= self._from_teacher(self.teacher, seen, target)
         if self.gradient_weight or self.symmetry_weight:
             if "image" not in target:
-                raise AttnBridgeError("gradients are taken at the pictures: leave data.views or model.frozen out")
+                raise AttnBridgeError("gradients are taken at the images: leave data.views or model.frozen out")
             with torch.autocast(given.device.type, enabled=False):  # half precision loses small gradients
                 losses |= self._by_gradient(target["image"], target["labels"])
         return losses
@@ -230,7 +230,7 @@ class AttentionTransfer(Method):
         return {"logits": told.logits, **{str(n): told.features[other] for n, (_, other) in enumerate(self.pairs)}}
 
     def features_to_cache(self, batch: Batch) -> dict[str, Tensor]:
-        """The pictures, or what the frozen beginning makes of them, and the teacher's answers: of its features, where
+        """The images, or what the frozen beginning makes of them, and the teacher's answers: of its features, where
         no hint asks for more, one channel that has the same attention map."""
         kept = super().features_to_cache(batch) if self.frozen else {"image": batch["image"]}
         if self.teacher is None:
@@ -251,7 +251,7 @@ class AttentionTransfer(Method):
         return f"{words} {[other for _, other in self.pairs]} {how} {structure}", state | weights
 
     def _by_gradient(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What the student is sensitive to, beside the teacher and beside itself in mirrored pictures.
+        """What the student is sensitive to, beside the teacher and beside itself in mirrored images.
 
         Without dropout: two passes with other units dropped would differ in any network.
         """

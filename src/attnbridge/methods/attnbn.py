@@ -30,7 +30,7 @@ class ForwardPass(NamedTuple):
     Attributes:
         logits: ``(B, N)`` of all streams.
         features: the observed layer's, as it gives them.
-        stream_slices: which of the B pictures are a stream's.
+        stream_slices: which of the B images are a stream's.
         domain_slices: which of them the discriminator is to tell apart, as source and as target.
     """
 
@@ -41,7 +41,7 @@ class ForwardPass(NamedTuple):
 
 
 class AttnBN(Method):
-    r"""Two streams, one network: source pictures with saliency guide the maps of target pictures.
+    r"""Two streams, one network: source images with saliency guide the maps of target images.
 
     .. math:: L_{ab} = \lambda_s L_{s-cl} + \lambda_{ac} L_{ac} + \lambda_t L_{t-cl} + \lambda_{adv} L_{adv}
 
@@ -61,7 +61,7 @@ class AttnBN(Method):
         second_order: whether :math:`L_{ac}` reaches the head through the map's channel weights.
         label_shift: whether the head's bias begins at the target's class frequencies and the source's logits are
             corrected by the source's (logit adjustment, Menon et al., ICLR 2021), for domains in which classes are not
-            equally frequent: else the maps of a class that nearly every picture shows are what all pictures share.
+            equally frequent: else the maps of a class that nearly every image shows are what all images share.
         discriminator_input: ``features`` of the observed layer, the ``evidence``: the class maps of all
             classes before the ReLU, or the features ``pooled``, of which a small head tells.
         discriminator_width: channels of the discriminator's first convolution.
@@ -163,7 +163,7 @@ class AttnBN(Method):
         return self.source_and_target(batch, self.forward_batch(batch))
 
     def forward_batch(self, batch: dict[str, Batch]) -> ForwardPass:
-        """The pictures of all streams through the network at once."""
+        """The images of all streams through the network at once."""
         logits, features = self.forward_streams([batch[name] for name in self.streams])
         ends = list(accumulate(len(batch[name]["labels"]) for name in self.streams))
         parts = {name: slice(a, b) for name, a, b in zip(self.streams, [0, *ends], ends, strict=False)}
@@ -186,7 +186,7 @@ class AttnBN(Method):
         return losses
 
     def maps_of(self, seen: ForwardPass, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
-        """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's pictures, normalised; logs their range."""
+        """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's images, normalised; logs their range."""
         part = seen.stream_slices[stream]
         padded = classes.new_zeros(len(seen.logits), classes.shape[1])  # the other streams' maps are not asked for
         padded[part] = classes
@@ -195,10 +195,10 @@ class AttnBN(Method):
         return normalise_maps(maps, normalise)
 
     def _attention(self, seen: ForwardPass, source: Batch) -> Tensor:
-        """L_ac on the source pictures, for the one class of each."""
+        """L_ac on the source images, for the one class of each."""
         if "saliency" not in source:
             raise AttnBridgeError(
-                "the attention constraint needs saliency maps of the source pictures; give `data.saliency`, "
+                "the attention constraint needs saliency maps of the source images; give `data.saliency`, "
                 "or set `attention_weight: 0`"
             )
         maps = self.maps_of(seen, "source", source["labels"].argmax(1, keepdim=True), self.normalise)[:, 0]

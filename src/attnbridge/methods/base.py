@@ -37,7 +37,7 @@ class Method(Predicting, LightningModule):
         layer: layer to look at; default: the last spatial features.
         frozen: names of modules that are not trained.
         batch_norm: ``frozen`` keeps ImageNet's statistics; ``train`` updates them with each batch.
-        image_size: side of the pictures in pixels, or height and width; set from the data.
+        image_size: side of the images in pixels, or height and width; set from the data.
         optimizer: ``adamw`` or ``sgd``.
         lr: learning rate of the head.
         backbone_lr: learning rate of the backbone, as a multiple of ``lr``.
@@ -134,11 +134,11 @@ class Method(Predicting, LightningModule):
         """Images in [0, 1] as the network wants them.
 
         Raises:
-            AttnBridgeError: for pictures in 8 bits, as the loaders give them.
+            AttnBridgeError: for images in 8 bits, as the loaders give them.
         """
         if not images.is_floating_point():
             raise AttnBridgeError(
-                f"pictures must be floats in [0, 1], not {images.dtype}; give the trainer `datamodule=`, or call "
+                f"images must be floats in [0, 1], not {images.dtype}; give the trainer `datamodule=`, or call "
                 "attnbridge.data.sample.as_floats on each batch"
             )
         images = images.to(self.mean.dtype)

@@ -18,11 +18,11 @@ from attnbridge.methods.attnbn import AttnBN, ForwardPass
 from attnbridge.models.discriminator import PooledDiscriminator
 
 MIN_PER_DOMAIN = 3
-"""Pictures of either side in a batch without which it aligns nothing: of fewer there is no covariance and no median."""
+"""Images of either side in a batch without which it aligns nothing: of fewer there is no covariance and no median."""
 
 
 class DomainAdaptation(AttnBN):
-    r"""One class a picture, labels in the source domains alone.
+    r"""One class an image, labels in the source domains alone.
 
     .. math:: L = \lambda_s L_{s-cl} + \lambda_{ac} L_{ac} + \lambda_{adv} L_{adv}
 
@@ -30,7 +30,7 @@ class DomainAdaptation(AttnBN):
     by gradient reversal (DANN, Ganin et al., JMLR 2016), by their covariances (deep CORAL, Sun and Saenko, ECCV
     Workshops 2016) or by the maximum mean discrepancy under several kernels (DAN, Long et al., ICML 2015).
 
-    In generalization there are no pictures of the target; what aligns domains then aligns the other sources with the
+    In generalization there are no images of the target; what aligns domains then aligns the other sources with the
     first one.
 
     Args:
@@ -90,7 +90,7 @@ class DomainAdaptation(AttnBN):
         return super().loss_weights | {"coral": self.coral_weight, "mmd": self.mmd_weight}
 
     def forward_batch(self, batch: dict[str, Batch]) -> ForwardPass:
-        """The pictures through the network; in generalization the first source is to be told from the others."""
+        """The images through the network; in generalization the first source is to be told from the others."""
         if "target" in batch or "target" not in self.streams:
             return super().forward_batch(batch)
         logits, features = self.forward_streams([batch["source"]])

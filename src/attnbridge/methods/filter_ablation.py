@@ -22,10 +22,10 @@ from attnbridge.losses.transfer import Variant
 from attnbridge.models.frozen_stem import find_frozen_stem
 from attnbridge.models.teacher import Teacher
 
-PICTURES = 64
-"""On how many training pictures the loss of filters is measured."""
+IMAGES = 64
+"""On how many training images the loss of filters is measured."""
 AT_ONCE = 512
-"""Pictures, each without another filter, that go through the network at once."""
+"""Images, each without another filter, that go through the network at once."""
 
 
 def filter_importance(
@@ -37,7 +37,7 @@ def filter_importance(
 
     with L the loss where channel j is zero (DELTA, Li et al., ICLR 2019); ``code``, as AFA's authors have
     it, softens standardised gains, :math:`(g_j - \bar g) / 5 \sigma_g`. The loss is that of a linear head on the
-    source's features, trained on all training pictures by L-BFGS; it is measured on 64 of them, of each class as many
+    source's features, trained on all training images by L-BFGS; it is measured on 64 of them, of each class as many
     as can be.
 
     Args:
@@ -51,7 +51,7 @@ def filter_importance(
         Weights of each layer's channels, ``(C,)``, summing to 1.
     """
     device = source.mean.device
-    loader = track(images, "reading pictures", transient=True, console=Console(stderr=True))
+    loader = track(images, "reading images", transient=True, console=Console(stderr=True))
     read, labels = [], []
     for batch in loader:
         read.append(_read(source, source.normalised(as_floats(batch)["image"].to(device))))
@@ -66,7 +66,7 @@ def filter_importance(
 
 
 def _read(source: Teacher, given: Tensor) -> Tensor:
-    """What the source's classifier reads of normalised pictures, or of what its beginning made of them, ``(B, D)``."""
+    """What the source's classifier reads of normalised images, or of what its beginning made of them, ``(B, D)``."""
     with torch.no_grad(), capture_head_input(source.network) as read:
         source.network(given)
     return read[0].float()
@@ -93,17 +93,17 @@ def _linear_head(read: Tensor, labels: Tensor, count: int, decay: float = 1e-3) 
 
 
 def _spread(labels: Sequence[int]) -> list[int]:
-    """Places of pictures, the first of each class, then the second, and so on."""
+    """Places of images, the first of each class, then the second, and so on."""
     seen: Counter[int] = Counter()
     order = []
     for place, label in enumerate(labels):
         seen[label] += 1
         order.append((seen[label], label, place))
-    return [place for *_, place in sorted(order)[:PICTURES]]
+    return [place for *_, place in sorted(order)[:IMAGES]]
 
 
 def _gains(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
-    """What the loss gains from each channel's absence: several at once, each in a copy of the pictures.
+    """What the loss gains from each channel's absence: several at once, each in a copy of the images.
 
     What comes before the layer is run once, where the network can be cut there.
     """
@@ -134,7 +134,7 @@ def _gains(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tu
 
 @contextmanager
 def _without(module: nn.Module, channels: Sequence[int], axis: int, count: int) -> Iterator[None]:
-    """Inside, the k-th ``count`` pictures of a batch lack the k-th of the channels."""
+    """Inside, the k-th ``count`` images of a batch lack the k-th of the channels."""
 
     def zero(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         output = output.clone()
@@ -150,7 +150,7 @@ def _without(module: nn.Module, channels: Sequence[int], axis: int, count: int) 
 
 
 def _loss(source: Teacher, given: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> Tensor:
-    """Cross-entropy of each copy of the pictures, ``(K,)``."""
+    """Cross-entropy of each copy of the images, ``(K,)``."""
     logits = _read(source, given) @ head[0].T + head[1]
     each = F.cross_entropy(logits, labels.repeat(len(given) // len(labels)), reduction="none")
     return each.view(-1, len(labels)).mean(1)

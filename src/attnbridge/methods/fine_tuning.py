@@ -52,7 +52,7 @@ class FineTuning(Method):
 
     Attentive feature alignment is two runs of it: ``alignment: spatial``, then ``alignment: channel``, ``init_from``
     the first, whose result is then the source. Other parts make the baselines: L2 (``weight_decay``), feature
-    extraction (``frozen``), L2-SP, learning without forgetting, soft labels, DELTA, BSS, attention transfer. Pictures
+    extraction (``frozen``), L2-SP, learning without forgetting, soft labels, DELTA, BSS, attention transfer. Images
     have one class each, as :class:`~attnbridge.data.modules.classification.ClassificationDataModule` gives them. The
     source is in eval mode, gets no gradient, and is in no checkpoint.
 
@@ -231,7 +231,7 @@ class FineTuning(Method):
         return losses
 
     def _asked(self, source: Teacher, given: Tensor, kept: bool) -> Observation:
-        """What the source makes of the network's own input: pictures, or what their common beginning made of them."""
+        """What the source makes of the network's own input: images, or what their common beginning made of them."""
         with self.stem.stem.skipped(source.network) if kept else nullcontext():
             told = observe(source.network, given, self.aligned, grad=False)
         return Observation(told.logits, as_maps(told.features, source.network, self.image_size))

@@ -15,19 +15,19 @@ from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
 from attnbridge.losses.classification import multi_label_soft_margin_loss
-from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_picture, soft_mask
+from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
 
 
 class GAIN(AttnBN):
-    r"""The map of a class is erased from the picture, and what is left must not show the class any more.
+    r"""The map of a class is erased from the image, and what is left must not show the class any more.
 
     .. math:: L = L_{cl} + \alpha L_{am} + \omega L_e, \qquad
               L_{am} = \frac{1}{n} \sum_c S^c\bigl(I - T(A^c) \cdot I\bigr), \qquad
               L_e = \frac{1}{n} \sum_c (A^c - H^c)^2
 
-    (Equations 5, 6 and 8.) The target's pictures are classified and mined; :math:`L_e` guides the maps of the few
-    pictures whose masks may be used, ``data.guided``: extended GAIN. The source's losses are those of
+    (Equations 5, 6 and 8.) The target's images are classified and mined; :math:`L_e` guides the maps of the few
+    images whose masks may be used, ``data.guided``: extended GAIN. The source's losses are those of
     :class:`~attnbridge.methods.attnbn.AttnBN` and off unless they are given weights, so mining composes with them.
 
     Args:
@@ -39,10 +39,10 @@ class GAIN(AttnBN):
         guidance_weight: :math:`\omega`, 0 without masks; the paper has 10, for maps of a scale that it does not give.
         mask_threshold: :math:`\sigma` of the soft mask; not given in the paper.
         mask_slope: its :math:`\omega`; not given in the paper.
-        fill: what is put where the picture is erased: ``zero`` (the paper's), the network's ``mean`` colour, ``blur``.
-        mining_stream: ``shared``: the mining loss also trains the network on erased pictures; ``frozen``: it reaches
-            the network through the mask alone, so the network cannot learn to reject erased pictures.
-        mined_classes: ``all`` true classes of a picture are erased, each from a copy of it, or ``one`` drawn at random,
+        fill: what is put where the image is erased: ``zero`` (the paper's), the network's ``mean`` colour, ``blur``.
+        mining_stream: ``shared``: the mining loss also trains the network on erased images; ``frozen``: it reaches
+            the network through the mask alone, so the network cannot learn to reject erased images.
+        mined_classes: ``all`` true classes of an image are erased, each from a copy of it, or ``one`` drawn at random,
             which costs one forward pass of the batch and has the same mean.
         mining_score: of the erased class: ``sigmoid`` of its logit, or the ``logit`` itself.
         mining_normalise: of the maps before they become soft masks.
@@ -105,46 +105,46 @@ class GAIN(AttnBN):
         return losses
 
     def _mining(self, seen: ForwardPass, target: Batch) -> Tensor:
-        """L_am: every true class of every picture erased, all in one forward pass."""
+        """L_am: every true class of every image erased, all in one forward pass."""
         labels = target["labels"]
         if self.mined_classes == "one":
             drawn = torch.rand_like(labels) * labels
             labels = (drawn == drawn.amax(1, keepdim=True)) * labels
         if "image" not in target:
-            raise AttnBridgeError("mining erases parts of pictures, so it needs them: leave data.views out")
-        pictures, classes, maps = self._true_maps(seen, "target", labels, self.mining_normalise)
+            raise AttnBridgeError("mining erases parts of images, so it needs them: leave data.views out")
+        images, classes, maps = self._true_maps(seen, "target", labels, self.mining_normalise)
         mask = soft_mask(maps, self.mask_threshold, self.mask_slope)
-        erased = erase(target["image"][pictures], mask, self.fill, self.mean)
+        erased = erase(target["image"][images], mask, self.fill, self.mean)
         kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
         with _without_statistics(self.network), kept:
             logits = self.network(self.normalised(erased))
         logits = logits.float().gather(1, classes[:, None])[:, 0]
-        return attention_mining_loss(logits.sigmoid() if self.mining_score == "sigmoid" else logits, pictures)
+        return attention_mining_loss(logits.sigmoid() if self.mining_score == "sigmoid" else logits, images)
 
     def _guidance(self, seen: ForwardPass, guided: Batch) -> Tensor:
-        """L_e: the maps of the true classes against their masks, the mean over classes, then over pictures."""
+        """L_e: the maps of the true classes against their masks, the mean over classes, then over images."""
         if "mask" not in guided:
-            raise AttnBridgeError("guidance needs masks; name pictures that have some with data.guided")
-        pictures, classes, maps = self._true_maps(seen, "guided", guided["labels"], self.normalise)
-        mask = guided["mask"][pictures]
+            raise AttnBridgeError("guidance needs masks; name images that have some with data.guided")
+        images, classes, maps = self._true_maps(seen, "guided", guided["labels"], self.normalise)
+        mask = guided["mask"][images]
         counted, wanted = mask != IGNORE_INDEX, mask == classes[:, None, None] + 1
         each = attention_distance(maps, wanted, resolution=self.resolution, reduction=self.reduction, counted=counted)
-        return mean_by_picture(each, pictures)
+        return mean_by_image(each, images)
 
     def _true_maps(
         self, seen: ForwardPass, stream: str, labels: Tensor, normalise: Normalise
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Picture, class and map of each true class: ``(P,)``, ``(P,)``, ``(P, h, w)``."""
-        pictures, classes = torch.nonzero(labels, as_tuple=True)
+        """Image, class and map of each true class: ``(P,)``, ``(P,)``, ``(P, h, w)``."""
+        images, classes = torch.nonzero(labels, as_tuple=True)
         order = labels.argsort(stable=True, dim=1, descending=True)[:, : max(1, int(labels.sum(1).max()))]
         maps = self.maps_of(seen, stream, order, normalise)
         place = torch.nonzero(labels.gather(1, order), as_tuple=True)
-        return pictures, classes, maps[place]
+        return images, classes, maps[place]
 
 
 @contextmanager
 def _without_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch norms use the statistics that they have, and erased pictures do not enter them."""
+    """Batch norms use the statistics that they have, and erased images do not enter them."""
     training = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for module in training:
         module.eval()

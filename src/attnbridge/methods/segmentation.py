@@ -23,10 +23,10 @@ from attnbridge.segmentation.cues import CueSettings
 from attnbridge.segmentation.grow import grow_seeds
 
 SMALL = "small"
-"""The pictures at the resolution of the labels, in a batch of kept views."""
+"""The images at the resolution of the labels, in a batch of kept views."""
 
 SALIENT = 0.5
-"""Saliency of a source picture above which a position is a seed of its class; below the cues' of the background."""
+"""Saliency of a source image above which a position is a seed of its class; below the cues' of the background."""
 
 
 class LabelPrediction(TypedDict):
@@ -34,7 +34,7 @@ class LabelPrediction(TypedDict):
 
     Attributes:
         probabilities: of the labels, background first, ``(B, N + 1, h, w)``.
-        scores: the largest probability of each class in a picture, ``(B, N)``.
+        scores: the largest probability of each class in an image, ``(B, N)``.
         maps: the classes' probabilities, ``(B, N, h, w)``.
     """
 
@@ -50,7 +50,7 @@ class Segmentation(Method):
 
     SEC is the first three, with ``balanced: false`` and ``grow: false``; DSRG, the default, the first and the third,
     with seeds that grow; retraining on masks that were made, the first alone, not grown. The last is ours: the seeds of
-    a source picture, with its one class, are what is salient in it and what is not. The pictures' labels decide what
+    a source image, with its one class, are what is salient in it and what is not. The images' labels decide what
     may grow and expand. The CRF's larger deviation is published for 41 x 41 labels, 80 / 12 of them, and is in
     proportion for others.
 
@@ -146,12 +146,12 @@ class Segmentation(Method):
         return mean_field(small, probabilities, crf)
 
     def small(self, images: Tensor) -> Tensor:
-        """Pictures in [0, 1] at the resolution of the labels, uint8."""
+        """Images in [0, 1] at the resolution of the labels, uint8."""
         smaller = F.interpolate(images, self.grid, mode="bilinear", antialias=True, align_corners=False)
         return (smaller.clamp(0, 1) * 255).round().byte()
 
     def features_to_cache(self, batch: Batch) -> dict[str, Tensor]:
-        """What the frozen beginning makes of the pictures, the cues, and the pictures for the CRF."""
+        """What the frozen beginning makes of the images, the cues, and the images for the CRF."""
         return {**super().features_to_cache(batch), SMALL: self.small(as_floats(batch)["image"])}
 
     def cache_key(self) -> tuple[str, dict[str, Tensor]]:
@@ -189,7 +189,7 @@ def seeds_of(cues: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def salient_seeds(source: Batch, probabilities: Tensor) -> Tensor:
-    """Seeds of pictures with one class each from their saliency maps, bool ``(B, L, h, w)`` beside probabilities.
+    """Seeds of images with one class each from their saliency maps, bool ``(B, L, h, w)`` beside probabilities.
 
     Raises:
         AttnBridgeError: for a batch without saliency.
@@ -200,7 +200,7 @@ def salient_seeds(source: Batch, probabilities: Tensor) -> Tensor:
     """
     if "saliency" not in source:
         raise AttnBridgeError(
-            "the source's seeds need saliency maps of its pictures; give `data.saliency`, or set `source_weight: 0`"
+            "the source's seeds need saliency maps of its images; give `data.saliency`, or set `source_weight: 0`"
         )
     size = probabilities.shape[2:]
     small = F.interpolate(source["saliency"][:, None].float(), size, mode="bilinear", antialias=True)

@@ -33,7 +33,7 @@ class Backbone:
         channels_last: whether that layer gives ``(B, H, W, C)``.
         mean: what the network wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
-        aspect: height of its pictures divided by their width.
+        aspect: height of its images divided by their width.
     """
 
     network: nn.Module
@@ -72,7 +72,7 @@ def build_backbone(
         stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
             the network as it is (transformers).
         layer: name of the layer to look at; default: the last spatial features.
-        image_size: side of the pictures in pixels, or height and width, to size transformers and find the layer.
+        image_size: side of the images in pixels, or height and width, to size transformers and find the layer.
         dilated: keep the field of view where strides are dropped, as DeepLab does; class maps do without, which
             is faster. ``vgg16`` then can have a stride of 8.
 

@@ -25,14 +25,14 @@ class Classifier:
 
     Attributes:
         name: what it was made from.
-        network: from normalised pictures ``(B, 3, size, size)`` to logits ``(B, N)``.
+        network: from normalised images ``(B, 3, size, size)`` to logits ``(B, N)``.
         classes: names of the N classes.
-        size: side of its pictures, or height and width, pixels.
+        size: side of its images, or height and width, pixels.
         mean: what it wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
         layer: the layer to look at; ``None``: the last spatial features.
-        activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels a picture.
-        shape: whether pictures are brought to ``size`` by stretching or by padding.
+        activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels an image.
+        shape: whether images are brought to ``size`` by stretching or by padding.
         checksum: of the file of its weights, if it has one, to tell it from another of its name.
     """
 

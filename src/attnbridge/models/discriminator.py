@@ -59,7 +59,7 @@ class DomainDiscriminator(nn.Module):
 
 
 class PooledDiscriminator(nn.Sequential):
-    """Two layers on features averaged over their positions; one logit of "source" per picture.
+    """Two layers on features averaged over their positions; one logit of "source" per image.
 
     Args:
         channels: of the features ``(B, channels)``.

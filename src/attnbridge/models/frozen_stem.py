@@ -37,7 +37,7 @@ class FrozenStem:
 
     @contextmanager
     def skipped(self, network: nn.Module) -> Iterator[None]:
-        """Inside, the network takes what :meth:`run` gives in the place of pictures."""
+        """Inside, the network takes what :meth:`run` gives in the place of images."""
         with ExitStack() as stack:
             for name in self.modules:
                 module = network.get_submodule(name)

@@ -1,4 +1,4 @@
-"""Networks for pictures of 32 pixels, under timm's names: WideResNets and Network in Network."""
+"""Networks for images of 32 pixels, under timm's names: WideResNets and Network in Network."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class WideResNet(_Small):
 
 class NetworkInNetwork(_Small):
     """Network in Network (Lin, Chen, Yan, ICLR 2014) for CIFAR, without batch norm: what gradient-based attention
-    transfer is tried on, since the gradient of one picture must not depend on the others.
+    transfer is tried on, since the gradient of one image must not depend on the others.
 
     Args:
         width: multiplies the 192, 160 and 96 channels; 1 is the wide one of a million weights, a half the thin one, a

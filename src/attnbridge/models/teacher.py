@@ -19,13 +19,13 @@ from attnbridge.models.weights import PACKAGED, load_state
 
 
 class Teacher:
-    """A frozen network, in eval mode, which gets pictures as *it* wants them normalised.
+    """A frozen network, in eval mode, which gets images as *it* wants them normalised.
 
     It is no module of the method that asks it, so it is in no checkpoint and gets no gradient.
 
     Args:
         built: from :func:`~attnbridge.models.backbones.build_backbone`.
-        image_size: side of the pictures in pixels, or height and width.
+        image_size: side of the images in pixels, or height and width.
     """
 
     def __init__(self, built: Backbone, image_size: Size) -> None:

@@ -16,7 +16,7 @@ def combine_maps(maps: Tensor, scores: Tensor, present: Tensor, thresholds: Tens
     Args:
         maps: ``(B, N, H, W)``, each map scaled to its own maximum, in [0, 1].
         scores: ``(B, N)`` in (0, 1).
-        present: bool ``(B, N)``, the classes taken to be in the picture.
+        present: bool ``(B, N)``, the classes taken to be in the image.
         thresholds: ``(T,)`` in [0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Dense conditional random fields: labels that follow the picture's edges (Krähenbühl and Koltun, NIPS 2011)."""
+"""Dense conditional random fields: labels that follow the image's edges (Krähenbühl and Koltun, NIPS 2011)."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class CRF(NamedTuple):
 
     @staticmethod
     def of_size(height: int, width: int) -> CRF:
-        """SEC's and DSRG's, published for VOC's pictures of 500 pixels, for others: the 80 pixels in proportion to the
-        longer side, so that what lies near in a picture is the same whatever its resolution.
+        """SEC's and DSRG's, published for VOC's images of 500 pixels, for others: the 80 pixels in proportion to the
+        longer side, so that what lies near in an image is the same whatever its resolution.
 
         >>> CRF.of_size(375, 500).bilateral_xy, CRF.of_size(125, 100).bilateral_xy
         (80.0, 20.0)
@@ -64,14 +64,14 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
         images: uint8 ``(B, 3, H, W)``.
         probabilities: ``(B, L, H, W)`` of L labels, in [0, 1].
         crf: the energies; default: SEC's and DSRG's at the end.
-        backend: ``torch``, on CPU and GPU, or ``pydensecrf``, Krähenbühl's own C++, a picture at a time on the CPU
+        backend: ``torch``, on CPU and GPU, or ``pydensecrf``, Krähenbühl's own C++, an image at a time on the CPU
             (the extra ``crf``); they agree.
 
     Returns:
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
 
     Raises:
-        AttnBridgeError: for pictures and probabilities of different sizes, pictures that are not uint8, or a backend
+        AttnBridgeError: for images and probabilities of different sizes, images that are not uint8, or a backend
             that is unknown or not installed.
 
     >>> image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
@@ -84,10 +84,10 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
     """
     crf = crf or CRF()
     if images.dtype != torch.uint8 or images.ndim != 4 or probabilities.ndim != 4:
-        raise AttnBridgeError("expected uint8 pictures (B, 3, H, W) and probabilities (B, L, H, W)")
+        raise AttnBridgeError("expected uint8 images (B, 3, H, W) and probabilities (B, L, H, W)")
     if images.shape[2:] != probabilities.shape[2:] or len(images) != len(probabilities):
         raise AttnBridgeError(
-            f"pictures {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
+            f"images {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
     if backend not in get_args(Backend):

@@ -23,7 +23,7 @@ class CueSettings:
     Attributes:
         threshold: of a class's map relative to its maximum, from which on a pixel is claimed for the class.
         background: of the saliency, below which a pixel is claimed for the background; METHODS' 0.06. Without saliency,
-            of all maps of the picture's classes.
+            of all maps of the image's classes.
         rule: who gets a pixel that several claim: a name of :data:`RULES`, or ``package.module:function``.
     """
 
@@ -97,7 +97,7 @@ def find_rule(name: str) -> Rule:
 def make_cue(
     maps: Tensor, present: Tensor, saliency: Tensor | None = None, settings: CueSettings | None = None
 ) -> Tensor:
-    """The cue of one picture.
+    """The cue of one image.
 
     A class that is present claims the pixels where its map, scaled to its own maximum, exceeds the threshold; the
     background those where the saliency is below its threshold, or, without saliency, where all present classes' maps
@@ -105,7 +105,7 @@ def make_cue(
 
     Args:
         maps: ``(N, H, W)``, each scaled to its own maximum, in [0, 1]; those of absent classes count as 0.
-        present: bool ``(N,)``, the picture's classes.
+        present: bool ``(N,)``, the image's classes.
         saliency: ``(H, W)`` in [0, 1].
         settings: thresholds and rule.
 

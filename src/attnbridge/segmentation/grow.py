@@ -18,7 +18,7 @@ def grow_seeds(
 ) -> Tensor:
     """Seeds and all that grows from them.
 
-    A pixel that is no seed joins a label's region where the label is the most probable of those in the picture, its
+    A pixel that is no seed joins a label's region where the label is the most probable of those in the image, its
     probability exceeds the label's threshold, and it is 8-connected with a seed of the label over pixels of which the
     same is true, or seeds of it; a seed of another label is never taken (Huang et al., Deep seeded region growing, CVPR
     2018; from the original seeds each time; the published code lets the network's answer overrule seeds). SciPy finds
@@ -27,7 +27,7 @@ def grow_seeds(
     Args:
         probabilities: ``(B, L, h, w)``, label 0 the background; no gradient is recorded.
         seeds: bool ``(B, L, h, w)``.
-        labels: ``(B, L - 1)``, which classes are in a picture; seeds of others are left out.
+        labels: ``(B, L - 1)``, which classes are in an image; seeds of others are left out.
         background: threshold of label 0.
         foreground: of the others.
 

@@ -21,9 +21,9 @@ class Inference:
     """How masks are made.
 
     Attributes:
-        scales: multiples of the pictures' size whose answers are averaged; the published ones are 241, 321 and 401
+        scales: multiples of the images' size whose answers are averaged; the published ones are 241, 321 and 401
             pixels of 321.
-        flip: average with those of the mirrored pictures.
+        flip: average with those of the mirrored images.
         crf: refine the average by a dense CRF.
     """
 
@@ -38,7 +38,7 @@ class Inference:
 
 @torch.no_grad()
 def infer(network: Network, images: Tensor, how: Inference | None = None) -> Tensor:
-    """Probabilities of the labels at the pictures' own resolution.
+    """Probabilities of the labels at the images' own resolution.
 
     Args:
         network: what to ask.
@@ -46,7 +46,7 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
         how: scales, mirroring, CRF.
 
     Raises:
-        AttnBridgeError: for a scale at which the network takes no pictures.
+        AttnBridgeError: for a scale at which the network takes no images.
 
     Returns:
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
@@ -65,7 +65,7 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
             answers.append(enlarged(network(scaled), size))
         except AssertionError as error:  # timm's transformers take one size
             raise AttnBridgeError(
-                f"the network takes no pictures of {sides[0]} x {sides[1]} pixels ({error}); set evaluation.scales to "
+                f"the network takes no images of {sides[0]} x {sides[1]} pixels ({error}); set evaluation.scales to "
                 "[1.0]"
             ) from None
         if how.flip:

@@ -19,10 +19,10 @@ class Permutohedral:
     .. math:: (Kv)_i \approx \sum_j \exp\bigl(-\tfrac12 \| f_i - f_j \|^2\bigr)\, v_j
 
     up to a factor that all points share (Adams, Baek, Davis, Eurographics 2010; scaled as in Krähenbühl and Koltun's
-    dense CRF, NIPS 2011). Points of different pictures do not mix.
+    dense CRF, NIPS 2011). Points of different images do not mix.
 
     Args:
-        features: ``(B, P, d)``: the d features of each of P points of B pictures, in units of the Gaussian's standard
+        features: ``(B, P, d)``: the d features of each of P points of B images, in units of the Gaussian's standard
             deviation.
 
     Raises:
@@ -38,10 +38,10 @@ class Permutohedral:
     def __init__(self, features: Tensor) -> None:
         if features.ndim != 3 or not features.isfinite().all():
             raise AttnBridgeError(f"features must be finite and (B, P, d), not {tuple(features.shape)}")
-        pictures, points, dims = features.shape
+        images, points, dims = features.shape
         nearest, rank, weights = _simplices(features.reshape(-1, dims).float().t())
-        picture = torch.arange(pictures, device=features.device).repeat_interleave(points)
-        places, steps = _packed(nearest, rank, picture)
+        image = torch.arange(images, device=features.device).repeat_interleave(points)
+        places, steps = _packed(nearest, rank, image)
         ordered, order = places.flatten().sort()
         lattice, counts = torch.unique_consecutive(ordered, return_counts=True)
         self._blurs = [_blur(lattice, step) for step in steps]
@@ -127,20 +127,20 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return nearest, rank, weights.t().contiguous()
 
 
-def _packed(nearest: Tensor, rank: Tensor, picture: Tensor) -> tuple[Tensor, list[int]]:
+def _packed(nearest: Tensor, rank: Tensor, image: Tensor) -> tuple[Tensor, list[int]]:
     """The places of each simplex's corners as one number each, ``(n, d + 1)``, and what has to be added to a number for
     the next place on each axis."""
     dims = len(nearest) - 1
     margin = 2 * (dims + 1)  # corners lie within d + 1, their neighbours as far again
     low = nearest[:dims].amin(1) - margin
     sides = (nearest[:dims].amax(1) + margin - low + 1).tolist()
-    if math.prod(sides) * (int(picture.max()) + 1) >= 2**62:
+    if math.prod(sides) * (int(image.max()) + 1) >= 2**62:
         raise AttnBridgeError("the features are too far apart to be counted in 62 bits; take larger deviations")
     strides = [math.prod(sides[k + 1 :]) for k in range(dims)]
     steps = [-sum(strides) + (dims + 1) * own for own in [*strides, 0]]
     own = torch.tensor([*strides, 0], device=nearest.device)[:, None].expand_as(rank)
     by_rank = torch.empty_like(rank).scatter_(0, rank, own)
-    first = ((nearest[:dims] - low[:, None]) * own[:dims]).sum(0) + picture * math.prod(sides)
+    first = ((nearest[:dims] - low[:, None]) * own[:dims]).sum(0) + image * math.prod(sides)
     # from a corner to the next all coordinates grow by 1, and that of the highest rank left falls by d + 1
     grown = sum(strides) - (dims + 1) * by_rank.flip(0)[:dims]
     return torch.cat([first[None], grown]).cumsum(0).t().contiguous(), steps

@@ -20,12 +20,12 @@ from attnbridge.errors import AttnBridgeError
 
 
 class ImageDataModule(LightningDataModule):
-    """A data module of pictures.
+    """A data module of images.
 
     Args:
-        batch_size: pictures in a batch, per process.
-        workers: processes that load pictures; null: see :func:`default_workers`.
-        views: so many fixed views of each training picture are kept; null: a new random view each time.
+        batch_size: images in a batch, per process.
+        workers: processes that load images; null: see :func:`default_workers`.
+        views: so many fixed views of each training image are kept; null: a new random view each time.
     """
 
     classes: list[str]
@@ -43,7 +43,7 @@ class ImageDataModule(LightningDataModule):
         self.workers = default_workers() if workers is None else workers
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Pictures, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
+        """Images, saliency maps and masks come from the loaders in 8 bits; methods get floats."""
         if "labels" in batch:
             return as_floats(batch)
         return {name: as_floats(part) for name, part in batch.items()}
@@ -97,7 +97,7 @@ class ImageDataModule(LightningDataModule):
         return cached
 
     def eval_loader(self, dataset: ImageDataset) -> DataLoader[Batch]:
-        """Each picture once, in order, shared between the processes."""
+        """Each image once, in order, shared between the processes."""
         return self.loader(dataset.stored, ShardSampler(dataset, *self.processes()), self.batch_size, drop_last=False)
 
     def loader(
@@ -115,7 +115,7 @@ class ImageDataModule(LightningDataModule):
 
 
 def default_workers() -> int:
-    """Processes that load pictures on this machine: as many as there are cores, up to 8, beside a GPU, and two less
+    """Processes that load images on this machine: as many as there are cores, up to 8, beside a GPU, and two less
     where the cores also train, since there they only take time from each other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))

@@ -1,4 +1,4 @@
-"""One class a picture, no masks: class folders and CIFAR, as a LightningDataModule."""
+"""One class an image, no masks: class folders and CIFAR, as a LightningDataModule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from attnbridge.bounds import Count, Natural, Seed, Share, ShareOrNone, Side
-from attnbridge.data.cifar import NAMES, Pictures, load_cifar
+from attnbridge.data.cifar import NAMES, Images, load_cifar
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import class_names, class_splits, hash_order, scan_class_folders
 from attnbridge.data.images import ImageRecord, check_record, class_balanced_order
@@ -28,7 +28,7 @@ Augment = Literal["crop", "resized_crop", "none"]
 
 
 class ArrayDataset(ImageDataset):
-    """Samples of pictures in memory; see :class:`~attnbridge.data.dataset.ImageDataset`.
+    """Samples of images in memory; see :class:`~attnbridge.data.dataset.ImageDataset`.
 
     Args:
         images: uint8 ``(n, H, W, 3)``.
@@ -44,7 +44,7 @@ class ArrayDataset(ImageDataset):
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def identify(self, update: Callable[[bytes], Any]) -> None:
-        """Tell a digest which pictures these are: by the pictures themselves."""
+        """Tell a digest which images these are: by the images themselves."""
         update(self.images.contiguous().numpy().tobytes())
 
     def _sample(self, index: int) -> Sample:
@@ -54,26 +54,26 @@ class ArrayDataset(ImageDataset):
 
 
 class ClassificationDataModule(ImageDataModule):
-    """Pictures of one class each, in training batches ``{"target": batch}``.
+    """Images of one class each, in training batches ``{"target": batch}``.
 
     Args:
         data: ``cifar10``, ``cifar100``, or a folder with ``train/CLASS/*.jpg``, ``test/CLASS/*.jpg`` and, if there is
             one, ``val/CLASS/*.jpg``. Without ``test``, as in ImageNet, ``val`` is what is scored in the end and
             chooses nothing.
         root: where CIFAR lies, see :func:`~attnbridge.data.cifar.load_cifar`.
-        train_count: only so many training pictures, the same number of each class (rounded down), the same whatever the
+        train_count: only so many training images, the same number of each class (rounded down), the same whatever the
             seed.
-        val_share: share of the training pictures of each class that is kept for validation where there is no ``val``
+        val_share: share of the training images of each class that is kept for validation where there is no ``val``
             for it.
-        image_size: side of the pictures given to the network, or height and width, pixels.
-        augment: of training pictures: ``crop``: padded by an eighth by reflection, cropped, mirrored (CIFAR's);
-            ``resized_crop``: crops of varying size, mirrored, mild colours, and the central 7/8 of a picture in
+        image_size: side of the images given to the network, or height and width, pixels.
+        augment: of training images: ``crop``: padded by an eighth by reflection, cropped, mirrored (CIFAR's);
+            ``resized_crop``: crops of varying size, mirrored, mild colours, and the central 7/8 of an image in
             evaluation (ImageNet's); ``none``.
-        min_crop: smallest share of a picture's area that ``resized_crop`` keeps.
-        batch_size: pictures in a batch, per process.
-        workers: processes that load pictures; null: chosen by the machine, see
+        min_crop: smallest share of an image's area that ``resized_crop`` keeps.
+        batch_size: images in a batch, per process.
+        workers: processes that load images; null: chosen by the machine, see
             :func:`~attnbridge.data.modules.base.default_workers`.
-        views: a training picture has so many fixed views, and what a teacher says of them, and what the network's
+        views: a training image has so many fixed views, and what a teacher says of them, and what the network's
             frozen beginning makes of them, is kept in the user's cache; null: a new random view each time.
         seed: of the order and the augmentation.
 
@@ -103,9 +103,9 @@ class ClassificationDataModule(ImageDataModule):
         self.augment: Augment = augment
         self.min_crop = min_crop
         self.seed = seed
-        self._memory: dict[str, Pictures] = {}
+        self._memory: dict[str, Images] = {}
         self._records: dict[str, list[ImageRecord]] = {}
-        self.classes = list(self._pictures("test").classes) if data in NAMES else class_names(Path(data) / "train")
+        self.classes = list(self._images("test").classes) if data in NAMES else class_names(Path(data) / "train")
         if len(self.classes) < 2:
             raise AttnBridgeError(f"{data}: has one class only; there is nothing to tell it from")
 
@@ -134,7 +134,7 @@ class ClassificationDataModule(ImageDataModule):
         each = self.train_count // len(self.classes)
         if not 0 < each <= len(records):
             raise AttnBridgeError(
-                f"data.train_count asks for {each} pictures of each class, but of {name!r} there are {len(records)} "
+                f"data.train_count asks for {each} images of each class, but of {name!r} there are {len(records)} "
                 "for training"
             )
         return records[:each]
@@ -144,14 +144,14 @@ class ClassificationDataModule(ImageDataModule):
 
     def _listed(self, split: str) -> list[ImageRecord]:
         if self.data in NAMES:
-            labels = self._pictures(split).labels
+            labels = self._images(split).labels
             return [ImageRecord(f"{split}/{i:05d}", Path(str(i)), (int(label),)) for i, label in enumerate(labels)]
         records = scan_class_folders(class_splits(Path(self.data))[split], self.classes)
         for record in records:
             check_record(record)
         return records
 
-    def _pictures(self, split: str) -> Pictures:
+    def _images(self, split: str) -> Images:
         if split not in self._memory:
             self._memory[split] = load_cifar(self.data, split, self.root)
         return self._memory[split]
@@ -168,7 +168,7 @@ class ClassificationDataModule(ImageDataModule):
         records = self.records(split)
         if self.data not in NAMES:
             return ImageDataset(records, len(self.classes), "target", transform)
-        images = self._pictures("test" if split == "test" else "train").images
+        images = self._images("test" if split == "test" else "train").images
         places = [int(record.image.name) for record in records]
         return ArrayDataset(images[places], records, len(self.classes), transform)
 
@@ -176,7 +176,7 @@ class ClassificationDataModule(ImageDataModule):
         return {**super().facts(), "plain_loader": self.plain_loader}
 
     def plain_loader(self) -> DataLoader[Batch]:
-        """All training pictures in order, as evaluation sees them, in each of several processes."""
+        """All training images in order, as evaluation sees them, in each of several processes."""
         dataset = self.plain("train")
         return self.loader(dataset.stored, SequentialSampler(dataset), self.batch_size, drop_last=False)
 
@@ -208,7 +208,7 @@ class ClassificationDataModule(ImageDataModule):
         if len(dataset) < self.batch_size * processes[0]:
             raise AttnBridgeError(
                 f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but there are only "
-                f"{len(dataset)} pictures for training; make it smaller"
+                f"{len(dataset)} images for training; make it smaller"
             )
         kept = self.cached_datasets({"target": dataset})["target"]
         sampler = self.sampler(kept, self.seed)

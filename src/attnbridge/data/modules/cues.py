@@ -1,4 +1,4 @@
-"""Pictures whose training split has cues."""
+"""Images whose training split has cues."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from attnbridge.data.modules.source_target import SourceTargetDataModule
 
 
 class CueDataModule(SourceTargetDataModule):
-    """The target domain with cues of its training pictures, which lie where masks would.
+    """The target domain with cues of its training images, which lie where masks would.
 
     Args:
-        cues: folder with ``ID.png`` of each training picture, as ``attnbridge cues`` or ``attnbridge segment`` writes
-            them: 0 background, 1 to N the classes, 255 nothing known. Pictures without one are left out.
+        cues: folder with ``ID.png`` of each training image, as ``attnbridge cues`` or ``attnbridge segment`` writes
+            them: 0 background, 1 to N the classes, 255 nothing known. Images without one are left out.
         options: everything of :class:`~attnbridge.data.modules.source_target.SourceTargetDataModule`.
     """
 

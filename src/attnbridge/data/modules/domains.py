@@ -30,17 +30,17 @@ class MultiDomainDataModule(ImageDataModule):
         sources: names of the domains that are learnt from.
         target: name of the domain that is scored. Its labels are withheld from training: in every training batch they
             are NaN, so that a loss which reads them is none.
-        generalise: the target's pictures are withheld too (domain generalization; else adaptation).
-        saliency: maps of the pictures, ``saliency/DOMAIN/CLASS/*.png``, or the name of a saliency model, whose maps are
+        generalise: the target's images are withheld too (domain generalization; else adaptation).
+        saliency: maps of the images, ``saliency/DOMAIN/CLASS/*.png``, or the name of a saliency model, whose maps are
             made once, into the user's cache. The target's serve the score of the energy alone; a folder may lack them.
-        val_share: share of each source domain's and class's pictures that is kept for validation, at least one, the
+        val_share: share of each source domain's and class's images that is kept for validation, at least one, the
             same whatever the seed.
-        image_size: side of the square pictures given to the network, or their height and width, pixels.
-        batch_size: pictures of the sources, and as many of the target, in a training batch.
-        min_crop: smallest share of a training picture's area that a random crop keeps.
-        workers: processes that load pictures; null: chosen by the machine, see
+        image_size: side of the square images given to the network, or their height and width, pixels.
+        batch_size: images of the sources, and as many of the target, in a training batch.
+        min_crop: smallest share of a training image's area that a random crop keeps.
+        workers: processes that load images; null: chosen by the machine, see
             :func:`~attnbridge.data.modules.base.default_workers`.
-        views: a training picture has so many fixed views, and what the network's frozen beginning makes of them is
+        views: a training image has so many fixed views, and what the network's frozen beginning makes of them is
             kept; null: a new random view each time.
         seed: of the order and the augmentation.
     """
@@ -75,13 +75,13 @@ class MultiDomainDataModule(ImageDataModule):
         if not self.saliency_model or not self.saliency:
             return
         found = [r for domain in (*self.sources, self.target) for r in scan_domain(self.root, domain, self.classes)]
-        pictures = {record.image.relative_to(self.root).as_posix(): record.image for record in found}
-        bad = make_saliency(pictures, self.saliency, self.saliency_model)
+        images = {record.image.relative_to(self.root).as_posix(): record.image for record in found}
+        bad = make_saliency(images, self.saliency, self.saliency_model)
         if bad:
-            raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+            raise AttnBridgeError(f"{bad[0]} ({len(bad)} such images in all)")
 
     def records(self, split: str) -> list[ImageRecord]:
-        """The records of ``source`` (for training), ``target`` (the same pictures as ``test``), ``val`` (of the
+        """The records of ``source`` (for training), ``target`` (the same images as ``test``), ``val`` (of the
         sources) or ``test``."""
         if split in ("target", "test"):
             return self._listed(self.target)
@@ -114,7 +114,7 @@ class MultiDomainDataModule(ImageDataModule):
         length = max(len(self.records(name)) for name in self.wanted(("source", "target")))
         if length < self.batch_size * self.processes()[0]:
             raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size}, but there are only {length} pictures for training; make it "
+                f"data.batch_size is {self.batch_size}, but there are only {length} images for training; make it "
                 "smaller"
             )
         sets = {}
@@ -134,13 +134,13 @@ class MultiDomainDataModule(ImageDataModule):
         return [name for name in streams if name == "source" or not self.generalise]
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two: the sources' validation pictures, and the target's, which are counted apart.
+        """Two: the sources' validation images, and the target's, which are counted apart.
 
         Raises:
-            AttnBridgeError: if there are no validation pictures.
+            AttnBridgeError: if there are no validation images.
         """
         if not self.records("val"):
-            raise AttnBridgeError(f"{self.root}: the sources' classes have one picture each, so none for validation")
+            raise AttnBridgeError(f"{self.root}: the sources' classes have one image each, so none for validation")
         return [self._eval_loader("val"), self._eval_loader("test")]
 
     def samples(self, split: str, count: int) -> list[Sample]:

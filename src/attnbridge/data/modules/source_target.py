@@ -31,24 +31,24 @@ class SourceTargetDataModule(ImageDataModule):
             with ``masks/`` too, for scoring. ``test`` may be left out, and ``val``: then nothing is scored. Or a folder
             in VOC's layout, see :func:`attnbridge.data.voc.scan_voc`.
         lists: in VOC's layout, the names of the lists for ``train``, ``val`` and ``test``, if they are others.
-        source_share: share of each source class that is used, the same pictures whatever the seed.
-        saliency: maps of the source pictures, the same tree and names, PNG; or the name of a saliency model
+        source_share: share of each source class that is used, the same images whatever the seed.
+        saliency: maps of the source images, the same tree and names, PNG; or the name of a saliency model
             (``u2net``, ...): its maps are made once, into the user's cache.
-        guided: pictures of the target whose objects a method may know: a list in VOC's layout, else ``train`` or a
+        guided: images of the target whose objects a method may know: a list in VOC's layout, else ``train`` or a
             folder beside it.
         guided_by: what they are guided by: ``masks``, ``boxes`` or ``saliency``, see
             :func:`attnbridge.data.guidance.scan_guided`.
         guided_count: only so many of them, the same whatever the seed.
         guided_batch: how many of them are in a training batch.
-        image_size: side of the square pictures given to the network, or their height and width, pixels.
-        shape: ``stretch`` brings pictures to that size whatever their aspect ratio; ``pad`` keeps it.
-        batch_size: pictures of each domain in a training batch, per process.
-        min_crop: smallest share of a training picture's area that a random crop keeps.
-        source_zoom_out: the most by which a source picture is shrunk at random, onto grey; for sources whose single
-            object fills the picture, as it does not in the target.
-        workers: processes that load pictures; null: as many as there are cores, up to 8, beside a GPU, and two less
+        image_size: side of the square images given to the network, or their height and width, pixels.
+        shape: ``stretch`` brings images to that size whatever their aspect ratio; ``pad`` keeps it.
+        batch_size: images of each domain in a training batch, per process.
+        min_crop: smallest share of a training image's area that a random crop keeps.
+        source_zoom_out: the most by which a source image is shrunk at random, onto grey; for sources whose single
+            object fills the image, as it does not in the target.
+        workers: processes that load images; null: as many as there are cores, up to 8, beside a GPU, and two less
             where the cores also train, since there they only take time from each other.
-        views: a training picture has so many fixed views, and what the network's frozen beginning makes of them is
+        views: a training image has so many fixed views, and what the network's frozen beginning makes of them is
             kept in the user's cache, so that neither is done again in a later epoch or run; null: a new random view
             each time.
         seed: of the order and the augmentation.
@@ -96,7 +96,7 @@ class SourceTargetDataModule(ImageDataModule):
         if self.saliency_model and self.saliency:
             bad = make_saliency(find_images([str(self.source)]), self.saliency, self.saliency_model)
             if bad:
-                raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+                raise AttnBridgeError(f"{bad[0]} ({len(bad)} such images in all)")
 
     def records(self, split: str) -> list[ImageRecord]:
         """The records of ``source``, ``train``, ``guided``, ``val`` or ``test``, listed and checked."""
@@ -108,7 +108,7 @@ class SourceTargetDataModule(ImageDataModule):
     def _guided(self) -> list[ImageRecord]:
         if self.guided is None:
             raise AttnBridgeError(
-                "data.guided is not set; name the list or folder of the pictures whose objects may be known"
+                "data.guided is not set; name the list or folder of the images whose objects may be known"
             )
         records = scan_guided(self.source, self.target, self.guided, self.guided_by)
         if self.guided_count is None:
@@ -118,7 +118,7 @@ class SourceTargetDataModule(ImageDataModule):
         return hash_order(records)[: self.guided_count]
 
     def frequencies(self, split: str) -> list[float]:
-        """Share of a split's pictures that show each class, as if two more were there, one with all classes."""
+        """Share of a split's images that show each class, as if two more were there, one with all classes."""
         records = self.records(split)
         counts = Counter(c for record in records for c in record.classes)
         return [(counts[c] + 1) / (len(records) + 2) for c in range(len(self.classes))]
@@ -145,7 +145,7 @@ class SourceTargetDataModule(ImageDataModule):
         return CombinedLoader(loaders, "max_size_cycle")
 
     def _training_sets(self) -> dict[str, ImageDataset]:
-        """The pictures of the streams that the method wants."""
+        """The images of the streams that the method wants."""
         streams = self.request.streams
         processes = self.processes()[0]
         records = {"target": self.records("train")}
@@ -157,7 +157,7 @@ class SourceTargetDataModule(ImageDataModule):
         if length < self.batch_size * processes:
             raise AttnBridgeError(
                 f"data.batch_size is {self.batch_size} on {processes} process(es), but the "
-                f"larger domain has only {length} pictures; make it smaller"
+                f"larger domain has only {length} images; make it smaller"
             )
         sets = {}
         for name in streams:

@@ -104,5 +104,5 @@ def _find(packages: dict[str, Path], inside: str) -> Path:
             return root / inside
     raise AttnBridgeError(
         f"{inside}: in none of the packages {', '.join(packages)}; this release of the distribution ships "
-        "other files; use the drawn shapes instead (`attnbridge demo --pictures shapes`)"
+        "other files; use the drawn shapes instead (`attnbridge demo --images shapes`)"
     )

@@ -2,13 +2,13 @@
 
 From any folder of cut-outs with alpha (``CLASS/*.png``) and any folder of backgrounds it writes
 
-* ``source/{train,val}/CLASS/*.jpg``: one object a picture, with its alpha in ``saliency/`` as the map;
+* ``source/{train,val}/CLASS/*.jpg``: one object an image, with its alpha in ``saliency/`` as the map;
 * ``target/{train,val,test}/``: ``images/`` of several objects, ``labels.csv``, exact ``masks/``.
 
 Nothing is shared between the splits: the cut-outs of the source, of target training, of validation and of
 the test are disjoint, and so are the backgrounds of training, validation and test. In target training an
 object stands before the typical background of its class, as boats lie on water; in validation and test it
-does not. A picture of several objects has a band of background for each.
+does not. An image of several objects has a band of background for each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from attnbridge.data.images import load_image
 from attnbridge.data.palette import palette_png
 from attnbridge.errors import AttnBridgeError
 
-VERSION = 2  # of the pictures: raise it when the same arguments give other pictures
+VERSION = 2  # of the images: raise it when the same arguments give other images
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
@@ -39,21 +39,21 @@ class SceneSpec:
     """What to compose.
 
     Attributes:
-        size: side of the square pictures, pixels.
-        source: pictures in the source's training split.
-        target: pictures in the target's training split.
-        val: target pictures with masks, to choose thresholds on.
-        test: target pictures with masks, to report on.
-        objects: fewest and most objects in a target picture.
+        size: side of the square images, pixels.
+        source: images in the source's training split.
+        target: images in the target's training split.
+        val: target images with masks, to choose thresholds on.
+        test: target images with masks, to report on.
+        objects: fewest and most objects in a target image.
         context_bias: probability that an object in target training stands before the typical background of
             its class; otherwise, and in validation and test, before a random one.
         swapped: in validation and test an object stands before the typical background of another class, which tells
             what hangs on the background; else before one that training does not have.
-        source_photos: share of the source pictures that lie on a photographed background; the others
+        source_photos: share of the source images that lie on a photographed background; the others
             lie on a plain colour.
         background_crop: smallest and largest side of the square cut from a background, as a share of the
             background's shorter side.
-        source_scale: shortest and longest object side in the source, as a share of the picture's side.
+        source_scale: shortest and longest object side in the source, as a share of the image's side.
         target_scale: the same in the target.
         seed: of everything drawn.
     """
@@ -84,7 +84,7 @@ def compose(
 
     Args:
         cutouts: ``CLASS/*.png`` with an alpha channel; at least 4 of each class.
-        backgrounds: pictures; at least 3.
+        backgrounds: images; at least 3.
         out: folder to write; appears only when it is complete.
         spec: sizes, counts and the seed.
         progress: wraps an iterable to show how far it is.
@@ -125,7 +125,7 @@ class Composer:
         self.cache: dict[Path, Image.Image] = {}
 
     def manifest(self) -> dict[str, Any]:
-        """Everything that fixes the pictures, as JSON."""
+        """Everything that fixes the images, as JSON."""
         names = {c: {s: [p.name for p in ps] for s, ps in split.items()} for c, split in self.cutouts.items()}
         places = {s: [p.name for p in ps] for s, ps in self.places.items()}
         spec = json.loads(json.dumps(asdict(self.spec)))
@@ -294,6 +294,6 @@ def _pick(items: Sequence[Path], rng: np.random.Generator) -> Path:
 
 
 def _position(cutout: Image.Image, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random place for the cut-out, wholly inside the picture where it fits."""
+    """A random place for the cut-out, wholly inside the image where it fits."""
     x, y = (int(rng.integers(min(0, size - s), max(0, size - s) + 1)) for s in cutout.size)
     return x, y

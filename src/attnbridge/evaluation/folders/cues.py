@@ -1,4 +1,4 @@
-"""Cues of a folder of pictures: palette PNGs, a sheet to look at, precision and recall where there are masks."""
+"""Cues of a folder of images: palette PNGs, a sheet to look at, precision and recall where there are masks."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ LABELS = "labels"
 
 @dataclass(frozen=True)
 class CueMaker:
-    """What makes the cues of pictures whose classes are known.
+    """What makes the cues of images whose classes are known.
 
     Attributes:
         model: whose class maps are taken.
-        saliency: folder with the saliency map of each picture, ``ID.png``; ``None``: see
+        saliency: folder with the saliency map of each image, ``ID.png``; ``None``: see
             :func:`~attnbridge.segmentation.cues.make_cue`.
         settings: thresholds and rule.
-        scales: multiples of the model's picture size that the maps are averaged over.
-        flip: average with the maps of the mirrored pictures too.
-        batch: pictures at once.
+        scales: multiples of the model's image size that the maps are averaged over.
+        flip: average with the maps of the mirrored images too.
+        batch: images at once.
     """
 
     model: Classifier
@@ -61,15 +61,15 @@ class CueMaker:
     batch: int = 8
 
     def write(self, records: Sequence[ImageRecord], out: Path) -> None:
-        """Write ``ID.png`` of each picture, at its own size; those that are there and current are kept.
+        """Write ``ID.png`` of each image, at its own size; those that are there and current are kept.
 
         Raises:
-            AttnBridgeError: for a picture or saliency map that cannot be read, or cues of other settings or files of
+            AttnBridgeError: for an image or saliency map that cannot be read, or cues of other settings or files of
                 the user's in ``out``.
         """
         made_of = {
             **asdict(self.settings), "scales": list(self.scales), "flip": self.flip, "saliency": str(self.saliency),
-            "pictures": str(records[0].image.parent), "classes": list(self.model.classes),
+            "images": str(records[0].image.parent), "classes": list(self.model.classes),
             "model": self.model.name, "checksum": self.model.checksum, "attnbridge": __version__,
         }  # fmt: skip
         own = OwnFiles(make_folder(out))
@@ -86,20 +86,20 @@ class CueMaker:
                     palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
 
     def _is_current(self, path: Path, record: ImageRecord) -> bool:
-        """Whether a cue is there, of the same labels, and not older than picture and saliency."""
+        """Whether a cue is there, of the same labels, and not older than image and saliency."""
         if not is_current(path, record.image, *self._own_saliency(record)):
             return False
         try:
             with Image.open(path) as image:
                 return image.info.get(LABELS) == _text(record)
-        except OSError:  # no picture any more
+        except OSError:  # no image any more
             return False
 
     def maps(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
-        """The maps of each picture, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
+        """The maps of each image, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
         loaded = [torch.from_numpy(np.array(load_image(record.image))).permute(2, 0, 1) for record in records]
         transform = eval_transform(self.model.size, self.model.shape)
-        images = torch.stack([transform(tv_tensors.Image(picture)).as_subclass(Tensor) for picture in loaded])
+        images = torch.stack([transform(tv_tensors.Image(image)).as_subclass(Tensor) for image in loaded])
         device = next(self.model.network.parameters()).device
         images = self.model.normalise(to_dtype(images.to(device), torch.float32, scale=True))
         present = torch.stack([multi_hot(r.classes, len(self.model.classes)) for r in records]).to(device)
@@ -109,9 +109,9 @@ class CueMaker:
                     self.model.network, images, present, self.model.layer, scales=self.scales, flip=self.flip
                 ).cpu()
         except AssertionError as error:  # timm's transformers take one size
-            raise AttnBridgeError(f"the network does not take pictures at all of --scales ({error}); give 1") from None
-        for each, picture in zip(maps, loaded, strict=True):
-            size = (picture.shape[1], picture.shape[2])
+            raise AttnBridgeError(f"the network does not take images at all of --scales ({error}); give 1") from None
+        for each, image in zip(maps, loaded, strict=True):
+            size = (image.shape[1], image.shape[2])
             own = without_padding(each, size, self.model.size) if self.model.shape == "pad" else each
             yield enlarge_maps(own[None], size)[0]
 
@@ -123,7 +123,7 @@ class CueMaker:
             found = torch.from_numpy(np.array(load_image(path, "L")))
             if found.shape != tuple(size):
                 raise AttnBridgeError(
-                    f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, but its picture {record.image} is "
+                    f"{path}: is {found.shape[1]}x{found.shape[0]} pixels, but its image {record.image} is "
                     f"{size[1]}x{size[0]}; make them the same size"
                 )
             return found / 255
@@ -160,7 +160,7 @@ class CueScores:
 
 
 def score_cues(records: Sequence[ImageRecord], out: Path, classes: int) -> CueScores:
-    """Precision and recall of the seeds over all pixels of the pictures; 255 of a mask is not counted.
+    """Precision and recall of the seeds over all pixels of the images; 255 of a mask is not counted.
 
     Args:
         records: with masks.
@@ -201,7 +201,7 @@ def write_scores(scores: CueScores, classes: Sequence[str], path: Path, say: Cal
 
 
 def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int = 24) -> None:
-    """``sheet.jpg``: the first pictures, each beside its cue or mask; those without one are passed over."""
+    """``sheet.jpg``: the first images, each beside its cue or mask; those without one are passed over."""
     pairs = [(load_image(p), np.array(load_image(m, "P"))) for p, m in list(masks.items())[:shown] if m.is_file()]
     if pairs:
         with OwnFiles(out).writing(out / "sheet.jpg") as partial:
@@ -210,10 +210,10 @@ def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int 
 
 
 def target_records(pair: SourceTarget, split: str, classes: tuple[str, ...]) -> list[ImageRecord]:
-    """The pictures of a split that show a class, without masks.
+    """The images of a split that show a class, without masks.
 
     Raises:
-        AttnBridgeError: for a target that knows other classes, or no picture with a class.
+        AttnBridgeError: for a target that knows other classes, or no image with a class.
     """
     known = pair.classes
     if known != classes:
@@ -223,7 +223,7 @@ def target_records(pair: SourceTarget, split: str, classes: tuple[str, ...]) -> 
         )
     found = [r for r in pair.scan(split, masks=False) if r.classes]
     if not found:
-        raise AttnBridgeError(f"{pair.target}: no picture of {split!r} shows one of {', '.join(classes)}")
+        raise AttnBridgeError(f"{pair.target}: no image of {split!r} shows one of {', '.join(classes)}")
     return found
 
 
@@ -237,7 +237,7 @@ def masked_records(pair: SourceTarget, split: str) -> list[ImageRecord]:
 
 
 def target_saliency(records: list[ImageRecord], saliency: str) -> Path:
-    """The folder with the pictures' maps, ``ID.png``; a model's are made where they are missing.
+    """The folder with the images' maps, ``ID.png``; a model's are made where they are missing.
 
     Raises:
         AttnBridgeError: for a folder that lacks one.
@@ -246,7 +246,7 @@ def target_saliency(records: list[ImageRecord], saliency: str) -> Path:
     if is_model(saliency):
         bad = make_saliency({record.image.name: record.image for record in records}, folder, saliency)
         if bad:
-            raise AttnBridgeError(f"{bad[0]} ({len(bad)} such pictures in all)")
+            raise AttnBridgeError(f"{bad[0]} ({len(bad)} such images in all)")
     for record in records:
         if not (folder / f"{record.image.stem}.png").is_file():
             raise AttnBridgeError(

@@ -1,4 +1,4 @@
-"""Maps of a user's pictures: overlays to look at, arrays to go on with, a manifest, a contact sheet."""
+"""Maps of a user's images: overlays to look at, arrays to go on with, a manifest, a contact sheet."""
 
 from __future__ import annotations
 
@@ -78,23 +78,23 @@ def choose_classes(
 
 
 def explain_images(
-    model: Classifier, pictures: dict[str, Path], out: Path, choose: Choice, settings: ExplainSettings, batch: int = 8
+    model: Classifier, images: dict[str, Path], out: Path, choose: Choice, settings: ExplainSettings, batch: int = 8
 ) -> list[str]:
-    """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each picture, ``manifest.jsonl``, sheets, scores as CSV.
+    """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each image, ``manifest.jsonl``, sheets, scores as CSV.
 
-    A picture counts as done when the manifest has its line, which is written after all its files have been moved to
-    their places. A second call goes on where the first one stopped; pictures that changed since are done again.
+    An image counts as done when the manifest has its line, which is written after all its files have been moved to
+    their places. A second call goes on where the first one stopped; images that changed since are done again.
 
     Args:
         model: what to look into.
-        pictures: by id; see :func:`~attnbridge.data.folders.find_images`.
+        images: by id; see :func:`~attnbridge.data.folders.find_images`.
         out: folder to write.
         choose: from probabilities ``(B, N)`` to a bool matrix of the classes to show.
         settings: what decides the outputs.
-        batch: pictures at once.
+        batch: images at once.
 
     Returns:
-        One message for each picture that could not be read.
+        One message for each image that could not be read.
 
     Raises:
         AttnBridgeError: if ``out`` holds the outputs of other settings or files of the user's, or the model refuses the
@@ -104,16 +104,16 @@ def explain_images(
         check_layer(model.network, settings.layer)
     about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
     done = _read_manifest(out, about | vars(settings))
-    waiting = {i: p for i, p in pictures.items() if i not in done or not _is_current(out, done[i], p)}
+    waiting = {i: p for i, p in images.items() if i not in done or not _is_current(out, done[i], p)}
     look, own = FolderExplainer(model, choose, settings), OwnFiles(make_folder(out))
-    pages = [out / f"sheet-{page + 1}.jpg" for page in range(-(-len(pictures) // PER_PAGE))]
+    pages = [out / f"sheet-{page + 1}.jpg" for page in range(-(-len(images) // PER_PAGE))]
     outputs = [*_possible(out, waiting, model.classes), *pages, out / SCORES]
     own.check(outputs)
     own.check_unchanged(outputs)
     _write_manifest(out, about | vars(settings), done)
     bad = []
     with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
-        task = progress.add_task("maps", total=len(pictures), completed=len(pictures) - len(waiting))
+        task = progress.add_task("maps", total=len(images), completed=len(images) - len(waiting))
         for loaded in _batches(waiting, batch):
             for name, _ in loaded:
                 own.remove(_outputs(out, done.pop(name)) if name in done else ())
@@ -122,18 +122,18 @@ def explain_images(
                     bad.append(str(entry))
                     manifest.write(json.dumps({"id": name, "error": str(entry)}) + "\n")
                 else:
-                    done[name] = entry | {"file": _stamp(pictures[name])}
+                    done[name] = entry | {"file": _stamp(images[name])}
                     manifest.write(json.dumps(done[name]) + "\n")
             manifest.flush()
             progress.advance(task, len(loaded))
-    _write_sheets(own, [(done[i], pictures[i]) for i in pictures if i in done])
-    _write_scores(own, [i for i in pictures if i in done], model.classes)
+    _write_sheets(own, [(done[i], images[i]) for i in images if i in done])
+    _write_scores(own, [i for i in images if i in done], model.classes)
     return bad
 
 
 @dataclass(frozen=True)
 class FolderExplainer:
-    """A classifier and how it is looked into, on batches of pictures as they were decoded."""
+    """A classifier and how it is looked into, on batches of images as they were decoded."""
 
     model: Classifier
     choose: Choice
@@ -142,7 +142,7 @@ class FolderExplainer:
     def __call__(
         self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], own: OwnFiles
     ) -> Iterator[tuple[str, Any]]:
-        """Id and manifest entry, or error, of each picture, once its files are written."""
+        """Id and manifest entry, or error, of each image, once its files are written."""
         yield from ((name, image) for name, image in loaded if isinstance(image, AttnBridgeError))
         entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
         if not entries:
@@ -178,7 +178,7 @@ class FolderExplainer:
     def _write(
         self, own: OwnFiles, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
     ) -> dict[str, Any]:
-        """One picture's files, moved to their places once all are made."""
+        """One image's files, moved to their places once all are made."""
         stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
         target = own.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -228,13 +228,13 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_manifest(out: Path, header: dict[str, Any], done: dict[str, Any]) -> None:
-    """Its lines grow as pictures are done, so it is known by its first one and not by a checksum."""
+    """Its lines grow as images are done, so it is known by its first one and not by a checksum."""
     with atomic_write(out / MANIFEST) as partial:
         partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *done.values()]))
 
 
 def _endings(number: int, name: str) -> tuple[str, str]:
-    """What is added to a picture's id for a class's overlay; the second where two classes have one name.
+    """What is added to an image's id for a class's overlay; the second where two classes have one name.
 
     >>> _endings(3, "crane, bird")
     ('crane.png', 'crane.3.png')
@@ -243,10 +243,10 @@ def _endings(number: int, name: str) -> tuple[str, str]:
     return f"{plain}.png", f"{plain}.{number}.png"
 
 
-def _possible(out: Path, pictures: Iterable[str], classes: Sequence[str]) -> list[Path]:
-    """Arrays of these pictures, and what is there already under the name of an overlay, whatever its class."""
+def _possible(out: Path, images: Iterable[str], classes: Sequence[str]) -> list[Path]:
+    """Arrays of these images, and what is there already under the name of an overlay, whatever its class."""
     endings = {ending for number, name in enumerate(classes) for ending in _endings(number, name)}
-    ids = dict.fromkeys(pictures)
+    ids = dict.fromkeys(images)
     found = [out / f"{name}.npz" for name in ids]
     for folder in dict.fromkeys(Path(name).parent for name in ids):
         names = sorted(path.name for path in (out / folder).iterdir()) if (out / folder).is_dir() else []
@@ -267,13 +267,13 @@ def _outputs(out: Path, entry: dict[str, Any]) -> list[Path]:
     return [out / entry["arrays"], *(out / c["overlay"] for c in entry["classes"])]
 
 
-def _is_current(out: Path, entry: dict[str, Any], picture: Path) -> bool:
-    """Whether a picture has not changed since its maps were made, and they are all there."""
-    return entry["file"] == _stamp(picture) and all(path.is_file() for path in _outputs(out, entry))
+def _is_current(out: Path, entry: dict[str, Any], image: Path) -> bool:
+    """Whether an image has not changed since its maps were made, and they are all there."""
+    return entry["file"] == _stamp(image) and all(path.is_file() for path in _outputs(out, entry))
 
 
-def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
-    """Decoded pictures; those of the next batch are read while this one is looked at."""
+def _batches(images: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
+    """Decoded images; those of the next batch are read while this one is looked at."""
 
     def load(item: tuple[str, Path]) -> tuple[str, Image.Image | AttnBridgeError]:
         try:
@@ -281,7 +281,7 @@ def _batches(pictures: dict[str, Path], size: int) -> Iterator[list[tuple[str, I
         except AttnBridgeError as error:
             return item[0], error
 
-    items = list(pictures.items())
+    items = list(images.items())
     parts = [items[i : i + size] for i in range(0, len(items), size)]
     with ThreadPoolExecutor(2) as pool:
         ahead = [pool.submit(load, item) for item in parts[0]] if parts else []
@@ -304,7 +304,7 @@ def _plain(text: str) -> str:
 
 
 def _write_sheets(own: OwnFiles, entries: list[tuple[dict[str, Any], Path]]) -> None:
-    """Contact sheets ``sheet-1.jpg``, ...: each picture beside the overlay of its most probable shown class."""
+    """Contact sheets ``sheet-1.jpg``, ...: each image beside the overlay of its most probable shown class."""
     entries = [(entry, path) for entry, path in entries if entry["classes"]]
     for page, start in enumerate(range(0, len(entries), PER_PAGE), 1):
         cells = []

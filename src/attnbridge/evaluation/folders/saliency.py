@@ -19,7 +19,7 @@ SHOWN = 40
 
 
 def write_preview(pairs: Sequence[tuple[Path, Path]], path: Path) -> None:
-    """Pictures and their maps side by side, the first :data:`SHOWN` of them."""
+    """Images and their maps side by side, the first :data:`SHOWN` of them."""
     cells = [
         np.asarray(load_image(one).resize((144, 144), Image.Resampling.BILINEAR))
         for pair in pairs[:SHOWN]

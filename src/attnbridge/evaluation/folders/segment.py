@@ -1,4 +1,4 @@
-"""Masks of a folder of pictures: from a segmentation network, or straight from a classifier's maps."""
+"""Masks of a folder of images: from a segmentation network, or straight from a classifier's maps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from attnbridge.segmentation.crf import CRF, mean_field
 from attnbridge.segmentation.inference import Inference, enlarged, infer
 
 LARGEST = 1_000_000
-"""Pixels up to which a CRF sees a picture at its own size; larger ones are made smaller for it."""
+"""Pixels up to which a CRF sees an image at its own size; larger ones are made smaller for it."""
 
 
 class Segmenter(Protocol):
@@ -53,8 +53,8 @@ class Segmenter(Protocol):
         """Where it runs."""
 
     def answer(self, path: Path, present: Tensor | None) -> Any:
-        """Of a picture the probabilities of the labels ``(L, h, w)``, float16, over the picture alone, or its mask
-        ``(H, W)``, uint8. ``present``: bool ``(N,)``, where the picture's classes are known."""
+        """Of an image the probabilities of the labels ``(L, h, w)``, float16, over the image alone, or its mask
+        ``(H, W)``, uint8. ``present``: bool ``(N,)``, where the image's classes are known."""
 
     def made_of(self) -> dict[str, Any]:
         """What decides the masks, to be written beside them."""
@@ -66,7 +66,7 @@ class NetworkSegmenter:
 
     Attributes:
         method: trained.
-        shape: in which it is given its pictures.
+        shape: in which it is given its images.
         how: scales, mirroring and CRF.
         checksum: of its weights.
     """
@@ -115,7 +115,7 @@ class MapSegmenter:
     Attributes:
         model: whose maps are taken.
         threshold: of the background, relative to each map's maximum.
-        score_threshold: probability from which on a class is in a picture.
+        score_threshold: probability from which on a class is in an image.
     """
 
     model: Classifier
@@ -134,10 +134,10 @@ class MapSegmenter:
 
     def answer(self, path: Path, present: Tensor | None) -> Any:
         """The mask itself."""
-        picture = load_image(path)
+        image = load_image(path)
         look = FolderExplainer(self.model, lambda scores: scores > self.score_threshold, ExplainSettings(all_maps=True))
-        scores, shown, maps = look.look([picture])
-        large = enlarge_maps(maps, (picture.height, picture.width))
+        scores, shown, maps = look.look([image])
+        large = enlarge_maps(maps, (image.height, image.width))
         shown = shown if present is None else present[None]
         return combine_maps(large, scores, shown, torch.tensor([self.threshold]))[0, 0].numpy()
 
@@ -155,32 +155,32 @@ def _plain(value: Any) -> Any:
 
 def write_masks(
     segmenter: Segmenter,
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     out: Path,
     present: Mapping[str, Tensor] | None = None,
     workers: int = 0,
 ) -> list[str]:
-    """Write ``ID.png``, a palette PNG, of each picture, the suffix of its id replaced; what is current is kept.
+    """Write ``ID.png``, a palette PNG, of each image, the suffix of its id replaced; what is current is kept.
 
     Args:
         segmenter: what makes the masks.
-        pictures: by id; see :func:`~attnbridge.data.folders.find_images`.
+        images: by id; see :func:`~attnbridge.data.folders.find_images`.
         out: folder to write; it holds the masks of one segmenter only.
-        present: bool ``(N,)`` of each picture by id, where its classes are known.
+        present: bool ``(N,)`` of each image by id, where its classes are known.
         workers: processes that run the CRF; 0: this one does.
 
     Returns:
-        One message for each picture that could not be read.
+        One message for each image that could not be read.
 
     Raises:
-        AttnBridgeError: if ``out`` holds masks of another segmenter or files of the user's, or two pictures' masks
+        AttnBridgeError: if ``out`` holds masks of another segmenter or files of the user's, or two images' masks
             would be one file.
     """
     known = {"labels": present is not None, "classes": list(segmenter.classes)}
-    targets = output_paths(pictures, out)
+    targets = output_paths(images, out)
     own = OwnFiles(make_folder(out))
     own.check(targets.values())
-    waiting = {i: p for i, p in pictures.items() if not is_current(targets[i], p)}
+    waiting = {i: p for i, p in images.items() if not is_current(targets[i], p)}
     own.check_unchanged(targets[i] for i in waiting)
     own.claim("masks.json", segmenter.made_of() | known, "masks")
     bad: list[str] = []
@@ -217,12 +217,12 @@ def _finish(path: Path, answer: Any, crf: bool, device: torch.device, target: Pa
 
 
 def refine_mask(path: Path, answer: Any, crf: bool, device: torch.device) -> Any:
-    """The mask ``(H, W)`` of a picture at its own size, uint8: 0 background, class index + 1.
+    """The mask ``(H, W)`` of an image at its own size, uint8: 0 background, class index + 1.
 
     Args:
-        path: the picture.
+        path: the image.
         answer: probabilities of the labels, ``(L, h, w)``.
-        crf: refine them at the picture's own size, or, beyond :data:`LARGEST` pixels, at that of so many.
+        crf: refine them at the image's own size, or, beyond :data:`LARGEST` pixels, at that of so many.
         device: where; MPS, for which the CRF is not made, leaves it to the CPU.
     """
     loaded = load_image(path)

@@ -1,4 +1,4 @@
-"""Segmentations of pictures without masks, as VOC's test server wants them."""
+"""Segmentations of images without masks, as VOC's test server wants them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from rich.progress import track
 
 from attnbridge.data.files import make_folder
 from attnbridge.data.palette import palette_png
-from attnbridge.data.voc import VOC_CLASSES, find_picture, list_names
+from attnbridge.data.voc import VOC_CLASSES, find_image, list_names
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.evaluation.folders.segment import Segmenter, refine_mask
 
 COMPETITION = "comp6"
-"""Segmentation with any training data but the test pictures; comp5 is VOC's own training data alone."""
+"""Segmentation with any training data but the test images; comp5 is VOC's own training data alone."""
 
 
 def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> Path:
-    """Masks as palette PNGs of the pictures' own size, and ``results.tgz`` to upload.
+    """Masks as palette PNGs of the images' own size, and ``results.tgz`` to upload.
 
     The files are ``results/VOC2012/Segmentation/comp6_test_cls/ID.png`` (``VOC2012`` is the kit's name), value k the
     k-th of VOC's classes. Nothing is there until all is.
 
     Args:
         segmenter: knows some or all of VOC's classes.
-        kit: the development kit's ``VOC2012``, with the list and the pictures.
+        kit: the development kit's ``VOC2012``, with the list and the images.
         names: of the list, ``test``.
         out: a folder that holds no ``results`` yet.
 
@@ -35,7 +35,7 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
         The archive.
 
     Raises:
-        AttnBridgeError: for a class that VOC does not have, a missing list or picture, results that are there.
+        AttnBridgeError: for a class that VOC does not have, a missing list or image, results that are there.
     """
     for name in segmenter.classes:
         if name not in VOC_CLASSES:
@@ -43,11 +43,11 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
     if (out / "results").exists() or (out / "results.tgz").exists():
         raise AttnBridgeError(f"{out}: holds results already; name another folder with --out")
     values = np.array([0] + [VOC_CLASSES.index(name) + 1 for name in segmenter.classes], np.uint8)
-    pictures = {name: find_picture(kit, name) for name in list_names(kit, names)}
+    images = {name: find_image(kit, name) for name in list_names(kit, names)}
     part = Path("results") / kit.absolute().name / "Segmentation" / f"{COMPETITION}_{names}_cls"
     with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".partial") as folder:
         masks = make_folder(Path(folder) / part)
-        for name, path in track(pictures.items(), "segmenting", transient=True):
+        for name, path in track(images.items(), "segmenting", transient=True):
             answer = segmenter.answer(path, None)
             labels = answer if answer.ndim == 2 else refine_mask(path, answer, segmenter.crf, segmenter.device)
             palette_png(values[labels]).save(masks / f"{name}.png")

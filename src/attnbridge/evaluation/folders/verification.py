@@ -1,4 +1,4 @@
-"""Whether two pictures show one person: cosine similarity, accuracy over folds, ROC; LFW's protocol."""
+"""Whether two images show one person: cosine similarity, accuracy over folds, ROC; LFW's protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from attnbridge.models.classifiers import Classifier
 
 RATES = (0.1, 0.01, 0.001)
 SIDE = 160
-"""Width of a picture on a sheet, pixels."""
+"""Width of an image on a sheet, pixels."""
 
 
 class Verification(TypedDict):
@@ -54,18 +54,18 @@ class Verification(TypedDict):
 
 
 def embed(model: Classifier, files: Sequence[Path], batch: int = 32) -> Tensor:
-    """What a network's classifier reads of pictures, to unit length, ``(n, D)``.
+    """What a network's classifier reads of images, to unit length, ``(n, D)``.
 
     Args:
         model: a network.
-        files: pictures; one that cannot be read raises AttnBridgeError.
-        batch: pictures at once.
+        files: images; one that cannot be read raises AttnBridgeError.
+        batch: images at once.
     """
     transform = eval_transform(model.size, model.shape)
     device = next(model.network.parameters()).device
     found = []
     console = Console(stderr=True)
-    for begin in track(range(0, len(files), batch), "embedding pictures", transient=True, console=console):
+    for begin in track(range(0, len(files), batch), "embedding images", transient=True, console=console):
         loaded = [transform(TF.pil_to_tensor(load_image(path))) for path in files[begin : begin + batch]]
         images = TF.to_dtype(torch.stack(loaded).to(device), torch.float32, scale=True)
         with torch.no_grad(), capture_head_input(model.network) as read:
@@ -75,7 +75,7 @@ def embed(model: Classifier, files: Sequence[Path], batch: int = 32) -> Tensor:
 
 
 def similarities(model: Classifier, pairs: Sequence[Pair]) -> Tensor:
-    """Cosine similarity of each pair, ``(P,)``; each picture goes through the network once."""
+    """Cosine similarity of each pair, ``(P,)``; each image goes through the network once."""
     places = {path: n for n, path in enumerate(dict.fromkeys(p for pair in pairs for p in (pair.first, pair.second)))}
     embedded = embed(model, list(places))
     first = embedded[[places[pair.first] for pair in pairs]]
@@ -175,9 +175,9 @@ def mistakes_sheet(
     return sheet(rows, ["first", "second"], SIDE)
 
 
-def _fitted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    high = round(SIDE * picture.shape[0] / picture.shape[1])
-    return np.asarray(Image.fromarray(picture).resize((SIDE, high), Image.Resampling.BICUBIC))
+def _fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    high = round(SIDE * image.shape[0] / image.shape[1])
+    return np.asarray(Image.fromarray(image).resize((SIDE, high), Image.Resampling.BICUBIC))
 
 
 def write_verification(model: Classifier, pairs: Sequence[Pair], out: Path, listed: Path) -> Verification:

@@ -34,21 +34,21 @@ def insertion_curve(
 
     with :math:`m_k` the first :math:`\lfloor k H W / K \rfloor` pixels by the map, the largest first, equal ones by
     rows (RISE, Petsiuk et al., BMVC 2018). With a true map it rises early. The network runs without gradient, in
-    the mode that it is in: put it into eval mode, or batch norm and dropout act on the edited pictures.
+    the mode that it is in: put it into eval mode, or batch norm and dropout act on the edited images.
 
     Args:
-        network: gives logits ``(M, N)`` of pictures ``(M, C, H, W)``.
+        network: gives logits ``(M, N)`` of images ``(M, C, H, W)``.
         images: ``(B, C, H, W)``, normalised as the network expects.
         maps: ``(B, H, W)``, any finite values; only their order counts.
-        classes: long ``(B,)``, the class to follow in each picture.
-        baseline: the picture without information: ``blur``, RISE's for insertion, a Gaussian of 5 pixels cut to
+        classes: long ``(B,)``, the class to follow in each image.
+        baseline: the image without information: ``blur``, RISE's for insertion, a Gaussian of 5 pixels cut to
             11 x 11; ``zero``, RISE's for deletion; or a tensor that broadcasts to ``images``.
         steps: number K of steps.
         activation: from logits to the probability.
-        batch: edited pictures per forward pass; bounds the memory, and does not change the result.
+        batch: edited images per forward pass; bounds the memory, and does not change the result.
 
     Returns:
-        ``(B, K + 1)`` in [0, 1], from the baseline to the picture.
+        ``(B, K + 1)`` in [0, 1], from the baseline to the image.
 
     Raises:
         AttnBridgeError: for wrong shapes, classes out of range, maps that are not finite, or unknown names.
@@ -63,14 +63,14 @@ def insertion_curve(
     rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)  # of each pixel, 0 the strongest
     pairs = torch.cartesian_prod(*(torch.arange(count, device=maps.device) for count in (len(maps), steps + 1)))
     found = []
-    for picture, step in (part.unbind(1) for part in torch.split(pairs, batch)):
-        inserted = (rank[picture] < (step * rank.shape[1] // steps)[:, None]).view(-1, 1, *maps.shape[1:])
+    for image, step in (part.unbind(1) for part in torch.split(pairs, batch)):
+        inserted = (rank[image] < (step * rank.shape[1] // steps)[:, None]).view(-1, 1, *maps.shape[1:])
         with torch.no_grad():
-            logits = network(torch.where(inserted, images[picture], background[picture]))
+            logits = network(torch.where(inserted, images[image], background[image]))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] <= int(classes.max()):
             raise AttnBridgeError(f"expected logits (M, N) for {classes}, not {getattr(logits, 'shape', type(logits))}")
         probabilities = logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
-        found.append(probabilities.gather(1, classes[picture, None]))
+        found.append(probabilities.gather(1, classes[image, None]))
     return torch.cat(found).view(len(maps), -1)
 
 
@@ -82,7 +82,7 @@ def deletion_curve(
     .. math:: p_k = f_c\bigl((1 - m_k) \odot I + m_k \odot I_0\bigr), \qquad k = 0 \dots K
 
     (RISE, Petsiuk et al., BMVC 2018.) With a true map it falls early. It is the insertion of the baseline into the
-    picture: arguments, also ``steps``, ``activation`` and ``batch``, and errors are :func:`insertion_curve`'s.
+    image: arguments, also ``steps``, ``activation`` and ``batch``, and errors are :func:`insertion_curve`'s.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     >>> deletion_curve(network, torch.rand(3, 3, 2, 2), torch.rand(3, 2, 2), torch.tensor([0, 1, 1]), steps=4).shape
@@ -121,13 +121,13 @@ class _MeanArea(Metric):
         self.count += len(areas)
 
     def compute(self) -> Tensor:
-        """Mean area over the pictures, in [0, 1]."""
+        """Mean area over the images, in [0, 1]."""
         total: Tensor = getattr(self, self.state)
         return total / self.count
 
 
 class Insertion(_MeanArea):
-    """Area under :func:`insertion_curve`, mean over pictures, in [0, 1]; higher is better.
+    """Area under :func:`insertion_curve`, mean over images, in [0, 1]; higher is better.
 
     (RISE, Petsiuk et al., BMVC 2018.) ``settings`` are the curve's ``baseline``, ``steps``, ``activation`` and
     ``batch``. The network is no part of the metric: not moved, saved or counted with it.
@@ -142,7 +142,7 @@ class Insertion(_MeanArea):
 
 
 class Deletion(_MeanArea):
-    """Area under :func:`deletion_curve`, mean over pictures, in [0, 1]; lower is better. Else as :class:`Insertion`."""
+    """Area under :func:`deletion_curve`, mean over images, in [0, 1]; lower is better. Else as :class:`Insertion`."""
 
     higher_is_better = False
     curve, state = staticmethod(deletion_curve), "deleted"
@@ -242,7 +242,7 @@ def _check(images: Tensor, maps: Tensor, classes: Tensor, steps: int, activation
         came = f"{tuple(images.shape)} and {tuple(maps.shape)}, {int((~maps.isfinite()).sum())} values not finite"
         raise AttnBridgeError(f"images and maps must be (B, C, H, W) and finite (B, H, W), not {came}; resize the maps")
     if classes.shape != maps.shape[:1] or classes.dtype != torch.long or int(classes.min()) < 0:
-        raise AttnBridgeError(f"classes must be long indices ({len(maps)},), one per picture, but are {classes}")
+        raise AttnBridgeError(f"classes must be long indices ({len(maps)},), one per image, but are {classes}")
     if activation not in ("softmax", "sigmoid"):
         raise unknown_name("activation", activation, ["softmax", "sigmoid"])
     if steps < 1 or batch < 1:

@@ -1,7 +1,7 @@
-"""Scores of class maps against masks and boxes, streaming: constant memory in the number of pictures.
+"""Scores of class maps against masks and boxes, streaming: constant memory in the number of images.
 
-A picture here is one map with one mask: for several classes of a picture, give one map per class; a mean over
-classes, as in the pointing game's paper, takes one metric per class. The states are sums over pictures, which add
+An image here is one map with one mask: for several classes of an image, give one map per class; a mean over
+classes, as in the pointing game's paper, takes one metric per class. The states are sums over images, which add
 up over batches and processes. Metrics of one kind with different settings may count the same in the first batch,
 and a ``torchmetrics.MetricCollection`` then takes them for one: give it ``compute_groups=False``.
 """
@@ -43,7 +43,7 @@ class BoxAccuracy(NamedTuple):
 
 
 class _MapScore(Metric):
-    """What the scores share: one state of sums and a count of pictures."""
+    """What the scores share: one state of sums and a count of images."""
 
     full_state_update = False
     higher_is_better = True
@@ -69,9 +69,9 @@ class _MaskScore(_MapScore):
 
 
 class PointingGame(_MaskScore):
-    r"""Share of pictures in which the map's maximum lies on the object, in [0, 1].
+    r"""Share of images in which the map's maximum lies on the object, in [0, 1].
 
-    .. math:: \frac{\#\mathrm{hits}}{\#\mathrm{pictures}}, \qquad \mathrm{hit:}\;
+    .. math:: \frac{\#\mathrm{hits}}{\#\mathrm{images}}, \qquad \mathrm{hit:}\;
               \min_{q \in \mathrm{mask}} \lVert \arg\max M - q \rVert_2 \le \mathrm{tolerance}
 
     (Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016; their tolerance is 15 pixels.)
@@ -104,12 +104,12 @@ class PointingGame(_MaskScore):
         self.hits += ((masks & near).flatten(1).any(1) & (flat.amax(1) > flat.amin(1))).sum()
 
     def compute(self) -> Tensor:
-        """Hits over pictures, in [0, 1]."""
+        """Hits over images, in [0, 1]."""
         return self.hits / self.count
 
 
 class EnergyInside(_MaskScore):
-    r"""Share of the map's energy that lies on the object, mean over pictures, in [0, 1].
+    r"""Share of the map's energy that lies on the object, mean over images, in [0, 1].
 
     .. math:: \frac{\sum_{p \in \mathrm{mask}} \max(M_p, 0)}{\sum_p \max(M_p, 0)}
 
@@ -138,12 +138,12 @@ class EnergyInside(_MaskScore):
 
 
 class BestThresholdIoU(_MaskScore):
-    r"""IoU of the thresholded map with the object, mean over pictures, at the best threshold of the whole set.
+    r"""IoU of the thresholded map with the object, mean over images, at the best threshold of the whole set.
 
     .. math:: \max_t \frac{1}{B} \sum_b \frac{|\{M_b > t \max M_b\} \cap \mathrm{mask}_b|}
               {|\{M_b > t \max M_b\} \cup \mathrm{mask}_b|}
 
-    (The seeds' score in IRN, Ahn et al., CVPR 2019, but the mean of the pictures' IoU in the place of the set's.)
+    (The seeds' score in IRN, Ahn et al., CVPR 2019, but the mean of the images' IoU in the place of the set's.)
     A map without a positive value covers nothing: IoU 0.
 
     Args:
@@ -163,12 +163,12 @@ class BestThresholdIoU(_MaskScore):
         self.thresholds = _checked_thresholds(thresholds)
 
     def _add(self, maps: Tensor, masks: Tensor) -> None:
-        # level: how many thresholds a pixel exceeds; a histogram per picture, outside and inside the mask
+        # level: how many thresholds a pixel exceeds; a histogram per image, outside and inside the mask
         scaled = maps / maps.amax((1, 2), keepdim=True).clamp_min(TINY)
         levels = torch.bucketize(scaled, torch.tensor(self.thresholds, device=maps.device))
-        picture = torch.arange(len(maps), device=maps.device)[:, None, None]
+        image = torch.arange(len(maps), device=maps.device)[:, None, None]
         bins = len(self.thresholds) + 1
-        cells = ((picture * 2 + masks) * bins + levels).flatten()
+        cells = ((image * 2 + masks) * bins + levels).flatten()
         counts = torch.bincount(cells, minlength=len(maps) * 2 * bins).view(-1, 2, bins)
         above = counts.flip(2).cumsum(2).flip(2)[:, :, 1:]  # pixels above each threshold
         union = above[:, 0] + masks.sum((1, 2))[:, None]
@@ -182,7 +182,7 @@ class BestThresholdIoU(_MaskScore):
 
 
 class MaxBoxAccuracy(_MapScore):
-    r"""Share of pictures whose object is boxed rightly, at the best threshold of the whole set: MaxBoxAccV2.
+    r"""Share of images whose object is boxed rightly, at the best threshold of the whole set: MaxBoxAccV2.
 
     .. math:: \frac{1}{|\Delta|} \sum_{\delta \in \Delta} \max_t \frac{1}{B} \sum_b
               \mathbf{1}\Bigl[\max_{a, g} \mathrm{IoU}(a, g) \ge \delta\Bigr]
@@ -190,7 +190,7 @@ class MaxBoxAccuracy(_MapScore):
     with :math:`a` the boxes of the 8-connected parts of :math:`\{M_b \ge t\}`, :math:`M_b` scaled to [0, 1] by its
     minimum and maximum, and :math:`g` the boxes of the objects (Choe et al., Evaluating weakly supervised object
     localization methods right, CVPR 2020; their code takes 1000 thresholds). A constant map becomes 0
-    everywhere, so it boxes the whole picture at threshold 0 and nothing above.
+    everywhere, so it boxes the whole image at threshold 0 and nothing above.
 
     Args:
         iou: the :math:`\delta` from which on a box is right; outside (0, 1], AttnBridgeError is raised.
@@ -238,7 +238,7 @@ class MaxBoxAccuracy(_MapScore):
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Fill one box per picture: bool masks ``(B, H, W)``.
+    """Fill one box per image: bool masks ``(B, H, W)``.
 
     Args:
         boxes: ``(B, 4)``: x0, y0, x1, y1 in pixels, the ends exclusive: pixel x is inside if x0 <= x < x1. Another
@@ -263,7 +263,7 @@ def _part_boxes(covered: NDArray[np.bool_]) -> Tensor:
 def _checked_maps(maps: Tensor) -> Tensor:
     maps = maps.detach().float()
     if maps.ndim != 3:
-        raise AttnBridgeError(f"maps must have the shape (B, H, W), one per picture, but have {tuple(maps.shape)}")
+        raise AttnBridgeError(f"maps must have the shape (B, H, W), one per image, but have {tuple(maps.shape)}")
     if not maps.isfinite().all():
         raise AttnBridgeError("maps must be finite, but hold NaN or infinity; look for an overflow in half precision")
     return maps
@@ -279,7 +279,7 @@ def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     masks = masks.bool()
     empty = (~masks.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
-        raise AttnBridgeError(f"the masks of pictures {empty} of the batch are empty; leave such pictures out")
+        raise AttnBridgeError(f"the masks of images {empty} of the batch are empty; leave such images out")
     return maps, masks
 
 

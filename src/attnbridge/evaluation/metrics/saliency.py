@@ -28,9 +28,9 @@ class SaliencyScores(Metric):
     .. math:: \mathrm{MAE} = \mathrm{mean} |S - G|, \qquad
               F_\beta = \frac{(1 + \beta^2) P R}{\beta^2 P + R}, \quad \beta^2 = 0.3
 
-    Precision and recall are taken at each of 255 thresholds and averaged over the pictures, then the largest
+    Precision and recall are taken at each of 255 thresholds and averaged over the images, then the largest
     :math:`F_\beta` is sought (Achanta et al., CVPR 2009, and the protocol of the field since). The IoU is the mean
-    over pictures at that threshold.
+    over images at that threshold.
 
     >>> metric = SaliencyScores()
     >>> metric.update(torch.tensor([[0.9, 0.1]]), torch.tensor([[True, False]]))
@@ -53,7 +53,7 @@ class SaliencyScores(Metric):
         self.count: Tensor
 
     def update(self, saliency: Tensor, mask: Tensor) -> None:
-        """Count one picture: saliency float ``(H, W)`` in [0, 1], mask bool ``(H, W)``."""
+        """Count one image: saliency float ``(H, W)`` in [0, 1], mask bool ``(H, W)``."""
         if saliency.shape != mask.shape:
             raise AttnBridgeError(
                 f"saliency and mask must have one size, not {tuple(saliency.shape)} and {tuple(mask.shape)}"
@@ -70,9 +70,9 @@ class SaliencyScores(Metric):
         self.count += 1
 
     def compute(self) -> SaliencyScore:
-        """The scores of all pictures so far."""
+        """The scores of all images so far."""
         if not self.count:
-            raise AttnBridgeError("no picture was scored")
+            raise AttnBridgeError("no image was scored")
         p, r = self.precision / self.count, self.recall / self.count
         f = 1.3 * p * r / (0.3 * p + r).clamp_min(1e-12)
         best = int(f.argmax())

@@ -1,4 +1,4 @@
-"""Scores of class maps and labels, streaming: of a picture nothing is kept but its logits."""
+"""Scores of class maps and labels, streaming: of an image nothing is kept but its logits."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class LabelPrecision(Metric):
     """Mean average precision of the labels, in [0, 1]: the mean of :func:`average_precision` over the classes.
 
     It is of ranks, so it reads logits: in float32 their sigmoids are equal from about 17 on. Classes without a positive
-    picture are dropped from the mean. Kept are logits and labels of all pictures, 8 bytes a picture and class.
+    image are dropped from the mean. Kept are logits and labels of all images, 8 bytes an image and class.
 
     Args:
         num_classes: number N of classes.
@@ -113,7 +113,7 @@ class LabelPrecision(Metric):
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
         self.num_classes = num_classes
-        # flat, since torchmetrics gathers an empty vector from a process without a picture
+        # flat, since torchmetrics gathers an empty vector from a process without an image
         self.add_state("logits", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
         self.logits: list[Tensor] | Tensor
@@ -138,8 +138,8 @@ def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
 
     .. math:: AP = \sum_t (R_t - R_{t+1}) P_t
 
-    with recall :math:`R_t` and precision :math:`P_t` of the pictures whose logit is at least t, over all different
-    logits t in rising order; pictures with equal logits come together.
+    with recall :math:`R_t` and precision :math:`P_t` of the images whose logit is at least t, over all different
+    logits t in rising order; images with equal logits come together.
 
     Args:
         logits: ``(B,)``; any strictly increasing function of them gives the same.

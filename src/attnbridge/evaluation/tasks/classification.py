@@ -1,4 +1,4 @@
-"""Pictures of one class each: top-1 and top-5 accuracy, protocol, page."""
+"""Images of one class each: top-1 and top-5 accuracy, protocol, page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy
 
 from attnbridge.evaluation.figures import caption, data_uri, overlay, sheet
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
-from attnbridge.evaluation.source_attention import PICTURE, save_source_attention
+from attnbridge.evaluation.source_attention import IMAGE, save_source_attention
 from attnbridge.evaluation.tasks.base import SplitScores, Task, save_examples
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
@@ -30,20 +30,20 @@ TOP = (1, 5)
 
 
 class ClassificationTask(Task):
-    """The share of pictures whose class is found, see :class:`ClassScores`."""
+    """The share of images whose class is found, see :class:`ClassScores`."""
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
         self.scores = ClassScores(len(data.classes))
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """MapScores, and the attention of the same pictures after each epoch, if any is kept for validation.
+        """MapScores, and the attention of the same images after each epoch, if any is kept for validation.
 
-        Which pictures those are is written to ``validation.txt``.
+        Which images those are is written to ``validation.txt``.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "validation.txt").write_text("".join(f"{record.id}\n" for record in self.data.records("val")))
-        samples = self.data.samples("val", PICTURES)
+        samples = self.data.samples("val", IMAGES)
         return [self.scores, *([AttentionGallery(folder, samples, method.classes)] if samples else [])]
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
@@ -56,15 +56,15 @@ class ClassificationTask(Task):
     def protocol(self) -> dict[str, Any]:
         """How the numbers were made, in words, to stand beside them."""
         return {
-            "score": "share of the test pictures whose class is the most probable one",
-            "split": "test, else val; the model is that of the last epoch, nothing was chosen on these pictures",
-            "training": f"{len(self.data.records('train'))} pictures, {len(self.data.records('val'))} for validation",
+            "score": "share of the test images whose class is the most probable one",
+            "split": "test, else val; the model is that of the last epoch, nothing was chosen on these images",
+            "training": f"{len(self.data.records('train'))} images, {len(self.data.records('val'))} for validation",
             "resolution": f"{self.data.image_size} pixels, one crop",
         }
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight test images with scores and maps, for pages, and what of a source counted in them."""
-        samples = self.data.samples("test", PICTURES)
+        samples = self.data.samples("test", IMAGES)
         save_examples(folder, method, samples)
         save_source_attention(method, samples, folder)
 
@@ -77,12 +77,12 @@ class ClassificationTask(Task):
     def write_page(
         path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
     ) -> None:
-        picture = data_uri(class_sheet(runs, folders))
+        image = data_uri(class_sheet(runs, folders))
         parts = [
             accuracy_table(runs),
-            as_figure(accuracy_figure(runs, folders), "Top-1 accuracy on the validation pictures after each epoch."),
-            f'<h2>Where they look</h2><figure><img alt="test pictures and maps" src="{picture}">'
-            "<figcaption>The map of each picture's true class, to its own maximum, and the class that is answered."
+            as_figure(accuracy_figure(runs, folders), "Top-1 accuracy on the validation images after each epoch."),
+            f'<h2>Where they look</h2><figure><img alt="test images and maps" src="{image}">'
+            "<figcaption>The map of each image's true class, to its own maximum, and the class that is answered."
             "</figcaption></figure>",
             *(_source_attention(run, folder) for run, folder in zip(runs, folders, strict=True)),
         ]
@@ -94,7 +94,7 @@ class ClassificationTask(Task):
 
 
 class ClassScores(SplitScores):
-    """Top-1 and top-5 accuracy over one pass of a split, each picture counted once.
+    """Top-1 and top-5 accuracy over one pass of a split, each image counted once.
 
     Reads ``scores`` of what a method's validation or test step returns, ``labels`` of the batch. After a pass
     :attr:`accuracy` holds ``{"top1": ..., "top5": ...}`` of that split, in [0, 1], and ``val/top1`` is logged.
@@ -122,20 +122,20 @@ class ClassScores(SplitScores):
 
 
 def _source_attention(run: RunRecord, folder: Path) -> str:
-    """What a run was held to of its source, if it kept a picture of that."""
-    if not (folder / PICTURE).is_file():
+    """What a run was held to of its source, if it kept an image of that."""
+    if not (folder / IMAGE).is_file():
         return ""
     name = html.escape(f"{run['name']}, seed {run['seed']}")
-    picture = data_uri(Image.open(folder / PICTURE).convert("RGB"))
+    image = data_uri(Image.open(folder / IMAGE).convert("RGB"))
     return (
-        f'<h2>What {name} keeps of its source</h2><figure><img alt="attention to the source" src="{picture}">'
+        f'<h2>What {name} keeps of its source</h2><figure><img alt="attention to the source" src="{image}">'
         f"<figcaption>The weight of positions in each layer, or where the channels that weigh are active."
         "</figcaption></figure>"
     )
 
 
 def tops(num_classes: int) -> list[int]:
-    """Among how many answers a picture's class is looked for.
+    """Among how many answers an image's class is looked for.
 
     >>> tops(10), tops(5)
     ([1, 5], [1])
@@ -169,7 +169,7 @@ def accuracy_figure(runs: Sequence[RunRecord], folders: Sequence[Path]) -> Figur
 
 
 def class_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 144, most: int = 2) -> Image.Image:
-    """The same test pictures: image, and each run's map of the true class with its answer; of more runs than ``most``
+    """The same test images: image, and each run's map of the true class with its answer; of more runs than ``most``
     the first and the last."""
     shown = list(zip(runs, folders, strict=True))
     shown = [shown[0], shown[-1]] if len(shown) > most else shown
@@ -184,4 +184,4 @@ def class_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 
             heat = enlarge_maps(torch.from_numpy(arrays["maps"][i : i + 1, label : label + 1]), (high, cell))[0, 0]
             row.append(caption(overlay(large, heat.numpy()), run["classes"][int(arrays["scores"][i].argmax())]))
         rows.append(row)
-    return sheet(rows, ["picture", *(run["name"] for run, _ in shown)], cell)
+    return sheet(rows, ["image", *(run["name"] for run, _ in shown)], cell)

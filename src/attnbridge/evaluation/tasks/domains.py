@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from attnbridge.evaluation.figures import data_uri
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.metrics.maps import EnergyInside
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord
@@ -39,8 +39,8 @@ class DomainTask(Task):
         self.scores = DomainScores(len(data.classes))
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """MapScores, and the attention of the same pictures of the target after each epoch."""
-        return [self.scores, AttentionGallery(folder, self.data.samples("test", PICTURES), method.classes)]
+        """MapScores, and the attention of the same images of the target after each epoch."""
+        return [self.scores, AttentionGallery(folder, self.data.samples("test", IMAGES), method.classes)]
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """What was counted after each epoch, under each rule of selection."""
@@ -53,10 +53,10 @@ class DomainTask(Task):
         """How the numbers were made, in words, to stand beside them."""
         data = self.data
         return {
-            "score": "share of the target's pictures whose class is the most probable one",
+            "score": "share of the target's images whose class is the most probable one",
             "domains": f"{', '.join(data.sources)} to {data.target}",
-            "target": "its pictures are withheld too" if data.generalise else "its pictures are seen without labels",
-            "source_validation": f"the epoch that is best on held-out pictures of the sources, {data.val_share:.0%}",
+            "target": "its images are withheld too" if data.generalise else "its images are seen without labels",
+            "source_validation": f"the epoch that is best on held-out images of the sources, {data.val_share:.0%}",
             "target_oracle": "the epoch that is best on the target: an upper bound, no result",
             "energy": "of the true class's map inside the salient object, at the epoch of source_validation; saliency "
             f"by {data.saliency_model or 'given maps' if data.saliency else 'none'}",
@@ -65,7 +65,7 @@ class DomainTask(Task):
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight images of the target with scores and maps, for pages."""
-        save_examples(folder, method, self.data.samples("test", PICTURES))
+        save_examples(folder, method, self.data.samples("test", IMAGES))
 
     @staticmethod
     def summary(record: RunRecord) -> list[str]:
@@ -82,14 +82,14 @@ class DomainTask(Task):
     def write_page(
         path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
     ) -> None:
-        picture = data_uri(class_sheet(runs, folders))
+        image = data_uri(class_sheet(runs, folders))
         parts = [
             rule_table(runs),
             as_figure(
-                curves(runs), "Accuracy after each epoch: target (solid), the sources' validation pictures (dashed)."
+                curves(runs), "Accuracy after each epoch: target (solid), the sources' validation images (dashed)."
             ),
-            f'<h2>Where they look in the target</h2><figure><img alt="pictures of the target and maps" src="{picture}">'
-            "<figcaption>After the last epoch: the map of each picture's true class, to its own maximum, and the "
+            f'<h2>Where they look in the target</h2><figure><img alt="images of the target and maps" src="{image}">'
+            "<figcaption>After the last epoch: the map of each image's true class, to its own maximum, and the "
             "answer."
             "</figcaption></figure>",
         ]
@@ -101,10 +101,10 @@ class DomainTask(Task):
 
 
 class DomainScores(Callback):
-    """Two validation loaders: the sources' held-out pictures, then the target's.
+    """Two validation loaders: the sources' held-out images, then the target's.
 
     After each epoch that is scored :attr:`curve` gains a point: the epoch, counted from 1, accuracy on both, and, where
-    the target's pictures have saliency maps, the share of the true class's map that lies on the salient object. It is
+    the target's images have saliency maps, the share of the true class's map that lies on the salient object. It is
     kept in the checkpoint.
 
     Args:
@@ -158,7 +158,7 @@ class DomainScores(Callback):
     def result(self) -> dict[str, Any]:
         """Accuracy on the target, in [0, 1], at the epoch that each rule selects, and what was found there.
 
-        ``source_validation`` takes the epoch with the highest accuracy on the sources' validation pictures (the last of
+        ``source_validation`` takes the epoch with the highest accuracy on the sources' validation images (the last of
         several), which a user could do too; ``target_oracle`` the best on the target itself, an upper bound; ``last``
         none.
         """
@@ -173,7 +173,7 @@ class DomainScores(Callback):
 
 
 def salient(maps: Tensor, saliency: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The map of each picture's true class, and where its object is, of those that have one.
+    """The map of each image's true class, and where its object is, of those that have one.
 
     Args:
         maps: ``(B, N, h, w)``.

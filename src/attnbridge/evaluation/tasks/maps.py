@@ -19,7 +19,7 @@ from torchmetrics.classification import MultilabelAccuracy
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import class_colours, colour_mask, data_uri, overlay, sheet
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.metrics.maps import EnergyInside
 from attnbridge.evaluation.metrics.segmentation import LabelPrecision, MapSegmentation, Present, mean_iou
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
@@ -52,8 +52,8 @@ class MapTask(Task):
         return cls(data, settings) if data.has("val") else UnscoredTask(data, settings)
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """MapScores, and the attention of the same pictures after each epoch."""
-        return [self.scores, AttentionGallery(folder, self.data.samples("val", PICTURES), method.classes)]
+        """MapScores, and the attention of the same images after each epoch."""
+        return [self.scores, AttentionGallery(folder, self.data.samples("val", IMAGES), method.classes)]
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """Choose the threshold on validation, score the test split; see :meth:`MapScores.result`."""
@@ -79,13 +79,13 @@ class MapTask(Task):
             "fixed_threshold": self.settings.threshold,
             "predicted": f"a class is predicted where its probability exceeds {self.settings.score_threshold}",
             "score_threshold": self.settings.score_threshold,
-            "resolution": f"pictures and masks at {self.data.image_size} pixels, one scale, not flipped or refined",
+            "resolution": f"images and masks at {self.data.image_size} pixels, one scale, not flipped or refined",
             "overlap": "where maps of several classes exceed the threshold the class with the larger score wins",
         }
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight test images with masks, scores and maps, for pages."""
-        samples = self.data.samples("test" if self.data.has("test") else "val", PICTURES)
+        samples = self.data.samples("test" if self.data.has("test") else "val", IMAGES)
         masks = np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples])
         save_examples(folder, method, samples, masks=masks)
 
@@ -224,7 +224,7 @@ class MapScores(SplitScores):
 
 
 def object_maps(maps: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The map and the mask of each class that is in a picture's labels and in its mask, for scores of single maps.
+    """The map and the mask of each class that is in an image's labels and in its mask, for scores of single maps.
 
     Args:
         maps: ``(B, N, h, w)``.
@@ -238,13 +238,11 @@ def object_maps(maps: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     >>> [part.tolist() for part in object_maps(torch.ones(1, 2, 1, 2), mask, torch.ones(1, 2))]
     [[[[1.0, 0.0]]], [[[True, False]]]]
     """
-    picture, label = torch.nonzero(labels, as_tuple=True)
-    shown = mask[picture] == label[:, None, None] + 1
+    image, label = torch.nonzero(labels, as_tuple=True)
+    shown = mask[image] == label[:, None, None] + 1
     there = shown.flatten(1).any(1)
-    picture, label, shown = picture[there], label[there], shown[there]
-    return enlarge_maps(maps[picture, label][:, None], (mask.shape[1], mask.shape[2]))[:, 0] * (
-        mask[picture] != 255
-    ), shown
+    image, label, shown = image[there], label[there], shown[there]
+    return enlarge_maps(maps[image, label][:, None], (mask.shape[1], mask.shape[2]))[:, 0] * (mask[image] != 255), shown
 
 
 def mode_scores(val: Tensor, test: Tensor, fixed: float) -> ModeScores:
@@ -322,7 +320,7 @@ def class_figure(runs: Sequence[RunRecord]) -> Figure:
 
 
 def example_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 144) -> Image.Image:
-    """The same test pictures: image, each run's maps over it and the segmentation they give, truth."""
+    """The same test images: image, each run's maps over it and the segmentation they give, truth."""
     data = [np.load(folder / "examples.npz") for folder in folders]
     count = len(runs[0]["classes"])
     rows = []
@@ -331,7 +329,7 @@ def example_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int 
         for run, arrays in zip(runs, data, strict=True):
             row += _shown(image, arrays, i, run, count)
         rows.append([*row, colour_mask(data[0]["masks"][i], count)])
-    header = ["picture", *(h for run in runs for h in (f"{run['name']}", "as mask")), "truth"]
+    header = ["image", *(h for run in runs for h in (f"{run['name']}", "as mask")), "truth"]
     return sheet(rows, header, cell)
 
 
@@ -358,7 +356,7 @@ def _examples(runs: Sequence[RunRecord], folders: Sequence[Path]) -> str:
         for name, (r, g, b) in zip(runs[0]["classes"], colours.tolist(), strict=True)
     )
     return (
-        f'<h2>Where they look</h2><figure><img alt="test pictures, maps, masks and truth" src="{data_uri(image)}">'
+        f'<h2>Where they look</h2><figure><img alt="test images, maps, masks and truth" src="{data_uri(image)}">'
         f"<figcaption>{key}. Maps of the predicted classes, each to its own maximum; masks at the threshold "
         "chosen on validation.</figcaption></figure>"
     )

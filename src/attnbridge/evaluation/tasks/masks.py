@@ -22,7 +22,7 @@ from attnbridge.data.sample import IGNORE_INDEX
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import colour_mask, data_uri, sheet, to_uint8
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
@@ -45,13 +45,13 @@ class MaskTask(Task):
         return cls(data, settings) if data.has("val") else UnscoredTask(data, settings)
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """MapScores, and the classes' probabilities in the same pictures after each epoch.
+        """MapScores, and the classes' probabilities in the same images after each epoch.
 
         Raises:
             AttnBridgeError: before training, for scales that the network does not take.
         """
         infer(_network(method), torch.zeros(1, 3, *sides(method.image_size), device=method.device), self.inference)
-        return [self.scores, AttentionGallery(folder, self.data.samples("val", PICTURES), method.classes)]
+        return [self.scores, AttentionGallery(folder, self.data.samples("val", IMAGES), method.classes)]
 
     def evaluate(self, method: Method, trainer: L.Trainer) -> dict[str, Any]:
         """Score both splits; nothing is chosen on either."""
@@ -66,15 +66,15 @@ class MaskTask(Task):
         return {
             "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
             "split": "test" if self.data.has("test") else "val",
-            "classes": "the network's own answer; the pictures' labels are not used",
+            "classes": "the network's own answer; the images' labels are not used",
             "masks": f"scales {', '.join(map(str, how.scales))}{', mirrored' if how.flip else ''}"
             f"{', dense CRF' if how.crf else ''}",
-            "resolution": f"pictures and masks at {self.data.image_size} pixels",
+            "resolution": f"images and masks at {self.data.image_size} pixels",
         }
 
     def save_examples(self, method: Method, folder: Path) -> None:
-        """Keep eight test pictures with their masks, the network's and the refined ones, for reports."""
-        samples = self.data.samples("test" if self.data.has("test") else "val", PICTURES)
+        """Keep eight test images with their masks, the network's and the refined ones, for reports."""
+        samples = self.data.samples("test" if self.data.has("test") else "val", IMAGES)
         images = torch.stack([sample["image"] for sample in samples]).to(method.device)
         ways = {"plain": Inference((1.0,), False, False), "refined": self.inference}
         found: dict[str, Any] = {
@@ -103,12 +103,12 @@ class MaskTask(Task):
     def write_page(
         path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
     ) -> None:
-        picture = data_uri(mask_sheet(runs, folders))
+        image = data_uri(mask_sheet(runs, folders))
         parts = [
             mask_table(runs),
             as_figure(iou_figure(runs), "IoU of each label on the test split, refined."),
-            f'<h2>Masks</h2><figure><img alt="test pictures and masks" src="{picture}">'
-            "<figcaption>Test pictures, their masks, and what the networks make of them.</figcaption></figure>",
+            f'<h2>Masks</h2><figure><img alt="test images and masks" src="{image}">'
+            "<figcaption>Test images, their masks, and what the networks make of them.</figcaption></figure>",
         ]
         write_run_page(path, title, introduction, parts, runs)
 
@@ -118,11 +118,11 @@ class MaskTask(Task):
 
 
 def _network(method: Method) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From pictures to probabilities of the labels, in eval mode."""
+    """From images to probabilities of the labels, in eval mode."""
 
-    def network(pictures: torch.Tensor) -> torch.Tensor:
+    def network(images: torch.Tensor) -> torch.Tensor:
         training = method.training
-        answer: Any = method.eval().predict_batch(pictures)
+        answer: Any = method.eval().predict_batch(images)
         method.train(training)
         return answer["probabilities"]  # type: ignore[no-any-return]
 
@@ -225,13 +225,13 @@ def iou_figure(runs: Sequence[RunRecord]) -> Figure:
 
 
 def mask_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], most: int = 2) -> Image.Image:
-    """The same test pictures: image, true mask, and each run's mask, refined; with one run its plain one before it, of
+    """The same test images: image, true mask, and each run's mask, refined; with one run its plain one before it, of
     more runs than ``most`` the first and the last."""
     shown = list(zip(runs, folders, strict=True))
     shown = [shown[0], shown[-1]] if len(shown) > most else shown
     data = [np.load(folder / "examples.npz") for _, folder in shown]
     count = len(runs[0]["classes"])
-    columns = [("picture", data[0]["images"]), ("mask", data[0]["masks"])]
+    columns = [("image", data[0]["images"]), ("mask", data[0]["masks"])]
     if len(shown) == 1:
         columns.append(("one scale, no CRF", data[0]["plain"]))
     columns += [(run["name"], arrays["refined"]) for (run, _), arrays in zip(shown, data, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from lightning.pytorch import Callback
 
 from attnbridge.evaluation.figures import data_uri, overlay, sheet
-from attnbridge.evaluation.gallery import PICTURES, AttentionGallery
+from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import format_protocol, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.tasks.base import Task, save_examples
@@ -23,8 +23,8 @@ class UnscoredTask(Task):
     """A target without images for validation, so without masks."""
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
-        """The attention of the same training pictures after each epoch."""
-        return [AttentionGallery(folder, self.data.samples("train", PICTURES), method.classes)]
+        """The attention of the same training images after each epoch."""
+        return [AttentionGallery(folder, self.data.samples("train", IMAGES), method.classes)]
 
     def evaluate(self, _method: Method, _trainer: L.Trainer) -> dict[str, Any]:
         """No scores."""
@@ -36,7 +36,7 @@ class UnscoredTask(Task):
 
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight training images with scores and maps, for pages."""
-        save_examples(folder, method, self.data.samples("train", PICTURES))
+        save_examples(folder, method, self.data.samples("train", IMAGES))
 
     @staticmethod
     def summary(record: RunRecord) -> list[str]:
@@ -55,8 +55,8 @@ class UnscoredTask(Task):
                     rows.append([image, *(overlay(image, each) for each in heat)])
             drawn = data_uri(sheet(rows))
             parts.append(
-                f'<h2>{html.escape(run["name"])}</h2><figure><img alt="pictures and maps" src="{drawn}"><figcaption>'
-                "Training pictures and the map of each of their classes. "
+                f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{drawn}"><figcaption>'
+                "Training images and the map of each of their classes. "
                 f"{html.escape(format_protocol(run['protocol']))}"
                 "</figcaption></figure>"
             )
