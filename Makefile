@@ -4,13 +4,13 @@ PYTHON ?= python3
 WORKERS ?= auto
 BIN := .venv/bin
 
-.PHONY: demo test test-fast clean
+.PHONY: demo test test-fast test-hostile clean
 
 demo: .venv/.demo
 	$(BIN)/attnbridge demo
 
 # Parallel processes with one thread each: PyTorch's threads spin where something else runs.
-test test-fast: export OMP_NUM_THREADS = 1
+test test-fast test-hostile: export OMP_NUM_THREADS = 1
 test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -19,7 +19,10 @@ test: .venv/.test
 
 test-fast: .venv/.test
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not hostile"
+
+test-hostile: .venv/.test
+	$(BIN)/pytest tests/hostile -n $(WORKERS) -m "hostile or not hostile"
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

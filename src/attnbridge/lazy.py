@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 TRAIN = ("lightning", "torchmetrics", "jsonargparse", "matplotlib")
 """What the extra ``train`` brings."""
+
+Attached = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
+"""A package's ``__getattr__``, ``__dir__`` and ``__all__``."""
 
 
 def lacks_training(what: str, error: ModuleNotFoundError) -> str | None:
@@ -20,23 +22,22 @@ def lacks_training(what: str, error: ModuleNotFoundError) -> str | None:
     return f"{what} needs {package}: pip install 'attnbridge[train]'" if package in TRAIN else None
 
 
-def exporter(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``.
+def exports(package: str, attached: Attached) -> Attached:
+    """What lazy_loader attaches to a package, where a missing package of ``train`` is answered with what to install.
 
     Args:
         package: its name.
-        names: of what it exports, to the module that has it.
+        attached: of ``lazy_loader.attach`` or ``attach_stub``.
     """
+    load, names, exported = attached
 
-    def load(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    def load_or_tell(name: str) -> Any:
         try:
-            return getattr(import_module(names[name]), name)
+            return load(name)
         except ModuleNotFoundError as error:
             words = lacks_training(f"{package}.{name}", error)
             if words is None:
                 raise
             raise ImportError(words) from None
 
-    return load
+    return load_or_tell, names, exported

@@ -1,6 +1,8 @@
 """Scores of maps, labels and masks: :mod:`attnbridge.evaluation.metrics` under its short name."""
 
-from __future__ import annotations
+from lazy_loader import attach_stub
 
-from attnbridge.evaluation.metrics import __all__ as __all__
-from attnbridge.evaluation.metrics import __getattr__ as __getattr__
+from attnbridge.evaluation import metrics
+from attnbridge.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(__name__, attach_stub(metrics.__name__, metrics.__file__))

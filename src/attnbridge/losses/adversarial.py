@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def discriminator_loss(source: Tensor, target: Tensor) -> Tensor:
@@ -29,6 +29,12 @@ def discriminator_loss(source: Tensor, target: Tensor) -> Tensor:
     return F.softplus(-source).mean() + F.softplus(target).mean()
 
 
+class DiscriminatorLoss(nn.Module):
+    """:func:`discriminator_loss` as a module."""
+
+    forward = staticmethod(discriminator_loss)
+
+
 def adversarial_loss(target: Tensor) -> Tensor:
     r"""How well the target's features pass for source features.
 
@@ -44,3 +50,9 @@ def adversarial_loss(target: Tensor) -> Tensor:
     tensor(0.6931)
     """
     return F.softplus(-target).mean()
+
+
+class AdversarialLoss(nn.Module):
+    """:func:`adversarial_loss` as a module."""
+
+    forward = staticmethod(adversarial_loss)

@@ -99,6 +99,18 @@ def spatial_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     return each.mean() / (2 if variant == "code" else 1)
 
 
+class SpatialAlignmentLoss(nn.Module):
+    """:func:`spatial_alignment_loss` with its variant."""
+
+    def __init__(self, variant: Variant = "code") -> None:
+        super().__init__()
+        self.variant: Variant = variant
+
+    def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
+        """See :func:`spatial_alignment_loss`."""
+        return spatial_alignment_loss(target, source, weights, self.variant)
+
+
 def channel_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
     r"""Distance of features to the source's, channel by channel as far as it matters.
 
@@ -127,6 +139,18 @@ def channel_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     return each.mean() * (target.shape[1] / 2 if variant == "code" else 1)
 
 
+class ChannelAlignmentLoss(nn.Module):
+    """:func:`channel_alignment_loss` with its variant."""
+
+    def __init__(self, variant: Variant = "code") -> None:
+        super().__init__()
+        self.variant: Variant = variant
+
+    def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
+        """See :func:`channel_alignment_loss`."""
+        return channel_alignment_loss(target, source, weights, self.variant)
+
+
 def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, variant: Variant = "code") -> Tensor:
     r"""Distance of features to the source's, channel by channel as far as its filters are worth.
 
@@ -147,6 +171,18 @@ def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, varian
     """
     aligned = channel_alignment_loss(target, source, weights[None], variant)
     return aligned / (target[0, 0].numel() if variant == "code" else 1)
+
+
+class DeltaAlignmentLoss(nn.Module):
+    """:func:`delta_alignment_loss` with its variant."""
+
+    def __init__(self, variant: Variant = "code") -> None:
+        super().__init__()
+        self.variant: Variant = variant
+
+    def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
+        """See :func:`delta_alignment_loss`."""
+        return delta_alignment_loss(target, source, weights, self.variant)
 
 
 def entropy(weights: Tensor) -> Tensor:
@@ -188,6 +224,12 @@ def l2_sp_loss(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) ->
     return torch.stack(moved).sum() / 2
 
 
+class L2SPLoss(nn.Module):
+    """:func:`l2_sp_loss` as a module."""
+
+    forward = staticmethod(l2_sp_loss)
+
+
 def spectral_shrinkage_loss(features: Tensor, count: int = 1) -> Tensor:
     r"""The smallest singular values of a batch's features, squared: directions that transfer nothing are given up.
 
@@ -209,6 +251,18 @@ def spectral_shrinkage_loss(features: Tensor, count: int = 1) -> Tensor:
     if not 1 <= count <= len(values):
         raise AttnBridgeError(f"count must be from 1 to {len(values)}, the number of singular values, not {count}")
     return values[-count:].square().sum()
+
+
+class SpectralShrinkageLoss(nn.Module):
+    """:func:`spectral_shrinkage_loss` with its count."""
+
+    def __init__(self, count: int = 1) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See :func:`spectral_shrinkage_loss`."""
+        return spectral_shrinkage_loss(features, self.count)
 
 
 def _difference(target: Tensor, source: Tensor) -> Tensor:

@@ -40,6 +40,4 @@ def multi_label_soft_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 class MultiLabelSoftMarginLoss(nn.Module):
     """:func:`multi_label_soft_margin_loss` as a module."""
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See :func:`multi_label_soft_margin_loss`."""
-        return multi_label_soft_margin_loss(logits, labels)
+    forward = staticmethod(multi_label_soft_margin_loss)

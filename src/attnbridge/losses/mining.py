@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
 
@@ -84,6 +84,12 @@ def attention_mining_loss(scores: Tensor, images: Tensor) -> Tensor:
     tensor(0.6000)
     """
     return mean_by_image(scores, images)
+
+
+class AttentionMiningLoss(nn.Module):
+    """:func:`attention_mining_loss` as a module."""
+
+    forward = staticmethod(attention_mining_loss)
 
 
 def mean_by_image(values: Tensor, images: Tensor) -> Tensor:

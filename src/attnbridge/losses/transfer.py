@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
 
@@ -90,6 +90,22 @@ def attention_transfer_loss(
     raise AttnBridgeError(f"variant must be paper or code, not {variant!r}")
 
 
+class AttentionTransferLoss(nn.Module):
+    """:func:`attention_transfer_loss` with its settings."""
+
+    def __init__(self, variant: Variant = "code", statistic: Statistic = "sum_power", power: float = 2.0) -> None:
+        super().__init__()
+        self.variant: Variant = variant
+        self.statistic: Statistic = statistic
+        self.power = power
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """See :func:`attention_transfer_loss`."""
+        return attention_transfer_loss(
+            student, teacher, variant=self.variant, statistic=self.statistic, power=self.power
+        )
+
+
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Distance of a student's features to its teacher's, channel by channel.
 
@@ -116,6 +132,12 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
         )
     ours, theirs = _one_size(student, teacher.detach())
     return (ours - theirs).square().mean() / 2
+
+
+class HintLoss(nn.Module):
+    """:func:`hint_loss` as a module."""
+
+    forward = staticmethod(hint_loss)
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -147,6 +169,18 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
+class KDLoss(nn.Module):
+    """:func:`kd_loss` with its temperature."""
+
+    def __init__(self, temperature: float = 4.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """See :func:`kd_loss`."""
+        return kd_loss(student, teacher, self.temperature)
+
+
 def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Distance of what two networks are sensitive to.
 
@@ -166,6 +200,12 @@ def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return _half_norm(student - teacher.detach())
 
 
+class GradientTransferLoss(nn.Module):
+    """:func:`gradient_transfer_loss` as a module."""
+
+    forward = staticmethod(gradient_transfer_loss)
+
+
 def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
     r"""Distance of what a network is sensitive to in an image and in its mirror image.
 
@@ -182,6 +222,12 @@ def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
     tensor(0.)
     """
     return _half_norm(gradient - mirrored.flip(-1))
+
+
+class SymmetryLoss(nn.Module):
+    """:func:`symmetry_loss` as a module."""
+
+    forward = staticmethod(symmetry_loss)
 
 
 def per_sample_input_gradient(loss: Tensor, images: Tensor, *, create_graph: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError
 
@@ -39,6 +39,18 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
     return -(background + foreground).mean()
 
 
+class SeedLoss(nn.Module):
+    """:func:`seed_loss` with its balance."""
+
+    def __init__(self, balanced: bool = True) -> None:
+        super().__init__()
+        self.balanced = balanced
+
+    def forward(self, probabilities: Tensor, seeds: Tensor) -> Tensor:
+        """See :func:`seed_loss`."""
+        return seed_loss(probabilities, seeds, self.balanced)
+
+
 def expansion_loss(
     probabilities: Tensor, labels: Tensor, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0
 ) -> Tensor:
@@ -72,6 +84,18 @@ def expansion_loss(
     return -(there + nowhere + pooled(background)[:, 0].log()).mean()
 
 
+class ExpansionLoss(nn.Module):
+    """:func:`expansion_loss` with its decays."""
+
+    def __init__(self, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0) -> None:
+        super().__init__()
+        self.foreground, self.background, self.absent = foreground, background, absent
+
+    def forward(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`expansion_loss`."""
+        return expansion_loss(probabilities, labels, self.foreground, self.background, self.absent)
+
+
 def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
     r"""How far the network's answer is from what a CRF makes of it: SEC's and DSRG's constrain-to-boundary loss.
 
@@ -91,6 +115,12 @@ def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
     wanted = _floored(refined.detach())
     each = wanted * (wanted.log() - _floored(probabilities).log())
     return each.sum(1).mean()
+
+
+class BoundaryLoss(nn.Module):
+    """:func:`boundary_loss` as a module."""
+
+    forward = staticmethod(boundary_loss)
 
 
 def _floored(probabilities: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from lazy_loader import attach
+
 from attnbridge.errors import AttnBridgeError, unknown_name
-from attnbridge.lazy import exporter, lacks_training
+from attnbridge.lazy import exports, lacks_training
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,6 @@ def load_object(reference: str) -> Any:
         raise AttnBridgeError(f"{reference}: is not there in this version of attnbridge") from None
 
 
-_NAMES = {entry.name: entry.method.partition(":")[0] for entry in METHODS.values()} | {
-    "Method": "attnbridge.methods.base"
-}
-__all__ = [*sorted(_NAMES), "METHODS", "load_method"]
-__getattr__ = exporter(__name__, _NAMES)
+_modules = {entry.method.partition(":")[0].removeprefix(f"{__name__}."): [entry.name] for entry in METHODS.values()}
+__getattr__, __dir__, __all__ = exports(__name__, attach(__name__, submod_attrs=_modules | {"base": ["Method"]}))
+__all__ += ["METHODS", "load_method"]

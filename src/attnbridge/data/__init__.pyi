@@ -1,0 +1,15 @@
+from .dataset import ImageDataset as ImageDataset
+from .images import ImageRecord as ImageRecord
+from .images import load_image as load_image
+from .modules.classification import ClassificationDataModule as ClassificationDataModule
+from .modules.cues import CueDataModule as CueDataModule
+from .modules.domains import MultiDomainDataModule as MultiDomainDataModule
+from .modules.loaders import LoaderDataModule as LoaderDataModule
+from .modules.source_target import SourceTargetDataModule as SourceTargetDataModule
+from .request import CacheRequest as CacheRequest
+from .request import DataRequest as DataRequest
+from .saliency import make_saliency as make_saliency
+from .sample import Batch as Batch
+from .sample import Sample as Sample
+from .sample import as_floats as as_floats
+from .sample import collate as collate

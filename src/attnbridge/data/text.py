@@ -1,0 +1,166 @@
+"""Text that others wrote: one reader for each format. An error names the file, the place in it and what to do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnbridge.errors import AttnBridgeError
+
+DELIMITERS = ",;\t"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+MOST_NODES = 100_000
+"""Values of a YAML file, each alias counted with all that it stands for."""
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8, with or without a byte order mark.
+
+    Raises:
+        AttnBridgeError: if it is no regular file, cannot be read, or holds something that is not UTF-8 text.
+    """
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise AttnBridgeError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise AttnBridgeError(
+            f"{path}: is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}; save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise AttnBridgeError(f"{path}: is no text: there is a zero byte at {text.index(chr(0))}")
+    return text
+
+
+def read_rows(path: Path, delimiter: str | None = None) -> list[list[str]]:
+    """The rows of a CSV file that are not empty; a cell that :func:`plain_cell` changed is as it was.
+
+    Args:
+        path: of the file.
+        delimiter: default: the one of comma, semicolon and tab that the first line has most of.
+
+    Raises:
+        AttnBridgeError: see :func:`read_text`; for broken quotes.
+    """
+    text = read_text(path)
+    if delimiter is None:
+        first = text.split("\n", 1)[0]
+        delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [[_original(cell) for cell in row] for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise AttnBridgeError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in which no spreadsheet finds a formula."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
+
+
+def plain_cell(value: Any) -> Any:
+    """A cell of a CSV file; a text that a spreadsheet would compute gets an apostrophe, as spreadsheets do it.
+
+    >>> plain_cell("=HYPERLINK(1)"), plain_cell("-0.5"), plain_cell(-0.5), plain_cell("a.jpg")
+    ("'=HYPERLINK(1)", '-0.5', -0.5, 'a.jpg')
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def _original(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        AttnBridgeError: see :func:`read_text`; for something that is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AttnBridgeError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise AttnBridgeError(f"{path}: is nested too deeply for JSON that people write") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without a key that is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                words = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, words, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        AttnBridgeError: see :func:`read_text`; for something that is not YAML, a key that is there twice, a value that
+            holds itself, or aliases that stand for more than a person writes.
+    """
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a text of YAML holds; ``where`` it stands is named in errors, see :func:`read_yaml`.
+
+    >>> parse_yaml("a: [1, 2]", "mine.yaml")
+    {'a': [1, 2]}
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_NODES:
+            raise AttnBridgeError(f"{where}: its aliases stand for more than {MOST_NODES:,} values; write them out")
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise AttnBridgeError(f"{where}: is no YAML that is read here: {place}{error.problem}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise AttnBridgeError(f"{where}: is no YAML that is read here: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise AttnBridgeError(f"{where}: is nested too deeply, or a value holds itself") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node, where each alias counts as what it stands for; a node in itself recurses without end."""
+    if id(node) in known:
+        return known[id(node)]
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]

@@ -1,0 +1,17 @@
+from .faithfulness import Deletion as Deletion
+from .faithfulness import Insertion as Insertion
+from .faithfulness import deletion_curve as deletion_curve
+from .faithfulness import insertion_curve as insertion_curve
+from .faithfulness import sanity_check as sanity_check
+from .maps import BestThresholdIoU as BestThresholdIoU
+from .maps import BoxAccuracy as BoxAccuracy
+from .maps import EnergyInside as EnergyInside
+from .maps import MaxBoxAccuracy as MaxBoxAccuracy
+from .maps import PointingGame as PointingGame
+from .maps import ThresholdIoU as ThresholdIoU
+from .maps import box_masks as box_masks
+from .saliency import SaliencyScores as SaliencyScores
+from .segmentation import LabelPrecision as LabelPrecision
+from .segmentation import MapSegmentation as MapSegmentation
+from .segmentation import average_precision as average_precision
+from .segmentation import mean_iou as mean_iou

@@ -1,0 +1,1 @@
+from .evaluation.metrics import *  # noqa: F403

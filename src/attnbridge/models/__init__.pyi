@@ -1,0 +1,11 @@
+from .backbones import Backbone as Backbone
+from .backbones import build_backbone as build_backbone
+from .classifiers import Classifier as Classifier
+from .classifiers import load_classifier as load_classifier
+from .device import pick_device as pick_device
+from .discriminator import DomainDiscriminator as DomainDiscriminator
+from .discriminator import PooledDiscriminator as PooledDiscriminator
+from .frozen_stem import FrozenStem as FrozenStem
+from .frozen_stem import find_frozen_stem as find_frozen_stem
+from .large_fov import LargeFOV as LargeFOV
+from .teacher import Teacher as Teacher

@@ -1,0 +1,9 @@
+from .combine import combine_maps as combine_maps
+from .combine import enlarge_maps as enlarge_maps
+from .crf import CRF as CRF
+from .crf import mean_field as mean_field
+from .cues import CueSettings as CueSettings
+from .cues import make_cue as make_cue
+from .grow import grow_seeds as grow_seeds
+from .inference import Inference as Inference
+from .inference import infer as infer

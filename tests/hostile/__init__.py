@@ -1,0 +1,1 @@
+"""Hostile input: each door of each verb and public function."""
