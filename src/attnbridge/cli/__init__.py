@@ -56,6 +56,7 @@ def _dispatch(words: list[str]) -> int:
         if words[0] in FORMER:
             raise AttnBridgeError(f"the command {words[0]!r} is another one now: {FORMER[words[0]]}")
         raise unknown_name("command", words[0], VERBS, "see `attnbridge --help`")
+    _check_words(words)
     parser, parsers = _parsers()
     if not words or words[0] in ("-h", "--help"):
         print(help_text(), end="")
@@ -71,6 +72,15 @@ def _dispatch(words: list[str]) -> int:
         return 0
     options.overrides = rest
     return verb.run(options)
+
+
+def _check_words(words: list[str]) -> None:
+    """An empty word, as of a variable that is not set, would be the working folder, or no value at all."""
+    for before, word in zip(["", *words], words, strict=False):
+        flag, is_pair, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if "\0" in word or ((is_pair or not flag) and not value.strip()):
+            where = flag or (before if before.startswith("--") else "an argument")
+            raise AttnBridgeError(f"{where}: is {value!r}; give a name or a value, or leave it out")
 
 
 def help_text() -> str:

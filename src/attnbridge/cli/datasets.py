@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from attnbridge.cli.common import Verb
-from attnbridge.data.files import atomic_write
+from attnbridge.data.out_folders import check_out
 from attnbridge.datasets import SETS, resolve_split
 
 EPILOG = """Class folders go to DIR/CLASS/ as links; name another DIR for each split. Sets of several labels go to VOC's
@@ -31,7 +31,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     bring.add_argument("set", help="one of those below")
     bring.add_argument("root", type=Path, help="the set's folder, in its own layout")
-    bring.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
+    bring.add_argument("--out", type=check_out, metavar="DIR", help="folder to write")
     bring.add_argument("--split", help="default: the first")
     bring.add_argument("--classes", help="voc: VOC's names of classes; default: the set's own classes")
     bring.add_argument("--download", action="store_true", help="fetch the set into ROOT first (VOC, SBD, Caltech)")
@@ -51,13 +51,16 @@ def data(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Print the table and the problems; status 1 if there are any."""
+    from attnbridge.data.provenance import OwnFiles, own_file
     from attnbridge.datasets.check import check_set, table
 
+    if options.out:
+        OwnFiles(options.out.parent).check_unchanged([options.out])
     found = check_set(options.path)
     text = "\n".join([table(found), "", f"{len(found.problems)} problems", *(f"- {p}" for p in found.problems)])
     print(text)
     if options.out:
-        with atomic_write(options.out) as partial:
+        with own_file(options.out) as partial:
             partial.write_text(text + "\n")
     return 1 if found.problems else 0
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from attnbridge.attention import METHODS
 from attnbridge.cli.common import Verb, add_device, report_skipped
-from attnbridge.data.files import make_folder
 from attnbridge.data.folders import find_images
+from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.runs import Run, run_folder
 from attnbridge.models.device import pick_device
@@ -23,7 +23,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
     _add_model(parser)
-    parser.add_argument("--out", type=Path, default=Path("maps"), help="folder to write; a second call goes on")
+    parser.add_argument("--out", type=check_out, default=Path("maps"), help="folder to write; a second call goes on")
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
     parser.add_argument("--top", type=int, help="how many of the most probable classes; default: 1")
     parser.add_argument("--threshold", type=float, help="all classes above this probability, and the most probable one")
@@ -51,7 +51,6 @@ def explain(options: argparse.Namespace) -> int:
         raise AttnBridgeError(f"--threshold is a probability, from 0 to below 1, not {options.threshold}")
     images = find_images(options.images, options.out)
     _check_model(options.model, options.weights, options.layer)
-    make_folder(options.out)
 
     from attnbridge.evaluation.folders.explain import ExplainSettings, choose_classes, explain_images
 
@@ -69,7 +68,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, or a list like it; default: drawn, ten folds")
     parser.add_argument("--each", type=int, default=300, help="same pairs of a fold, at most, where they are drawn")
-    parser.add_argument("--out", type=Path, default=Path("runs/verification"), help="folder to write")
+    parser.add_argument("--out", type=check_out, default=Path("runs/verification"), help="folder to write")
     add_device(parser)
 
 
@@ -84,15 +83,17 @@ def verify(options: argparse.Namespace) -> int:
         raise AttnBridgeError(f"{options.pairs}: no such file; leave --pairs out to have pairs drawn")
     _check_model(options.model, options.weights, None)
     pick_device(options.device)
-    make_folder(out)
 
     from attnbridge.data.face_pairs import draw_pairs, read_pairs
-    from attnbridge.evaluation.folders.verification import write_verification
+    from attnbridge.evaluation.folders.verification import check_verification, write_verification
 
     listed = options.pairs or out / "pairs.txt"
-    if options.pairs is None:
-        draw_pairs(images, listed, options.each)
-    scores = write_verification(_load(options), read_pairs(listed, images), out, listed)
+    with owned(out) as own:
+        check_verification(own, draws=options.pairs is None)
+        if options.pairs is None:
+            draw_pairs(images, listed, options.each)
+        pairs = read_pairs(listed, images)
+        scores = write_verification(_load(options), pairs, out, listed)
     accuracy = f"accuracy {100 * scores['accuracy']:.2f} ± {100 * scores['deviation']:.2f}%"
     print(f"{accuracy} over {len(scores['folds'])} folds, AUC {100 * scores['auc']:.2f}%, {scores['pairs']} pairs")
     print(out / "roc.png")

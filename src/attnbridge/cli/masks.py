@@ -8,6 +8,7 @@ from pathlib import Path
 from attnbridge.bounds import Bounds
 from attnbridge.cli.common import OVERRIDES, Verb, add_device, report_skipped
 from attnbridge.data.folders import find_images
+from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
@@ -38,11 +39,14 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
     parser.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
-    parser.add_argument("--out", type=Path, default=Path("runs/pipeline"), help="folder of all stages")
+    parser.add_argument("--out", type=check_out, default=Path("runs/pipeline"), help="folder of all stages")
     parser.add_argument("--config", default="attnbn", help="of the first network: a name or a YAML file")
     parser.add_argument("--segmentation", default="segmentation/dsrg", help="of the second one")
     parser.add_argument(
         "--retrain", nargs="?", const="segmentation/retrain", help="train it again, on the masks of the first time"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="make stages again that were made with other options or images"
     )
     _add_cue_settings(parser)
     add_device(parser)
@@ -72,6 +76,7 @@ def pipeline(options: argparse.Namespace) -> int:
             CueSettings(options.threshold, options.background, options.rule),
             overrides,
             options.device,
+            options.replace,
         )
     )
     print(f"masks in {options.out / 'masks'}; look at {page}")
@@ -80,7 +85,7 @@ def pipeline(options: argparse.Namespace) -> int:
 
 def _add_saliency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
     parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
     parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
@@ -93,21 +98,21 @@ def saliency(options: argparse.Namespace) -> int:
     check_device(options.model, options.device)
 
     from attnbridge.data.files import output_paths
-    from attnbridge.data.provenance import OwnFiles
     from attnbridge.data.saliency import make_saliency
 
     images = find_images(options.images, options.out)
     targets, page = output_paths(images, options.out), options.out / "sheet.jpg"
-    own, pages = OwnFiles(options.out), [page] if options.preview else []
-    own.check([*targets.values(), options.out / "saliency.json", *pages])
-    own.check_unchanged(pages)
-    status = report_skipped(make_saliency(images, options.out, options.model, options.refine, options.device))
-    maps = {name: path for name, path in targets.items() if path.is_file()}
-    if options.preview and maps:
-        from attnbridge.evaluation.folders.saliency import write_preview
+    pages = [page] if options.preview else []
+    with owned(options.out) as own:
+        own.check([*targets.values(), options.out / "saliency.json", *pages])
+        own.check_unchanged(pages)
+        status = report_skipped(make_saliency(images, options.out, options.model, options.refine, options.device))
+        maps = {name: path for name, path in targets.items() if path.is_file()}
+        if options.preview and maps:
+            from attnbridge.evaluation.folders.saliency import write_preview
 
-        write_preview([(images[name], path) for name, path in maps.items()], page)
-        print(page)
+            write_preview([(images[name], path) for name, path in maps.items()], page)
+            print(page)
     if options.score:
         from attnbridge.evaluation.folders.saliency import score_saliency
 
@@ -122,7 +127,7 @@ def saliency(options: argparse.Namespace) -> int:
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run: a segmentation network, or a classifier for its maps")
     parser.add_argument("images", help="an image, a folder of images, or a glob in quotes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
     parser.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
     parser.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
     add_device(parser)
@@ -134,18 +139,17 @@ def segment(options: argparse.Namespace) -> int:
     run = Run(options.run).check()
 
     from attnbridge.data.files import output_paths
-    from attnbridge.data.provenance import OwnFiles
     from attnbridge.evaluation.folders.cues import write_sheet
     from attnbridge.evaluation.folders.segment import default_workers, write_masks
 
     segmenter = run.segmenter(options.threshold, options.device)
     workers = default_workers(segmenter.device) if options.workers is None else options.workers
     targets, page = output_paths(images, options.out), options.out / "sheet.jpg"
-    own = OwnFiles(options.out)
-    own.check([*targets.values(), options.out / "masks.json", page])
-    own.check_unchanged([page])
-    bad = write_masks(segmenter, images, options.out, workers=workers)
-    write_sheet({path: targets[name] for name, path in images.items()}, options.out, len(segmenter.classes))
+    with owned(options.out) as own:
+        own.check([*targets.values(), options.out / "masks.json", page])
+        own.check_unchanged([page])
+        bad = write_masks(segmenter, images, options.out, workers=workers)
+        write_sheet({path: targets[name] for name, path in images.items()}, options.out, len(segmenter.classes))
     return report_skipped(bad)
 
 
@@ -156,7 +160,7 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
         "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
     )
     parser.add_argument("--saliency", help="folder with ID.png of each image, or a saliency model: background seeds")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
+    parser.add_argument("--out", type=check_out, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
     _add_cue_settings(parser)
     parser.add_argument(
         "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the images; default: 0.75 1 1.25"
@@ -174,7 +178,6 @@ def cues(options: argparse.Namespace) -> int:
 
     from attnbridge.data.cues import cue_path
     from attnbridge.data.folders import SourceTarget
-    from attnbridge.data.provenance import OwnFiles
     from attnbridge.evaluation.folders import cues as folder
     from attnbridge.methods import SOURCE_TARGET
     from attnbridge.segmentation.cues import CueSettings, find_rule
@@ -192,15 +195,16 @@ def cues(options: argparse.Namespace) -> int:
         folder.target_records(pair, options.split, model.classes),
         folder.masked_records(pair, options.split),
     )
-    own, scores, page = OwnFiles(out), out / "scores.csv", out / "sheet.jpg"
-    own.check([*(cue_path(out, record) for record in records), out / "cues.json", scores, page])
-    own.check_unchanged([scores, page])
-    maps = folder.target_saliency(records, options.saliency) if options.saliency else None
-    folder.CueMaker(model, maps, settings, tuple(options.scales), not options.no_flip).write(records, out)
-    own.remove([scores])
-    if masked:
-        folder.write_scores(folder.score_cues(masked, out, len(model.classes)), model.classes, scores)
-    folder.write_sheet({record.image: cue_path(out, record) for record in records}, out, len(model.classes))
+    scores, page = out / "scores.csv", out / "sheet.jpg"
+    with owned(out) as own:
+        own.check([*(cue_path(out, record) for record in records), out / "cues.json", scores, page])
+        own.check_unchanged([scores, page])
+        maps = folder.target_saliency(records, options.saliency) if options.saliency else None
+        folder.CueMaker(model, maps, settings, tuple(options.scales), not options.no_flip).write(records, out)
+        own.remove([scores])
+        if masked:
+            folder.write_scores(folder.score_cues(masked, out, len(model.classes)), model.classes, scores)
+        folder.write_sheet({record.image: cue_path(out, record) for record in records}, out, len(model.classes))
     return 0
 
 
@@ -208,7 +212,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("kit", type=Path, help="VOC2012, the development kit with the test images")
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
+    parser.add_argument("--out", type=check_out, required=True, help="folder to write results/ and results.tgz")
     parser.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
     add_device(parser)
 

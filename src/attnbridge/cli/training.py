@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.cli.common import OVERRIDES, Verb, add_device
+from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import check_experiment, check_network
 from attnbridge.experiments.config import Experiment, load_experiment, with_device
@@ -21,7 +22,7 @@ _IMAGES: dict[str, Any] = {"choices": ("auto", "photos", "shapes"), "default": "
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results")
+    parser.add_argument("--out", type=check_out, default=Path("runs/demo"), help="folder of the results")
     parser.add_argument(
         "--images",
         **_IMAGES,
@@ -50,8 +51,10 @@ def demo(options: argparse.Namespace) -> int:
     keep_freed_memory()
     sizes: dict[str, Any] = {"size": 64, "source": 64, "target": 64, "val": 16, "test": 16} if options.quick else {}
     request = TableRequest(options.out, (options.seed,), overrides=overrides, images=options.images)
-    data = map_data(Scenes(SceneSpec(seed=options.seed, **sizes)), request, options.out)
-    print_demo(run_table("demo", DEMO, request, options.out, data), console)
+    with owned(options.out):
+        data = map_data(Scenes(SceneSpec(seed=options.seed, **sizes)), request, options.out)
+        results = run_table("demo", DEMO, request, options.out, data)
+    print_demo(results, console)
     console.print(f"{time.perf_counter() - started:.0f} s in all; look at {options.out / 'report.html'}")
     return 0
 
@@ -68,7 +71,7 @@ def _checked(options: argparse.Namespace) -> Experiment:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
-    parser.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
+    parser.add_argument("--out", type=check_out, help="the run's folder; default: runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     add_device(parser)
     parser.epilog = OVERRIDES
@@ -114,7 +117,7 @@ def test(options: argparse.Namespace) -> int:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
-    parser.add_argument("--out", type=Path, help="folder of the trials; default: runs/search_NAME")
+    parser.add_argument("--out", type=check_out, help="folder of the trials; default: runs/search_NAME")
     parser.add_argument("--trials", type=int, default=8, help="how many runs in all; default: 8")
     add_device(parser)
     parser.epilog = OVERRIDES
@@ -137,7 +140,7 @@ def search(options: argparse.Namespace) -> int:
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     lines = "; ".join(f"{name}: {table.help}" for name, table in TABLES.items())
     parser.add_argument("name", choices=list(TABLES), metavar="NAME", help=lines)
-    parser.add_argument("--out", type=Path, help="folder of the runs; default: runs/NAME")
+    parser.add_argument("--out", type=check_out, help="folder of the runs; default: runs/NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     parser.add_argument("--images", **_IMAGES, help="of the scenes")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from attnbridge.data.files import atomic_write
+from attnbridge.data.files import inner_path
 from attnbridge.data.folders import class_names, list_images
+from attnbridge.data.provenance import own_file
 from attnbridge.errors import AttnBridgeError
 
 FOLDS = 10
@@ -68,7 +69,7 @@ def _pair(path: Path, number: int, line: str, images: Path, shelf: dict[str, lis
 
 def _image(path: Path, number: int, images: Path, name: str, place: int, shelf: dict[str, list[Path]]) -> Path:
     if name not in shelf:
-        shelf[name] = _images(images / name)
+        shelf[name] = _images(images / inner_path(name, f"{path}, line {number}"))
     for found in shelf[name]:
         if found.stem == f"{name}_{place:04d}":
             return found
@@ -113,8 +114,7 @@ def draw_pairs(images: Path, out: Path, each: int = 300, seed: int = 0) -> None:
     for group, found in zip(groups, same, strict=True):
         lines += found[:each]
         lines += [_other(group, counts, rng) for _ in range(each)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out) as partial:
+    with own_file(out) as partial:
         partial.write_text("\n".join(lines) + "\n")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,10 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.files import cache_dir, make_folder
 from attnbridge.data.sample import Batch, Sample, collate
+from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError
 
 _STEP = 1_000_003
 _FORMAT = 1
+FIELDS = "fields.json"
+"""The shape of each field, written when all are whole."""
 
 
 class CachedFeatureDataset(Dataset[Sample]):
@@ -90,8 +95,11 @@ def cache_features(
     Raises:
         AttnBridgeError: if the disk has no room for them, or a value does not fit half precision.
     """
-    if folder.is_dir():
+    if _is_whole(folder, len(images.records) * views):
         return
+    if os.path.lexists(folder):  # half of it was lost; the cache is the program's own
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial") as place:
+            folder.rename(Path(place) / folder.name)
     partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
     try:
         _fill(partial, images, views, keep, workers)
@@ -102,6 +110,21 @@ def cache_features(
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(folder: Path, rows: int) -> bool:
+    """Whether all fields are there to their ends, each with a row for each view."""
+    fields = read_cache(folder / FIELDS, dict)
+    if not fields:
+        return False
+    for name, shape in fields.items():
+        try:
+            found = np.load(folder / f"{name}.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        if list(found.shape) != shape or len(found) != rows:
+            return False
+    return True
 
 
 def _fill(
@@ -123,6 +146,7 @@ def _fill(
         begin += len(batch["labels"])
     for field in fields.values():
         field.flush()  # type: ignore[attr-defined]
+    (place / FIELDS).write_text(json.dumps({name: field.shape for name, field in fields.items()}))
 
 
 def _stored(name: str, value: Tensor) -> np.ndarray[Any, Any]:

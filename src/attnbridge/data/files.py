@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,38 @@ def sha256(path: Path) -> str:
     """Checksum of a file, as hexadecimal digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def given_path(path: Path | str, what: str = "a path") -> Path:
+    """A path that a user gives.
+
+    Raises:
+        AttnBridgeError: for an empty one, which would be the working folder, or one with a zero byte.
+    """
+    text = os.fspath(path)
+    if not text.strip() or "\0" in text:
+        raise AttnBridgeError(f"{what} is {text!r}, which names no file or folder; give a name, or `.` for this folder")
+    return Path(path)
+
+
+def inner_path(name: str, where: str) -> str:
+    """A path that a file names, if it lies below the folder in which it is looked up.
+
+    Args:
+        name: of the file or folder.
+        where: the file, and the place in it, that names it.
+
+    Raises:
+        AttnBridgeError: for an empty or absolute path, one with ``..``, or with a zero byte.
+
+    >>> inner_path("street/1.jpg", "list.txt, line 1")
+    'street/1.jpg'
+    """
+    parts = re.split(r"[/\\]", name)
+    outside = ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:[/\\]", name)
+    if outside or not name.strip() or name == "." or "\0" in name:
+        raise AttnBridgeError(f"{where}: {name!r} leads outside the data; expected the name of a file in its folder")
+    return name
 
 
 def make_folder(path: Path) -> Path:

@@ -115,6 +115,14 @@ def check_record(record: ImageRecord) -> None:
             )
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file is an image to its end, see :func:`image_size_of`."""
+    try:
+        return min(image_size_of(path)) > 0
+    except AttnBridgeError:
+        return False
+
+
 def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 

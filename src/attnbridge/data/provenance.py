@@ -9,21 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from attnbridge.data.files import atomic_write, beside, sha256
+from attnbridge.data.files import beside, inner_path, sha256
+from attnbridge.data.text import read_json, read_text
 from attnbridge.errors import AttnBridgeError
 
 console = Console()
 LEDGER = ".attnbridge.jsonl"
 """Name and checksum of each file that was written, a line each, added before the file is put in its place."""
+LOCK = ".attnbridge.lock"
+"""Held by the process that writes, see :func:`~attnbridge.data.out_folders.owned`."""
+PARTIAL = re.compile(r"\.partial[a-z0-9_]{8}")
+"""Names of files and folders that are not in their place yet."""
+STAGES = "pipeline.json"
+_LINE = '{"file": "'
 
 
 class OwnFiles:
@@ -35,19 +43,24 @@ class OwnFiles:
     Args:
         folder: need not exist yet.
         written: checksums by name; default: the folder's ledger is read.
+
+    Raises:
+        AttnBridgeError: for a ledger that this program did not write.
     """
 
     def __init__(self, folder: Path, written: dict[str, set[str]] | None = None) -> None:
         self.folder = folder
         self._written = self._read() if written is None else written
+        self._stamps: dict[Path, str] = {}
 
     def check(self, paths: Iterable[Path]) -> None:
         """Check names that are to be written, before anything is; cheap, since no file is opened.
 
         Raises:
-            AttnBridgeError: if there are files under these names that the program never wrote.
+            AttnBridgeError: if there are files under these names that the program never wrote, or a link leads out of
+                the folder.
         """
-        self._refuse(paths, lambda path: self._name(path) in self._written, "was not written by attnbridge")
+        self._refuse(paths, self._is_known, "was not written by attnbridge")
 
     def check_unchanged(self, paths: Iterable[Path]) -> None:
         """Check files that are to be replaced, before anything is written.
@@ -58,15 +71,20 @@ class OwnFiles:
         self._refuse(paths, self._is_unchanged, "was changed after attnbridge wrote it")
 
     def check_all(self) -> None:
-        """Check all files of a folder that is to be removed, if it has a ledger; hidden ones are passed over.
+        """Check all files of a folder that is to be removed, those with a ledger of their own by that.
 
         Raises:
             AttnBridgeError: see :meth:`check` and :meth:`check_unchanged`.
         """
-        if (self.folder / LEDGER).is_file():
-            paths = [p for p in sorted(self.folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-            self.check(paths)
-            self.check_unchanged(paths)
+        for own, paths in self._parts():
+            own.check(sorted(paths))
+            own.check_unchanged(sorted(paths))
+
+    def remove_all(self) -> None:
+        """Remove a folder that was checked; at no time are its remains where it was."""
+        if self.folder.exists():
+            with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".partial") as place:
+                self.folder.rename(Path(place) / self.folder.name)
 
     def claim(self, name: str, made_of: dict[str, Any], what: str) -> None:
         """The folder remembers in a file what made the others, and holds those of one making only.
@@ -93,25 +111,40 @@ class OwnFiles:
     def writing(self, path: Path) -> Iterator[Path]:
         """A file to write that takes the place of ``path`` at the end, see :meth:`put`; nothing is left after an
         exception."""
+        self._check_way(path)
         with beside(path) as partial:
             yield partial
             self.put(partial, path)
 
-    def put(self, made: Path, path: Path) -> None:
+    def put(self, made: Path, path: Path, grown: bool = False) -> None:
         """Move a file to its place, once the ledger names it.
+
+        Args:
+            made: the file.
+            path: its place.
+            grown: the one there was appended to since the ledger named it, so it need not be what was written.
 
         Raises:
             AttnBridgeError: if another one has come there that is not the program's.
         """
         self.check([path])
-        self.check_unchanged([path])
+        if not grown:
+            self.check_unchanged([path])
         self._claim(self._name(path), sha256(made))
         made.replace(path)
+        self._stamps[path] = stamp(path)
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Remove files that were checked."""
+        """Remove files that hold what the program wrote; others stay."""
         for path in paths:
-            path.unlink(missing_ok=True)
+            if os.path.lexists(path):
+                self.check([path])
+                self.check_unchanged([path])
+                path.unlink()
+
+    def lost(self) -> list[Path]:
+        """Files that were written and are not there any more."""
+        return [self.folder / name for name in self._written if not (self.folder / name).is_file()]
 
     def only(self, path: Path) -> OwnFiles:
         """What is known of one file, small enough to be sent to another process."""
@@ -119,13 +152,23 @@ class OwnFiles:
         return OwnFiles(self.folder, {name: self._written[name]} if name in self._written else {})
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return inner_path(path.relative_to(self.folder).as_posix(), str(self.folder))
+
+    def _is_known(self, path: Path) -> bool:
+        return self._name(path) in self._written and not path.is_symlink()
 
     def _is_unchanged(self, path: Path) -> bool:
-        return path.is_file() and not path.is_symlink() and sha256(path) in self._written.get(self._name(path), ())
+        if not path.is_file() or path.is_symlink():
+            return False
+        if self._stamps.get(path) == stamp(path):  # this process wrote it last
+            return True
+        return sha256(path) in self._written.get(self._name(path), ())
 
     def _refuse(self, paths: Iterable[Path], fine: Callable[[Path], bool], words: str) -> None:
-        there = [path for path in paths if os.path.lexists(path)]
+        wanted = list(paths)
+        for one in {path.parent: path for path in wanted}.values():  # of each folder
+            self._check_way(one)
+        there = [path for path in wanted if os.path.lexists(path)]
         if all(map(fine, there)):
             return
         self._written = self._read()  # another process may have written some of them since
@@ -136,16 +179,52 @@ class OwnFiles:
                 f"{strange[0]}: {words} and would be overwritten{more}; name another folder with --out, or move it away"
             )
 
+    def _check_way(self, path: Path) -> None:
+        """That no link leads out of the folder on the way to a file."""
+        place = path.parent
+        while place != self.folder and place != place.parent:
+            if place.is_symlink() and not place.resolve().is_relative_to(self.folder.resolve()):
+                raise AttnBridgeError(
+                    f"{place}: is a link out of {self.folder}, where nothing is written; move it away, or name another "
+                    "folder with --out"
+                )
+            place = place.parent
+
+    def _parts(self) -> list[tuple[OwnFiles, list[Path]]]:
+        """The files of the folder by the ledger that they are in: its own, or that of a folder in it."""
+        parts: dict[Path, tuple[OwnFiles, list[Path]]] = {}
+        for name, folders, files in os.walk(self.folder):
+            place = Path(name)
+            known = place != self.folder and not (place / LEDGER).is_file()
+            parts[place] = parts[place.parent] if known else (OwnFiles(place), [])
+            links = [link for link in folders if (place / link).is_symlink()]
+            parts[place][1].extend(place / name for name in [*files, *links] if not _is_ours(name))
+            folders[:] = [folder for folder in folders if not _is_ours(folder)]
+        return list({id(part): part for part in parts.values()}.values())
+
     def _read(self) -> dict[str, set[str]]:
-        """Checksums of all that was ever written under each name; a line that was cut off is passed over."""
+        """Checksums of all that was ever written under each name; a line that a kill cut off is passed over.
+
+        Raises:
+            AttnBridgeError: for something else.
+        """
         written: dict[str, set[str]] = {}
         ledger = self.folder / LEDGER
-        for line in ledger.read_text().splitlines() if ledger.is_file() else ():
+        if not os.path.lexists(ledger):
+            return written
+        for number, line in enumerate(read_text(ledger).split("\n"), 1):
             try:
-                entry = json.loads(line)
-                written.setdefault(entry["file"], set()).add(entry["sha256"])
-            except (ValueError, KeyError, TypeError):
+                entry = json.loads(line or "null")
+            except ValueError:
+                entry = None if line.startswith(_LINE) or _LINE.startswith(line) else line
+            if entry is None:
                 continue
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("file", "sha256")):
+                raise AttnBridgeError(
+                    f"{ledger}: line {number} was not written by attnbridge; move it away, or name another folder "
+                    "with --out"
+                )
+            written.setdefault(inner_path(entry["file"], f"{ledger}: line {number}"), set()).add(entry["sha256"])
         return written
 
     def _claim(self, name: str, checksum: str) -> None:
@@ -153,6 +232,12 @@ class OwnFiles:
         with (self.folder / LEDGER).open("a") as ledger:
             ledger.write(f"\n{line}")  # so that a line that was cut off ends here
         self._written.setdefault(name, set()).add(checksum)
+
+
+def own_file(path: Path) -> AbstractContextManager[Path]:
+    """A file to write that takes the place of ``path`` at the end, if that is the program's own or not there; the
+    ledger lies beside it."""
+    return OwnFiles(path.parent).writing(path)
 
 
 @dataclass
@@ -165,7 +250,7 @@ class Stages:
     """
 
     out: Path
-    replaces: bool = True
+    replaces: bool = False
 
     def run(self, name: str, made_of: dict[str, Any], make: Callable[[Path], None]) -> str:
         """Make ``out/name``, unless it is whole and made of the same; one that was made of something else goes first.
@@ -175,46 +260,75 @@ class Stages:
 
         Raises:
             AttnBridgeError: for a folder that is not the pipeline's, or that may not be replaced, or that holds files
-                of the user's beside masks or cues.
+                of the user's.
         """
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        text = json.dumps(made_of, sort_keys=True, default=str)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder, known = self.out / name, self._read()
-        if known.get(name) == {"key": key, "done": True} and folder.is_dir():
+        before = known.get(name, {})
+        if before.get("key") == key and before.get("done") and folder.is_dir():
             console.print(f"[bold]{name}[/]: there already, in {folder}")
             return key
-        if name not in known and folder.exists():
+        if not before and _holds_something(folder):
             raise AttnBridgeError(f"{folder}: is there, but not made by this pipeline; name another folder with --out")
-        if known.get(name, {}).get("key") not in (None, key):
-            if not self.replaces:
-                raise AttnBridgeError(
-                    f"{folder}: was made with other options or images; name another folder with --out, or remove it"
-                )
-            OwnFiles(folder).check_all()
-            console.print(f"[bold]{name}[/]: what it was made of has changed")
-            _move_away(folder)
-        self._write({**known, name: {"key": key, "done": False}})
+        if before and before.get("key") != key and _holds_something(folder):
+            self._replace(name, known, difference(before.get("made_of"), json.loads(text)))
+        entry = {"key": key, "made_of": json.loads(text)}
+        self._write({**known, name: {**entry, "done": False}})
         console.print(f"[bold]{name}[/]")
         make(folder)
-        self._write({**self._read(), name: {"key": key, "done": True}})
+        self._write({**self._read(), name: {**entry, "done": True}})
         return key
 
+    def _replace(self, name: str, known: dict[str, Any], changed: str) -> None:
+        folder = self.out / name
+        if not self.replaces:
+            raise AttnBridgeError(
+                f"{folder}: was made with {changed}; name another folder with --out, or have this one made again: "
+                "`attnbridge pipeline` does so with --replace"
+            )
+        for each in known:  # all that will be replaced, before the first is
+            OwnFiles(self.out / each).check_all()
+        console.print(f"[bold]{name}[/]: was made with {changed}")
+        OwnFiles(folder).remove_all()
+
     def _read(self) -> dict[str, Any]:
-        path = self.out / "pipeline.json"
-        known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        path = self.out / STAGES
+        known = read_json(path) if os.path.lexists(path) else {}
+        if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
+            raise AttnBridgeError(f"{path}: does not say which stages are done; name another folder with --out")
         return known
 
     def _write(self, known: dict[str, Any]) -> None:
-        with atomic_write(self.out / "pipeline.json") as partial:
+        with own_file(self.out / STAGES) as partial:
             partial.write_text(json.dumps(known, indent=1))
 
 
-def _move_away(folder: Path) -> None:
-    """Remove a folder; at no time are its remains where it was."""
-    old = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+def difference(before: Any, now: Any, name: str = "") -> str:
+    """The first thing that differs between what something was made of and what it would be made of, in words.
+
+    >>> difference({"config": {"seed": 0}, "images": ["a 3"]}, {"config": {"seed": 1}, "images": ["b 3"]})
+    'config.seed = 0, not 1'
+    >>> difference({"images": ["a 3"]}, {"images": ["a 3", "b 3"]})
+    'other images, as b 3'
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        key = next(key for key in [*now, *before] if before.get(key) != now.get(key))
+        return difference(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    if isinstance(before, list) and isinstance(now, list):
+        one, other = ({json.dumps(each, sort_keys=True): each for each in each_list} for each_list in (before, now))
+        odd = [*(v for k, v in other.items() if k not in one), *(v for k, v in one.items() if k not in other)]
+        return f"other {name}, as {odd[0]}" if odd else f"{name} in another order"
+    return f"{name} = {before!r}, not {now!r}" if name else "other options or images"
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is of those that only this program gives, whatever the folder."""
+    return name in (LEDGER, LOCK) or PARTIAL.fullmatch(name) is not None
+
+
+def _holds_something(folder: Path) -> bool:
+    return os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def file_stamps(folder: Path) -> list[str]:

@@ -20,7 +20,8 @@ from rich.progress import track
 
 from attnbridge.data.download import PackagedFile, packaged_file
 from attnbridge.data.files import cache_dir, is_current, output_paths
-from attnbridge.data.images import load_image
+from attnbridge.data.images import is_whole, load_image
+from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.errors import AttnBridgeError, unknown_name
 
@@ -212,9 +213,20 @@ def make_saliency(
     """
     check_device(model, device)
     targets = output_paths(images, out)
-    own = OwnFiles(out)
+    if not out.is_relative_to(cache_dir()):
+        with owned(out) as own:
+            return _make(images, targets, own, model, refine, device)
+    for path in targets.values():  # several processes may fill the cache
+        if path.is_file() and not is_whole(path):
+            path.unlink()
+    return _make(images, targets, OwnFiles(out), model, refine, device)
+
+
+def _make(
+    images: dict[str, Path], targets: dict[str, Path], own: OwnFiles, model: str, refine: bool, device: str
+) -> list[str]:
     own.check(targets.values())
-    waiting = [name for name in images if not is_current(targets[name], images[name])]
+    waiting = [name for name in images if not (is_current(targets[name], images[name]) and is_whole(targets[name]))]
     own.check_unchanged(targets[name] for name in waiting)
     own.claim("saliency.json", {"model": model, "refine": refine}, "saliency maps")
     if not waiting:

@@ -7,12 +7,13 @@ import io
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from attnbridge.errors import AttnBridgeError
 
+Kind = TypeVar("Kind")
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -100,6 +101,16 @@ def read_json(path: Path) -> Any:
         raise AttnBridgeError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise AttnBridgeError(f"{path}: is nested too deeply for JSON that people write") from None
+
+
+def read_cache(path: Path, kind: type[Kind]) -> Kind | None:
+    """What a JSON file of the program's own cache holds; ``None`` to have it made again: it is not there, cut in half,
+    or holds something of another type than ``kind``."""
+    try:
+        found = read_json(path)
+    except AttnBridgeError:
+        return None
+    return found if isinstance(found, kind) else None
 
 
 class _Loader(yaml.SafeLoader):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from attnbridge.data.files import inner_path
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, load_image
 from attnbridge.errors import AttnBridgeError, unknown_name
 
@@ -82,11 +83,13 @@ def list_names(root: Path, names: str) -> list[str]:
     Raises:
         AttnBridgeError: if there is no such list, or it is empty.
     """
+    inner_path(names, f"the list of images in {root / 'ImageSets'}")
     folders = list_folders(root)
     for folder in folders:
         path = folder / f"{names}.txt"
         if path.is_file():
-            found = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+            lines = enumerate(path.read_text().splitlines(), 1)
+            found = [inner_path(line.split()[0], f"{path}, line {n}") for n, line in lines if line.strip()]
             if not found:
                 raise AttnBridgeError(f"{path}: the list is empty; expected one image's name a line")
             return found

@@ -18,6 +18,7 @@ from rich.progress import track
 from attnbridge.data.files import atomic_write, cache_dir
 from attnbridge.data.folders import class_names, list_images, scan_class_folders, scan_multi_label
 from attnbridge.data.images import ImageRecord, load_image
+from attnbridge.data.text import read_cache
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
 from attnbridge.datasets import detect_layout
 from attnbridge.errors import AttnBridgeError
@@ -55,7 +56,7 @@ def check_set(root: Path) -> Check:
     classes, splits = _splits(root)
     check = Check(classes)
     memory = cache_dir("checks", hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16] + ".json")
-    fine: dict[str, Any] = json.loads(memory.read_text()) if memory.is_file() else {}
+    fine: dict[str, Any] = read_cache(memory, dict) or {}
     for split, records in splits:
         if isinstance(records, AttnBridgeError):
             check.problems.append(f"{split}: {records}")

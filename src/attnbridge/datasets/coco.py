@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from attnbridge.data.files import inner_path
 from attnbridge.data.images import ORIENTATION, load_image
 from attnbridge.data.voc import IGNORED
 from attnbridge.datasets.ids import plain_ids
@@ -156,7 +157,8 @@ def _images(path: Path, entries: list[Entry], objects: dict[int, list[Entry]]) -
         if _field(path, "image", entry, "id", int) in objects:
             for key in ("width", "height"):
                 _field(path, "image", entry, key, int)
-            images[str(_field(path, "image", entry, "file_name", str))] = entry
+            name = str(_field(path, "image", entry, "file_name", str))
+            images[inner_path(name, f"{path}: image {entry['id']}")] = entry
     lost = objects.keys() - {entry["id"] for entry in images.values()}
     if lost:
         raise AttnBridgeError(f"{path}: has annotations of the image {min(lost)}, which its list 'images' lacks")

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbridge.data.files import atomic_write
+from attnbridge.data.files import given_path, inner_path
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import OwnFiles
+from attnbridge.data.text import read_json
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.datasets import PublicSet, find_set, how_to_get, load, resolve_split
-from attnbridge.datasets.layouts import write_class_folders, write_voc
+from attnbridge.datasets.layouts import check_voc, write_class_folders, write_voc
 from attnbridge.errors import AttnBridgeError
 
 RECORD = "imports.json"
@@ -59,7 +62,8 @@ def import_dataset(
     Raises:
         AttnBridgeError: for an unknown name, a folder that does not hold the set, and what is wrong with its files.
     """
-    split = resolve_split(name, split, classes)
+    split = inner_path(resolve_split(name, split, classes), "--split")
+    root, out = given_path(root, "ROOT"), None if out is None else given_path(out, "--out")
     entry = find_set(name)
     if entry.kind in ("class folders", "voc"):
         _check_out(name, root, out)
@@ -76,9 +80,11 @@ def import_dataset(
         return ImportResult(kit, entry.kind, split, {c: found[c] for c in VOC_CLASSES}, len(records))
     assert out is not None
     if entry.kind == "voc":
-        return _bring_voc(name, root, out, split, classes)
+        with owned(out) as own:
+            return _bring_voc(name, root, own, split, classes)
     names, class_folder_images = _told(name, load(name, entry.function), root, split, classes)
-    counts = write_class_folders(class_folder_images, out)
+    with owned(out):
+        counts = write_class_folders(class_folder_images, out)
     if not counts:
         raise AttnBridgeError(f"{root}: no image of {name} was found\n{how_to_get(name)}")
     return ImportResult(out, entry.kind, split, {c: counts.get(c, 0) for c in names}, sum(counts.values()))
@@ -99,10 +105,10 @@ def _told(name: str, call: Any, *arguments: Any) -> Any:
         raise AttnBridgeError(f"{error}\n{how_to_get(name)}") from None
 
 
-def _bring_voc(name: str, root: Path, out: Path, split: str, classes: str | None) -> ImportResult:
+def _bring_voc(name: str, root: Path, own: OwnFiles, split: str, classes: str | None) -> ImportResult:
     """The claim on the split is written first and completed last, so that an interrupted import is made again."""
-    entry = find_set(name)
-    records = _records(out)
+    entry, out = find_set(name), own.folder
+    records = _records(own)
     claim = {"set": name, "root": str(root.resolve()), "classes": classes}
     files = _stamps(entry, root, split)
     listed = out / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -116,29 +122,32 @@ def _bring_voc(name: str, root: Path, out: Path, split: str, classes: str | None
         if files and old.get("files") == files:
             return _counted(out, split)
     names, multis = _told(name, load(name, entry.function), root, split, classes)
-    _record(out, records | {split: claim | {"files": None}})
+    check_voc(own, split)
+    _record(own, records | {split: claim | {"files": None}})
     write_voc(multis, out, split, names)
-    _record(out, records | {split: claim | {"files": files}})
+    _record(own, records | {split: claim | {"files": files}})
     return _counted(out, split)
 
 
-def _records(out: Path) -> dict[str, Any]:
-    path = out / RECORD
-    if not path.is_file():
-        if (out / "ImageSets").exists() or (out / "labels.csv").exists():
-            raise AttnBridgeError(
-                f"{out}: is a data set that `attnbridge data import` did not write; name another folder for --out"
-            )
+def _records(own: OwnFiles) -> dict[str, Any]:
+    out, path = own.folder, own.folder / RECORD
+    if not path.exists():
+        for place in ("ImageSets", "labels.csv", "SegmentationClass", "JPEGImages"):
+            if (out / place).exists():
+                raise AttnBridgeError(
+                    f"{out / place}: is of a data set that `attnbridge data import` did not write; name another folder "
+                    "for --out"
+                )
         return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise AttnBridgeError(f"{path}: is not JSON ({error}); remove {out} and import again") from None
-    return dict(found)
+    own.check([path])
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(record, dict) for record in found.values()):
+        raise AttnBridgeError(f"{path}: does not say what was imported; remove {out} and import again")
+    return found
 
 
-def _record(out: Path, records: dict[str, Any]) -> None:
-    with atomic_write(out / RECORD) as partial:
+def _record(own: OwnFiles, records: dict[str, Any]) -> None:
+    with own.writing(own.folder / RECORD) as partial:
         partial.write_text(json.dumps(records, indent=2) + "\n")
 
 

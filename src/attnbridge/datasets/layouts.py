@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.files import atomic_write, inner_path, make_folder
 from attnbridge.data.palette import palette_png
+from attnbridge.data.provenance import OwnFiles
 from attnbridge.errors import AttnBridgeError
 
 console = Console(stderr=True)
@@ -68,11 +69,28 @@ def write_class_folders(found: Iterable[LabelledImage], out: Path, expected: int
     """
     counts: dict[str, int] = {}
     for one in track(found, "linking", expected, transient=True, console=console):
+        inner_path(one.label, f"{one.image}: its class")
         link(one.image, out / one.label / (one.name + one.image.suffix.lower()))
         counts[one.label] = counts.get(one.label, 0) + 1
     if not counts:
         raise AttnBridgeError(f"no image was found for {out}")
     return dict(sorted(counts.items()))
+
+
+def check_voc(own: OwnFiles, split: str) -> None:
+    """That what :func:`write_voc` replaces is the program's own, before anything is written.
+
+    Raises:
+        AttnBridgeError: for files of the user's, or that were changed.
+    """
+    out = own.folder
+    places = [out / "labels.csv", _list(out, split), *sorted((out / "SegmentationClass").glob("*"))]
+    own.check(places)
+    own.check_unchanged(places)
+
+
+def _list(out: Path, split: str) -> Path:
+    return out / "ImageSets" / "Segmentation" / f"{split}.txt"
 
 
 def write_voc(
@@ -87,16 +105,16 @@ def write_voc(
         Number of images by class.
 
     Raises:
-        AttnBridgeError: if ``out`` holds other classes, or nothing was found.
+        AttnBridgeError: if the folder holds other classes, or nothing was found.
     """
-    table = out / "labels.csv"
+    own, table = OwnFiles(out), out / "labels.csv"
     rows = _rows(table, classes)
     names = []
     counts = dict.fromkeys(classes, 0)
     for one in track(found, f"writing {split}", expected, transient=True, console=console):
         link(one.image, out / "JPEGImages" / (one.id + one.image.suffix.lower()))
         if one.mask is not None:
-            with atomic_write(out / "SegmentationClass" / f"{one.id}.png") as partial:
+            with own.writing(out / "SegmentationClass" / f"{one.id}.png") as partial:
                 palette_png(one.mask).save(partial, "PNG")
         rows[one.id] = [str(int(name in one.labels)) for name in classes]
         names.append(one.id)
@@ -104,11 +122,11 @@ def write_voc(
             counts[name] += 1
     if not names:
         raise AttnBridgeError(f"{split}: no image was found for {out}")
-    with atomic_write(table) as partial, partial.open("w", newline="") as handle:
+    with own.writing(table) as partial, partial.open("w", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["id", *classes])
         writer.writerows([name, *row] for name, row in rows.items())
-    with atomic_write(out / "ImageSets" / "Segmentation" / f"{split}.txt") as partial:
+    with own.writing(_list(out, split)) as partial:
         partial.write_text("".join(f"{name}\n" for name in names))
     return counts
 

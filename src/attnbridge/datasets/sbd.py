@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.files import inner_path, make_folder
 from attnbridge.data.images import image_size_of
+from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
+from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.voc import VOC_CLASSES, list_names
 from attnbridge.datasets.layouts import Mask, console, link
 from attnbridge.datasets.voc import fetch, find_kit
@@ -42,10 +44,10 @@ def sbd(root: Path, split: str, out: Path | None) -> Path:
         raise AttnBridgeError("SBD is brought into VOC 2012's kit: name its folder with --out")
     kit = find_kit(out, "2012")
     source = _find(root)
-    own = list_names(kit, "train")
+    first = list_names(kit, "train")
     added = sorted({name for part in ("train", "val") for name in _names(source / f"{part}.txt")}
-                   - set(own) - set(list_names(kit, "val")))  # fmt: skip
-    wanted = sorted({*own, *added})
+                   - set(first) - set(list_names(kit, "val")))  # fmt: skip
+    wanted = sorted({*first, *added})
     listed = kit / "ImageSets" / "Segmentation" / f"{split}.txt"
     if listed.is_file() and sorted(list_names(kit, split)) != wanted:
         raise AttnBridgeError(f"{listed}: is there already and names other images; move it away to have it made")
@@ -54,12 +56,28 @@ def sbd(root: Path, split: str, out: Path | None) -> Path:
         if lost:
             raise AttnBridgeError(f"{source / folder / lost[0]}{suffix}: no such file, but a list names it; "
                                   f"{len(lost)} of {len(added)} are missing")  # fmt: skip
-    for name in track(added, "writing masks", transient=True, console=console):
-        _bring(name, source, kit)
-    if not listed.is_file():
-        with atomic_write(listed) as partial:
-            partial.write_text("".join(f"{name}\n" for name in wanted))
+    with owned(kit) as own:
+        masks = [_mask_path(kit, name) for name in added if not _is_current(_mask_path(kit, name), _mat(source, name))]
+        own.check(masks)
+        own.check_unchanged(masks)
+        for name in track(added, "writing masks", transient=True, console=console):
+            _bring(name, source, own)
+        if not listed.is_file():
+            with own.writing(listed) as partial:
+                partial.write_text("".join(f"{name}\n" for name in wanted))
     return kit
+
+
+def _mask_path(kit: Path, name: str) -> Path:
+    return kit / "SegmentationClassAug" / f"{name}.png"
+
+
+def _mat(source: Path, name: str) -> Path:
+    return source / "cls" / f"{name}.mat"
+
+
+def _is_current(mask: Path, mat: Path) -> bool:
+    return mask.is_file() and mask.stat().st_mtime >= mat.stat().st_mtime
 
 
 def _find(root: Path) -> Path:
@@ -72,16 +90,17 @@ def _find(root: Path) -> Path:
 def _names(path: Path) -> list[str]:
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; expected one image's name a line")
-    return path.read_text().split()
+    lines = enumerate(path.read_text().splitlines(), 1)
+    return [inner_path(name, f"{path}, line {n}") for n, line in lines for name in line.split()]
 
 
-def _bring(name: str, source: Path, kit: Path) -> None:
+def _bring(name: str, source: Path, own: OwnFiles) -> None:
     """One mask, and the image if the kit lacks it."""
-    image, mat = kit / "JPEGImages" / f"{name}.jpg", source / "cls" / f"{name}.mat"
+    image, mat = own.folder / "JPEGImages" / f"{name}.jpg", _mat(source, name)
     if not image.is_file():
         link(source / "img" / f"{name}.jpg", image)
-    to = kit / "SegmentationClassAug" / f"{name}.png"
-    if to.is_file() and to.stat().st_mtime >= mat.stat().st_mtime:
+    to = _mask_path(own.folder, name)
+    if _is_current(to, mat):
         return
     mask = read_mask(mat)
     size = image_size_of(image)
@@ -89,7 +108,7 @@ def _bring(name: str, source: Path, kit: Path) -> None:
         raise AttnBridgeError(
             f"{mat}: is {mask.shape[1]}x{mask.shape[0]} pixels, but its image {image} {size[0]}x{size[1]}"
         )
-    with atomic_write(to) as partial:
+    with own.writing(to) as partial:
         palette_png(mask).save(partial, "PNG")
 
 

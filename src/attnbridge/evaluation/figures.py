@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from attnbridge.data.files import given_path
+from attnbridge.data.provenance import own_file
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
 
@@ -149,11 +151,16 @@ def show(
         )
     if images.min() < 0 or images.max() > 1:
         raise AttnBridgeError("show takes images in [0, 1]; give them as they were before they were normalised")
+    place = None if path is None else given_path(path, "show: path")
+    kind = Image.registered_extensions().get(place.suffix.lower()) if place else None
+    if place and kind not in Image.SAVE:
+        raise AttnBridgeError(f"{place}: its suffix is of no image format that can be written; take .png or .jpg")
     rows = []
     for image, own in zip(images, maps, strict=True):
         shown, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
         rows.append([shown, *(overlay(shown, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
     drawn = sheet(rows, ["image", *names] if names else (), cell)
-    if path is not None:
-        drawn.save(path)
+    if place is not None:
+        with own_file(place) as partial:
+            drawn.save(partial, kind)
     return drawn

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from attnbridge.data.provenance import OwnFiles
 from attnbridge.evaluation.figures import caption, overlay, sheet, to_uint8
 
 IMAGES = 8
@@ -25,18 +26,19 @@ class AttentionGallery(Callback):
     """
 
     def __init__(self, folder: Path, samples: list[Any], classes: tuple[str, ...]) -> None:
-        self.folder, self.samples, self.classes = folder / "attention", samples, classes
+        self.own, self.samples, self.classes = OwnFiles(folder), samples, classes
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         examples = look_at(pl_module, self.samples)
-        self.folder.mkdir(parents=True, exist_ok=True)
         rows = [
             [to_uint8(sample["image"]), *_overlays(sample, maps, self.classes)]
             for sample, maps in zip(self.samples, examples["maps"], strict=True)
         ]
-        sheet(rows, cell=112).save(self.folder / f"epoch_{trainer.current_epoch + 1:02d}.png")
+        name = f"epoch_{trainer.current_epoch + 1:02d}.png"
+        with self.own.writing(self.own.folder / "attention" / name) as partial:
+            sheet(rows, cell=112).save(partial, "PNG")
 
 
 def _overlays(sample: Any, maps: Any, classes: tuple[str, ...]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from attnbridge.data.files import atomic_write
+from attnbridge.data.provenance import own_file
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.record import RunRecord
 
@@ -46,7 +46,7 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
     )
-    with atomic_write(path) as partial:
+    with own_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from attnbridge.data.files import atomic_write
+from attnbridge.data.provenance import own_file
 
 Row = dict[str, Any]
 """A run's line of a table's ``results.json``."""
@@ -76,7 +76,7 @@ def hardware() -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    with atomic_write(path) as partial:
+    with own_file(path) as partial:
         partial.write_text(json.dumps(content, indent=1))
 
 

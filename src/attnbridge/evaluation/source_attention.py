@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnbridge.attention.normalise import normalise_maps
+from attnbridge.data.provenance import own_file
 from attnbridge.data.sample import Sample
 from attnbridge.evaluation.figures import overlay, sheet, to_uint8
 from attnbridge.methods.base import Method
@@ -31,10 +32,11 @@ def save_source_attention(method: Method, samples: Sequence[Sample], folder: Pat
     attended = method.source_attention(torch.stack([sample["image"] for sample in samples]).to(method.device))
     if not attended:
         return
-    attention_sheet(samples, attended).save(folder / IMAGE)
+    with own_file(folder / IMAGE) as partial:
+        attention_sheet(samples, attended).save(partial, "PNG")
     weighed = {name: weights for name, (weights, _) in attended.items() if weights.ndim == 2}
     if weighed:
-        with (folder / CHANNELS).open("w", newline="") as handle:
+        with own_file(folder / CHANNELS) as partial, partial.open("w", newline="") as handle:
             writer = csv.writer(handle)
             writer.writerow(["layer", "channel", "weight"])
             for name, weights in weighed.items():

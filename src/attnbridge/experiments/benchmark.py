@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import OwnFiles, own_file
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
@@ -33,18 +35,20 @@ from attnbridge.experiments.fit import check_same, train, untouched
 from attnbridge.experiments.pipeline import PipelineRequest, train_chain
 from attnbridge.experiments.runs import Run
 from attnbridge.experiments.search import best_trial, search, search_space
-from attnbridge.experiments.table_data import TableData, all_cases, check_scored, class_data, map_data
+from attnbridge.experiments.table_data import Case, TableData, all_cases, check_scored, class_data, map_data
 from attnbridge.experiments.tables import ClassTable, DomainTable, MapTable, PipelineTable, Table, TableRequest
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
 
 console = Console()
+RESULTS, REPORT, SHEET = "results.json", "report.html", "before_after.png"
 
 
 def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
     """Class maps scored as segmentations, each row on the same data."""
     _without_cases(request)
     out = _folder(name, request)
-    results = run_table(name, table, request, out, map_data(table.data, request, out))
+    with owned(out):
+        results = run_table(name, table, request, out, map_data(table.data, request, out))
     text = markdown_table(results, table.paper or None, table.without, table.columns)
     selection = results["protocol"].get("selection")
     return f"{text}\n\nepoch: {selection}" if selection else text
@@ -67,6 +71,12 @@ def run_table(name: str, table: Table, request: TableRequest, out: Path, data: T
     Returns:
         What ``results.json`` holds.
     """
+    with owned(out) as own:
+        _check_results(own)
+        return _run_rows(name, table, request, out, data)
+
+
+def _run_rows(name: str, table: Table, request: TableRequest, out: Path, data: TableData) -> dict[str, Any]:
     records: list[RunRecord] = []
     folders: list[Path] = []
     for seed in request.seeds:
@@ -76,11 +86,12 @@ def run_table(name: str, table: Table, request: TableRequest, out: Path, data: T
             folders.append(folder)
             task = load_object(records[0]["task"])
             results = _collect(records, data)
-            write_json(out / "results.json", results)
-            task.write_page(out / "report.html", f"attnbridge {name}", data.words, records, folders)
+            write_json(out / RESULTS, results)
+            task.write_page(out / REPORT, f"attnbridge {name}", data.words, records, folders)
     first = [(r, f) for r, f in zip(records, folders, strict=True) if r["seed"] == request.seeds[0]]
     shown = [first[0], first[-1]] if len(first) > 1 else first
-    task.sheet([r for r, _ in shown], [f for _, f in shown]).save(out / "before_after.png")
+    with own_file(out / SHEET) as partial:
+        task.sheet([r for r, _ in shown], [f for _, f in shown]).save(partial, "PNG")
     return results
 
 
@@ -147,6 +158,13 @@ def _folder(name: str, request: TableRequest) -> Path:
     return request.out or Path("runs") / name
 
 
+def _check_results(own: OwnFiles) -> None:
+    """That what is written after hours of training may be."""
+    places = [own.folder / name for name in (RESULTS, REPORT, SHEET)]
+    own.check(places)
+    own.check_unchanged(places)
+
+
 def _without_cases(request: TableRequest) -> None:
     if request.domains or request.leave_one_out:
         raise AttnBridgeError("--domains and --leave-one-out belong to the tables `domains` and `table7`")
@@ -157,7 +175,13 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
     out = request.out or Path("runs") / (f"{name}-unseen" if request.leave_one_out else name)
     rows = request.rows or table.rows
     cases = all_cases(request)
-    _check_cases(rows, cases, request)
+    with owned(out) as own:
+        _check_results(own)
+        _check_cases(rows, cases, request)
+        return _run_cases(rows, cases, request, out)
+
+
+def _run_cases(rows: Sequence[str], cases: Sequence[Case], request: TableRequest, out: Path) -> str:
     records: list[RunRecord] = []
     folders: list[Path] = []
     images: list[str] = []
@@ -172,13 +196,13 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
                 folders.append(folder)
                 lines = [load_object(record["task"]).row(record) for record in records]
                 protocol = _shared_protocol(records)
-                write_json(out / "results.json", {"rows": lines, "protocol": protocol, **run_record()})
+                write_json(out / RESULTS, {"rows": lines, "protocol": protocol, **run_record()})
         images.append(_case_images(records[begin:], folders[begin:]))
-        _write_domain_page(out / "report.html", lines, records, images)
+        _write_domain_page(out / REPORT, lines, records, images)
     return f"{domain_table(lines)}\n\n{domain_table(lines, 'energy')}\n\n{by_epoch(records)}"
 
 
-def _check_cases(rows: Sequence[str], cases: Sequence[Any], request: TableRequest) -> None:
+def _check_cases(rows: Sequence[str], cases: Sequence[Case], request: TableRequest) -> None:
     """Every row in every case, before the first is trained.
 
     Raises:
@@ -232,9 +256,15 @@ def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -
     if request.domains or request.leave_one_out or request.trials:
         raise AttnBridgeError("--domains, --leave-one-out and --trials belong to other tables")
     out, names = _folder(name, request), request.rows or table.rows
-    data = map_data(table.data, request, out)
-    for row in names:
-        check_scored(load_experiment(row, request.overrides).with_options(data=data.paths))
+    with owned(out) as own:
+        _check_results(own)
+        data = map_data(table.data, request, out)
+        for row in names:
+            check_scored(load_experiment(row, request.overrides).with_options(data=data.paths))
+        return _run_chains(names, table, request, out, data)
+
+
+def _run_chains(names: Sequence[str], table: PipelineTable, request: TableRequest, out: Path, data: TableData) -> str:
     rows: list[Row] = []
     runs: list[tuple[RunRecord, Path]] = []
     for seed in request.seeds:
@@ -252,12 +282,12 @@ def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -
                 overrides=(*request.overrides, "--seed", str(seed)),
                 device=request.device,
             )
-            train_chain(asked, replaces=False)
+            train_chain(asked)
             rows.append(_chain_row(row, seed, place))
             last = Run(place / "segmentation")
             runs.append(({**last.record, "name": f"from {row}"}, last.folder))
-            write_json(out / "results.json", {"rows": rows, **run_record()})
-            _write_chain_page(out / "report.html", data.words, rows, runs)
+            write_json(out / RESULTS, {"rows": rows, **run_record()})
+            _write_chain_page(out / REPORT, data.words, rows, runs)
     return chain_table(rows)
 
 

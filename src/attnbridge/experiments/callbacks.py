@@ -12,16 +12,28 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from attnbridge.data.files import atomic_write
+from attnbridge.data.provenance import OwnFiles, own_file
 
 VALIDATED = ("val/", "target/")
 """What the names of validation's metrics begin with; an epoch without validation has none."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: at each moment the place holds a whole one or none."""
+    """Writes a checkpoint beside its place and moves it there: at each moment the place holds a whole one or none.
+
+    Args:
+        own: the files of the run's folder.
+    """
+
+    def __init__(self, own: OwnFiles | None = None) -> None:
+        super().__init__()
+        self.own = own
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic_write(Path(path)) as partial, partial.open("wb") as handle:
+        place = Path(path)
+        ours = self.own is not None and place.is_relative_to(self.own.folder)
+        writing = self.own.writing if self.own is not None and ours else atomic_write
+        with writing(place) as partial, partial.open("wb") as handle:
             torch.save(checkpoint, handle)
 
 
@@ -74,7 +86,7 @@ class MetricsTable(Callback):
             self._write()
 
     def _write(self) -> None:
-        with atomic_write(self.path) as partial, partial.open("w", newline="") as handle:
+        with own_file(self.path) as partial, partial.open("w", newline="") as handle:
             table = csv.DictWriter(handle, list(dict.fromkeys(name for row in self.rows for name in row)))
             table.writeheader()
             table.writerows(self.rows)

@@ -24,15 +24,18 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from attnbridge.data.files import atomic_write
 from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.data.out_folders import check_out, owned
+from attnbridge.data.provenance import OwnFiles
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, run_record, write_json
+from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
+from attnbridge.evaluation.tasks.base import EXAMPLES
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.experiments.checks import check_experiment, check_network
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.options import data_arguments, data_options, method_options
-from attnbridge.experiments.runs import CONFIG, RECORD, Run
+from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.methods import load_data, load_method, load_object
 from attnbridge.methods.base import Method
@@ -45,6 +48,9 @@ QUIET = (
 """Loggers that give hints on hardware and add-ons."""
 PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
+METRICS = "metrics.csv"
+OUTPUTS = (RECORD, REPORT, CHECKPOINT, METRICS, EXAMPLES, IMAGE, CHANNELS)
+"""What a run writes beside its configuration and its folder of images, ``attention``."""
 
 
 def fit(
@@ -89,7 +95,7 @@ def fit(
     plain = {name: value for name, value in changes.items() if name not in sections}
     known = Experiment.from_mapping({**known.to_mapping(), **plain}) if plain else known
     known, module = data_module_of(known, data)
-    folder = Path(out) if out is not None else Path("runs") / Path(known.name).stem
+    folder = check_out(out) if out is not None else Path("runs") / Path(known.name).stem
     if module is None:
         check_experiment(known)
     if network is None:
@@ -106,11 +112,12 @@ def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
         folder: the run's folder.
         parts: of :func:`train`.
     """
-    with untouched():
-        train(experiment, folder, **parts)
     run = Run(folder)
-    if is_main_process():
-        run.write_report()
+    with owned(folder):
+        with untouched():
+            train(experiment, folder, **parts)
+        if is_main_process():
+            run.write_report()
     return run
 
 
@@ -127,21 +134,27 @@ def train(
     """Train and score a checked experiment; returns what ``run.json`` holds. See :func:`fit`.
 
     Raises:
-        AttnBridgeError: if the folder holds a run already, or the parts refuse a value.
+        AttnBridgeError: if the folder holds a run already, or files of the user's, or the parts refuse a value.
     """
-    _check_folder(experiment, folder, resume)
+    parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
+    with owned(folder) as own:
+        _check_folder(experiment, own, resume)
+        return _train(experiment, own, resume, **parts)
+
+
+def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) -> RunRecord:
+    folder = own.folder
     ready, earlier = _prerequisites(experiment, folder, resume)
-    method, data, trainer = build(ready, module=module, network=network, callbacks=callbacks, logger=logger)
+    method, data, trainer = build(ready, **parts)
     if earlier is not None:
         _start_from(method, earlier)
     task = load_object(experiment.entry.task).of(data, experiment.evaluation)
     run, timer = Run(folder), Timer()
-    own = [MetricsTable(folder / "metrics.csv"), timer, LastCheckpoint(run.checkpoint)]
-    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-    trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
-    if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / CONFIG) as partial:
+    saves = [MetricsTable(folder / METRICS), timer, LastCheckpoint(run.checkpoint)]
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO(own)
+    trainer.callbacks += [*task.callbacks(method, folder), *saves]  # type: ignore[attr-defined]
+    if is_main_process() and not run.begun:
+        with own.writing(folder / CONFIG) as partial:
             partial.write_text(yaml.safe_dump(experiment.to_mapping(), sort_keys=False))
     start = time.perf_counter()
     checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
@@ -150,7 +163,7 @@ def train(
     except Exception:
         if is_main_process() and not run.checkpoint.is_file():
             # no epoch was trained, so there is nothing to go on with; nor is it to be in the way
-            (folder / CONFIG).unlink(missing_ok=True)
+            own.remove([folder / CONFIG])
         raise
     before = earlier.record["seconds"] if earlier else 0.0
     seconds = before + time.perf_counter() - start + _earlier(timer)
@@ -299,12 +312,31 @@ def check_same(before: Experiment, now: Experiment, folder: Path) -> None:
         )
 
 
-def _check_folder(experiment: Experiment, folder: Path, resume: bool) -> None:
-    run = Run(folder)
-    if is_main_process() and run.begun and not resume:
+def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
+    """That a folder holds nothing of another run's, nor of the user's, under the names that are written."""
+    folder, run = own.folder, Run(own.folder)
+    if not is_main_process():
+        return
+    outputs = [folder / name for name in OUTPUTS]
+    own.check([folder / CONFIG])
+    if not run.begun:
+        left = [path for path in [*outputs, folder / "attention"] if _is_there(path)]
+        if left:
+            raise AttnBridgeError(
+                f"{left[0]}: is there, but no {CONFIG} that it belongs to; move it away, or name another folder with "
+                "--out"
+            )
+        return
+    if not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
-    if resume and run.begun:
-        check_same(run.config, experiment, folder)
+    check_same(run.config, experiment, folder)
+    outputs += (folder / "attention").glob("epoch_*.png")
+    own.check(outputs)
+    own.check_unchanged(outputs)
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: str | None) -> None:

@@ -14,10 +14,11 @@ from PIL import Image
 from rich.console import Console
 
 from attnbridge.data.cues import cue_path
-from attnbridge.data.files import make_folder, output_paths
+from attnbridge.data.files import output_paths
 from attnbridge.data.folders import SourceTarget
 from attnbridge.data.images import ImageRecord, load_image
-from attnbridge.data.provenance import Stages, file_stamps, stamp
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import STAGES, Stages, file_stamps, stamp
 from attnbridge.data.saliency import MODELS, check_model, is_model
 from attnbridge.data.sample import multi_hot
 from attnbridge.data.voc import is_voc
@@ -29,7 +30,7 @@ from attnbridge.evaluation.page import html_table, write_page
 from attnbridge.experiments.checks import check_experiment, check_network
 from attnbridge.experiments.config import SUFFIXES, Experiment, load_experiment, read_config
 from attnbridge.experiments.fit import train, untouched
-from attnbridge.experiments.runs import CHECKPOINT, Run
+from attnbridge.experiments.runs import CHECKPOINT, REPORT, Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 from attnbridge.segmentation.cues import CueSettings, find_rule
 
@@ -55,6 +56,7 @@ class PipelineRequest:
         settings: of the cues.
         overrides: of both networks, as on the command line.
         device: where images are looked at and masked.
+        replace: make stages again that were made with other options or of other images; else that is an error.
     """
 
     source: Path
@@ -68,6 +70,7 @@ class PipelineRequest:
     settings: CueSettings = field(default_factory=CueSettings)
     overrides: tuple[str, ...] = ()
     device: str | None = None
+    replace: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,36 @@ def run_pipeline(request: PipelineRequest) -> Path:
         The page; masks lie in ``masks`` beside it.
 
     Raises:
-        AttnBridgeError: for what a stage would stumble over, before the first is made.
+        AttnBridgeError: for what a stage would stumble over, before the first is made; see also :func:`train_chain`.
     """
-    chain = train_chain(request)
-    last, device = request.out / chain.last, request.device
-    Stages(request.out).run("masks", {chain.last: chain.key}, lambda f: mask(last, chain.images, f, False, device))
-    write_report(request.out, chain.images, chain.trained[:SHOWN], chain.last, device)
-    return request.out / "report.html"
+    with owned(request.out) as own:
+        page = [own.folder / REPORT]
+        own.check(page)
+        own.check_unchanged(page)
+        chain, stages = train_chain(request), Stages(request.out, request.replace)
+        last, device = request.out / chain.last, request.device
+        stages.run("masks", {chain.last: chain.key}, lambda f: mask(last, chain.images, f, False, device))
+        write_report(request.out, chain.images, chain.trained[:SHOWN], chain.last, device)
+    return request.out / REPORT
 
 
-def train_chain(request: PipelineRequest, replaces: bool = True) -> Chain:
-    """All stages but the masks; see :class:`~attnbridge.data.provenance.Stages`."""
+def train_chain(request: PipelineRequest) -> Chain:
+    """All stages but the masks; see :class:`~attnbridge.data.provenance.Stages`.
+
+    Raises:
+        AttnBridgeError: if the folder's stages were made with other options, unless they are to be replaced.
+    """
+    find_rule(request.settings.rule)
+    experiments = experiments_of(request)
+    with owned(request.out) as own:
+        own.check([own.folder / STAGES])
+        own.check_unchanged([own.folder / STAGES])
+        return _run_stages(request, *experiments)
+
+
+def _run_stages(request: PipelineRequest, bridge: Experiment, network: Experiment, again: Experiment | None) -> Chain:
     settings, out, device = request.settings, request.out, request.device
-    find_rule(settings.rule)
-    bridge, network, again = experiments_of(request)
-    stages, classifier = Stages(make_folder(out), replaces), Run(out / "classifier")
+    stages, classifier = Stages(out, request.replace), Run(out / "classifier")
     pair = pair_of(bridge)
     everything = all_images(pair)
     images = stamps(pair, str(bridge.data["saliency"]), everything.values())
@@ -274,7 +292,7 @@ def write_report(
         f'<figure><img alt="images, maps, cues, masks" src="{data_uri(shown)}"><figcaption>Training images: the '
         "maps of all their classes, the cues (white: nothing known), the masks.</figcaption></figure>",
     ]
-    write_page(out / "report.html", "attnbridge pipeline", parts)
+    write_page(out / REPORT, "attnbridge pipeline", parts)
 
 
 def score_table(out: Path, last: str) -> str:

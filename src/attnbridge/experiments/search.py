@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,9 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import OwnFiles, own_file
+from attnbridge.data.text import read_json, read_text
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
 from attnbridge.experiments.config import Experiment
@@ -17,7 +19,7 @@ from attnbridge.experiments.fit import train, untouched
 from attnbridge.experiments.runs import Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 
-RECORD = "search.json"
+RECORD, FIGURE, BEST, ASKED, TRIALS = "search.json", "search.png", "best.yaml", "searched.yaml", "trials.log"
 SPREAD = (0.5, 0.25, 0.75, 0.0, 1.0)
 """Where in the range of a single option the first trials lie."""
 
@@ -54,7 +56,12 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         raise AttnBridgeError(
             "nothing is searched: name options and bounds, --search.model.alignment_weight '[0.001, 1]'"
         )
-    study = _study(experiment, out)
+    with owned(out) as own:
+        return _search(experiment, space, own, trials)
+
+
+def _search(experiment: Experiment, space: dict[str, tuple[float, float]], own: OwnFiles, trials: int) -> Experiment:
+    out, study = own.folder, _study(experiment, own)
     while len(done := [t for t in study.trials if t.state.is_finished()]) < trials:
         begun = [t for t in study.trials if not t.state.is_finished() and t.params]
         trial = begun[0] if begun else _proposed(study, space)
@@ -68,9 +75,11 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
     found = [{"number": t.number, "options": t.params, "val_top1": t.value} for t in done[:trials]]
     best = max(found, key=lambda trial: trial["val_top1"])
     write_json(out / RECORD, {"trials": found, "best": best})
-    _figure(found).savefig(out / "search.png", dpi=120)
+    with own_file(out / FIGURE) as partial:
+        _figure(found).savefig(partial, dpi=120, format="png")
     tuned = with_values(experiment, best["options"])
-    (out / "best.yaml").write_text(yaml.safe_dump(tuned.to_mapping(), sort_keys=False))
+    with own_file(out / BEST) as partial:
+        partial.write_text(yaml.safe_dump(tuned.to_mapping(), sort_keys=False))
     print(f"best: {_words(best['options'])}, validation accuracy {100 * best['val_top1']:.2f}%")
     return tuned
 
@@ -96,24 +105,34 @@ def with_values(experiment: Experiment, values: dict[str, float]) -> Experiment:
 
 def best_trial(out: Path) -> Path:
     """The folder of the best trial's run."""
-    return out / f"trial-{json.loads((out / RECORD).read_text())['best']['number']}"
+    return out / f"trial-{read_json(out / RECORD)['best']['number']}"
 
 
-def _study(experiment: Experiment, out: Path) -> Any:
+def _study(experiment: Experiment, own: OwnFiles) -> Any:
+    out = own.folder
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise AttnBridgeError("the search needs Optuna; install attnbridge[search]") from None
-    begun = out / "searched.yaml"
+    begun, log = out / ASKED, out / TRIALS
+    own.check([out / name for name in (RECORD, FIGURE, BEST, ASKED, TRIALS)])
+    own.check_unchanged([out / name for name in (RECORD, FIGURE, BEST)])
     text = yaml.safe_dump(experiment.to_mapping(), sort_keys=False)
-    if begun.is_file() and begun.read_text() != text:
+    if begun.is_file() and read_text(begun) != text:
         raise AttnBridgeError(f"{out}: holds the search of another configuration ({begun}); name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    begun.write_text(text)
+    for path, content in ((begun, text), (log, "")):
+        if not path.is_file():
+            with own.writing(path) as partial:
+                partial.write_text(content)
+    for left in out.glob(f"{TRIALS}.lock*"):  # of a process that was killed: this one has the folder for itself
+        left.unlink()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(out / "trials.log")))
-    return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(log)))
+        return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AttnBridgeError(f"{log}: is no list of trials any more ({error}); name another folder") from None
 
 
 def _proposed(study: Any, space: dict[str, tuple[float, float]]) -> Any:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from attnbridge.data.files import cache_dir, run_program
+from attnbridge.data.files import atomic_write, cache_dir, run_program
 from attnbridge.data.images import load_image
+from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError
 
 CATALOGUE = Path(__file__).with_name("photos.json")
@@ -39,10 +40,11 @@ def prepare_photos(cache: Path | None = None) -> tuple[Path, Path]:
     cache = cache or cache_dir("photos")
     catalogue = json.loads(CATALOGUE.read_text())
     done = cache / "catalogue.json"
-    if not (done.is_file() and json.loads(done.read_text()) == catalogue):
+    if read_cache(done, dict) != catalogue:
         packages = fetch_packages(catalogue["packages"], cache / "apt")
         _sort(catalogue, packages, cache)
-        done.write_text(json.dumps(catalogue))
+        with atomic_write(done) as partial:
+            partial.write_text(json.dumps(catalogue))
         shutil.rmtree(cache / "apt")
     return cache / "cutouts", cache / "places"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,9 +27,13 @@ from PIL import Image, ImageFilter
 
 from attnbridge.data.folders import class_names, list_images
 from attnbridge.data.images import load_image
+from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
+from attnbridge.data.provenance import OwnFiles, difference
+from attnbridge.data.text import read_json
 from attnbridge.errors import AttnBridgeError
 
+RECORD = "scenes.json"
 VERSION = 2  # of the images: raise it when the same arguments give other images
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
@@ -85,7 +89,7 @@ def compose(
     Args:
         cutouts: ``CLASS/*.png`` with an alpha channel; at least 4 of each class.
         backgrounds: images; at least 3.
-        out: folder to write; appears only when it is complete.
+        out: folder to write; ``scenes.json`` comes last.
         spec: sizes, counts and the seed.
         progress: wraps an iterable to show how far it is.
 
@@ -93,24 +97,49 @@ def compose(
         ``out``.
 
     Raises:
-        AttnBridgeError: for too few cut-outs or backgrounds, or an ``out`` with something else in it.
+        AttnBridgeError: for too few cut-outs or backgrounds, or an ``out`` with other scenes or something else in it:
+            scenes that a run was trained on are not replaced.
     """
     spec = spec or SceneSpec()
     composer = Composer(cutouts, backgrounds, spec)
-    manifest = composer.manifest()
-    record = out / "scenes.json"
-    if record.is_file() and json.loads(record.read_text()) == manifest:
-        return out
-    if out.exists() and not record.is_file():
-        raise AttnBridgeError(f"{out}: exists and was not made by the scene composer; name another folder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    composer.write(partial, progress or (lambda items, _: items))
-    (partial / "scenes.json").write_text(json.dumps(manifest, indent=1))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    manifest = json.loads(json.dumps(composer.manifest()))
+    with owned(out) as own:
+        if not _is_made(own, manifest):
+            own.check_all()  # the rest is of a call that was interrupted
+            with tempfile.TemporaryDirectory(dir=own.folder, prefix=".partial") as place:
+                composer.write(Path(place), progress or (lambda items, _: items))
+                for path in sorted(path for path in Path(place).rglob("*") if path.is_file()):
+                    to = own.folder / path.relative_to(place)
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    own.put(path, to)
+            with own.writing(own.folder / RECORD) as partial:
+                partial.write_text(json.dumps(manifest, indent=1))
     return out
+
+
+def _is_made(own: OwnFiles, manifest: dict[str, Any]) -> bool:
+    """Whether a folder holds just these scenes.
+
+    Raises:
+        AttnBridgeError: if it holds others, or lacks some of them.
+    """
+    record = own.folder / RECORD
+    if not record.exists():
+        return False
+    own.check([record])
+    before = read_json(record)
+    if before != manifest:
+        raise AttnBridgeError(
+            f"{own.folder}: holds scenes made with {difference(before, manifest)}; name another folder, or remove this "
+            "one and what was trained on it"
+        )
+    lost = own.lost()
+    if lost:
+        raise AttnBridgeError(
+            f"{lost[0]}: is missing ({len(lost)} such files in all), so these are not the scenes that were composed; "
+            f"name another folder, or remove {own.folder}"
+        )
+    return True
 
 
 class Composer:

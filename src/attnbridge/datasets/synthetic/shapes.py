@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import OwnFiles
+
 SHAPES = ("cross", "disc", "moon", "ring", "square", "star", "triangle", "zigzag")
 
 
@@ -26,17 +29,28 @@ def prepare_shapes(
 
     Returns:
         The folder of cut-outs and the folder of backgrounds.
+
+    Raises:
+        AttnBridgeError: if there are files of the user's under their names.
     """
-    for number, shape in enumerate(SHAPES):
-        rng = np.random.default_rng([seed, number])
-        (folder / "cutouts" / shape).mkdir(parents=True, exist_ok=True)
-        for i in range(cutouts):
-            _cutout(shape, size, rng).save(folder / "cutouts" / shape / f"{i:02d}.png")
-    rng = np.random.default_rng([seed, 99])
-    (folder / "places").mkdir(parents=True, exist_ok=True)
-    for i in range(places):
-        Image.fromarray(_texture(2 * size, i, rng)).save(folder / "places" / f"{i:02d}.png")
+    with owned(folder) as own:
+        drawn = [folder / "cutouts" / shape / f"{i:02d}.png" for shape in SHAPES for i in range(cutouts)]
+        grounds = [folder / "places" / f"{i:02d}.png" for i in range(places)]
+        own.check([*drawn, *grounds])
+        own.check_unchanged([*drawn, *grounds])
+        for number, shape in enumerate(SHAPES):
+            rng = np.random.default_rng([seed, number])
+            for path in drawn[number * cutouts : (number + 1) * cutouts]:
+                _save(_cutout(shape, size, rng), path, own)
+        rng = np.random.default_rng([seed, 99])
+        for i, path in enumerate(grounds):
+            _save(Image.fromarray(_texture(2 * size, i, rng)), path, own)
     return folder / "cutouts", folder / "places"
+
+
+def _save(image: Image.Image, path: Path, own: OwnFiles) -> None:
+    with own.writing(path) as partial:
+        image.save(partial, "PNG")
 
 
 def _cutout(shape: str, size: int, rng: np.random.Generator) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,9 +22,10 @@ from attnbridge import __version__
 from attnbridge.attention.explain import explain
 from attnbridge.data.cues import cue_path
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.files import is_current, make_folder
+from attnbridge.data.files import is_current
 from attnbridge.data.folders import SourceTarget
-from attnbridge.data.images import ImageRecord, load_image
+from attnbridge.data.images import ImageRecord, is_whole, load_image
+from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
@@ -72,28 +74,31 @@ class CueMaker:
             "images": str(records[0].image.parent), "classes": list(self.model.classes),
             "model": self.model.name, "checksum": self.model.checksum, "attnbridge": __version__,
         }  # fmt: skip
-        own = OwnFiles(make_folder(out))
-        own.check(cue_path(out, record) for record in records)
-        waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
-        own.check_unchanged(cue_path(out, record) for record in waiting)
-        own.claim("cues.json", made_of, "cues")
-        parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
-        for part in track(parts, "cues", transient=True):
-            for record, maps in zip(part, self.maps(part), strict=True):
-                present = multi_hot(record.classes, len(self.model.classes))
-                cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
-                with own.writing(cue_path(out, record)) as partial:
-                    palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
+        if any(os.path.realpath(record.image.parent) == os.path.realpath(out) for record in records):
+            raise AttnBridgeError(f"{out}: holds the images that the cues are made of; name another folder with --out")
+        with owned(out) as own:
+            own.check(cue_path(out, record) for record in records)
+            waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
+            own.check_unchanged(cue_path(out, record) for record in waiting)
+            own.claim("cues.json", made_of, "cues")
+            parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
+            for part in track(parts, "cues", transient=True):
+                self._write(part, own)
+
+    def _write(self, records: Sequence[ImageRecord], own: OwnFiles) -> None:
+        """The cues of a batch."""
+        for record, maps in zip(records, self.maps(records), strict=True):
+            present = multi_hot(record.classes, len(self.model.classes))
+            cue = make_cue(maps, present, self._read_saliency(record, maps.shape[1:]), self.settings)
+            with own.writing(cue_path(own.folder, record)) as partial:
+                palette_png(cue.numpy()).save(partial, "PNG", pnginfo=_labels(record))
 
     def _is_current(self, path: Path, record: ImageRecord) -> bool:
         """Whether a cue is there, of the same labels, and not older than image and saliency."""
-        if not is_current(path, record.image, *self._own_saliency(record)):
+        if not is_current(path, record.image, *self._own_saliency(record)) or not is_whole(path):
             return False
-        try:
-            with Image.open(path) as image:
-                return image.info.get(LABELS) == _text(record)
-        except OSError:  # no image any more
-            return False
+        with Image.open(path) as image:
+            return bool(image.info.get(LABELS) == _text(record))
 
     def maps(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
         """The maps of each image, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""

@@ -22,9 +22,11 @@ from attnbridge import __version__
 from attnbridge.attention.explain import WHOLE_NETWORK_METHODS, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.normalise import normalise_maps
-from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.files import beside
 from attnbridge.data.images import load_image
+from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
+from attnbridge.data.text import read_text
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, overlay, sheet
@@ -103,14 +105,27 @@ def explain_images(
     if settings.layer:
         check_layer(model.network, settings.layer)
     about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
-    done = _read_manifest(out, about | vars(settings))
+    with owned(out) as own:
+        return _explain(model, images, own, choose, settings, batch, about | vars(settings))
+
+
+def _explain(
+    model: Classifier,
+    images: dict[str, Path],
+    own: OwnFiles,
+    choose: Choice,
+    settings: ExplainSettings,
+    batch: int,
+    header: dict[str, Any],
+) -> list[str]:
+    out, look = own.folder, FolderExplainer(model, choose, settings)
+    done = _read_manifest(own, header)
     waiting = {i: p for i, p in images.items() if i not in done or not _is_current(out, done[i], p)}
-    look, own = FolderExplainer(model, choose, settings), OwnFiles(make_folder(out))
     pages = [out / f"sheet-{page + 1}.jpg" for page in range(-(-len(images) // PER_PAGE))]
     outputs = [*_possible(out, waiting, model.classes), *pages, out / SCORES]
     own.check(outputs)
     own.check_unchanged(outputs)
-    _write_manifest(out, about | vars(settings), done)
+    _write_manifest(own, header, done)
     bad = []
     with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(images), completed=len(images) - len(waiting))
@@ -202,21 +217,24 @@ class FolderExplainer:
         return {"id": name, "arrays": f"{name}.npz", "classes": listed}
 
 
-def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
+def _read_manifest(own: OwnFiles, header: dict[str, Any]) -> dict[str, Any]:
     """The lines of what is done, by id; the last one is dropped if an interruption cut it off."""
-    path = out / MANIFEST
+    path = own.folder / MANIFEST
+    own.check([path])
     lines: list[dict[str, Any]] = []
-    texts = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    texts = read_text(path).splitlines() if path.exists() else []
     for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            if not 1 < number == len(texts):
-                raise AttnBridgeError(
-                    f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
-                ) from None
-    if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= header.keys()):
-        raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
+            line = json.loads(text)
+        except ValueError:
+            if 1 < number == len(texts):
+                break
+            line = None
+        if not (line.keys() >= header.keys() if number == 1 and isinstance(line, dict) else _is_entry(line)):
+            raise AttnBridgeError(
+                f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
+            )
+        lines.append(line)
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
     if done and lines[0] != header:
         changed = next(k for k in [*header, *lines[0]] if lines[0].get(k) != header.get(k))
@@ -227,10 +245,26 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
     return done
 
 
-def _write_manifest(out: Path, header: dict[str, Any], done: dict[str, Any]) -> None:
-    """Its lines grow as images are done, so it is known by its first one and not by a checksum."""
-    with atomic_write(out / MANIFEST) as partial:
+def _is_entry(line: Any) -> bool:
+    """Whether a line of the manifest is one of an image, whose files lie in the folder."""
+    if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+        return False
+    if "error" in line:
+        return True
+    shown = line.get("classes")
+    if not isinstance(shown, list) or not all(isinstance(c, dict) and {"name", "score"} <= c.keys() for c in shown):
+        return False
+    places = [line.get("arrays"), *(c.get("overlay") for c in shown)]
+    below = (isinstance(p, str) and ".." not in Path(p).parts and not Path(p).is_absolute() for p in places)
+    return "file" in line and all(below)
+
+
+def _write_manifest(own: OwnFiles, header: dict[str, Any], done: dict[str, Any]) -> None:
+    """Its lines grow as images are done, so it is known by its name and its first line and not by a checksum."""
+    path = own.folder / MANIFEST
+    with beside(path) as partial:
         partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *done.values()]))
+        own.put(partial, path, grown=True)
 
 
 def _endings(number: int, name: str) -> tuple[str, str]:

@@ -20,8 +20,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import to_dtype
 
-from attnbridge.data.files import is_current, make_folder, output_paths
-from attnbridge.data.images import load_image
+from attnbridge.data.files import is_current, output_paths
+from attnbridge.data.images import is_whole, load_image
+from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.transforms import Shape, eval_transform, without_padding
@@ -178,13 +179,13 @@ def write_masks(
     """
     known = {"labels": present is not None, "classes": list(segmenter.classes)}
     targets = output_paths(images, out)
-    own = OwnFiles(make_folder(out))
-    own.check(targets.values())
-    waiting = {i: p for i, p in images.items() if not is_current(targets[i], p)}
-    own.check_unchanged(targets[i] for i in waiting)
-    own.claim("masks.json", segmenter.made_of() | known, "masks")
     bad: list[str] = []
     with ExitStack() as stack:
+        own = stack.enter_context(owned(out))
+        own.check(targets.values())
+        waiting = {i: p for i, p in images.items() if not (is_current(targets[i], p) and is_whole(targets[i]))}
+        own.check_unchanged(targets[i] for i in waiting)
+        own.claim("masks.json", segmenter.made_of() | known, "masks")
         pool = stack.enter_context(_pool(workers)) if workers and segmenter.crf and waiting else None
         begun: list[Future[None]] = []
         for name, path in track(waiting.items(), "masks", total=len(waiting), transient=True):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from attnbridge.data.files import make_folder
+from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.voc import VOC_CLASSES, find_image, list_names
 from attnbridge.errors import AttnBridgeError, unknown_name
@@ -23,13 +22,13 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
     """Masks as palette PNGs of the images' own size, and ``results.tgz`` to upload.
 
     The files are ``results/VOC2012/Segmentation/comp6_test_cls/ID.png`` (``VOC2012`` is the kit's name), value k the
-    k-th of VOC's classes. Nothing is there until all is.
+    k-th of VOC's classes. The archive is there once all are.
 
     Args:
         segmenter: knows some or all of VOC's classes.
         kit: the development kit's ``VOC2012``, with the list and the images.
         names: of the list, ``test``.
-        out: a folder that holds no ``results`` yet.
+        out: a folder that holds no results yet.
 
     Returns:
         The archive.
@@ -40,19 +39,22 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
     for name in segmenter.classes:
         if name not in VOC_CLASSES:
             raise unknown_name("class of the run for VOC's test server:", name, VOC_CLASSES)
-    if (out / "results").exists() or (out / "results.tgz").exists():
-        raise AttnBridgeError(f"{out}: holds results already; name another folder with --out")
     values = np.array([0] + [VOC_CLASSES.index(name) + 1 for name in segmenter.classes], np.uint8)
     images = {name: find_image(kit, name) for name in list_names(kit, names)}
     part = Path("results") / kit.absolute().name / "Segmentation" / f"{COMPETITION}_{names}_cls"
-    with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".partial") as folder:
-        masks = make_folder(Path(folder) / part)
+    masks = {name: out / part / f"{name}.png" for name in images}
+    packed = out / "results.tgz"
+    with owned(out) as own:
+        if packed.exists():
+            raise AttnBridgeError(f"{packed}: there are results already; name another folder with --out")
+        own.check(masks.values())
+        own.check_unchanged(masks.values())
         for name, path in track(images.items(), "segmenting", transient=True):
             answer = segmenter.answer(path, None)
             labels = answer if answer.ndim == 2 else refine_mask(path, answer, segmenter.crf, segmenter.device)
-            palette_png(values[labels]).save(masks / f"{name}.png")
-        with tarfile.open(Path(folder) / "results.tgz", "w:gz") as archive:
-            archive.add(Path(folder) / "results", "results")
-        (Path(folder) / "results").replace(out / "results")
-        (Path(folder) / "results.tgz").replace(out / "results.tgz")
-    return out / "results.tgz"
+            with own.writing(masks[name]) as partial:
+                palette_png(values[labels]).save(partial, "PNG")
+        with own.writing(packed) as partial, tarfile.open(partial, "w:gz") as archive:
+            for path in masks.values():
+                archive.add(path, path.relative_to(out))
+    return packed

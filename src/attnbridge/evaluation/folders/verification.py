@@ -20,12 +20,15 @@ from torchvision.transforms.v2 import functional as TF
 from attnbridge.attention.observe import capture_head_input
 from attnbridge.data.face_pairs import Pair
 from attnbridge.data.images import load_image
+from attnbridge.data.out_folders import owned
+from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, sheet
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.models.classifiers import Classifier
 
+RECORD, FIGURE, SHEET, DRAWN = "verification.json", "roc.png", "mistakes.jpg", "pairs.txt"
 RATES = (0.1, 0.01, 0.001)
 SIDE = 160
 """Width of an image on a sheet, pixels."""
@@ -189,11 +192,25 @@ def write_verification(model: Classifier, pairs: Sequence[Pair], out: Path, list
         out: folder to write.
         listed: the file that names the pairs.
     """
-    similarity = similarities(model, pairs)
-    same = torch.tensor([pair.same for pair in pairs])
-    scores = verify(similarity, same, torch.tensor([pair.fold for pair in pairs]))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "verification.json", {**scores, "model": model.name, "list": str(listed), **run_record()})
-    roc_figure(similarity, same, scores).savefig(out / "roc.png", dpi=120)
-    mistakes_sheet(pairs, similarity, scores["thresholds"]).save(out / "mistakes.jpg")
+    with owned(out) as own:
+        check_verification(own)
+        similarity = similarities(model, pairs)
+        same = torch.tensor([pair.same for pair in pairs])
+        scores = verify(similarity, same, torch.tensor([pair.fold for pair in pairs]))
+        write_json(out / RECORD, {**scores, "model": model.name, "list": str(listed), **run_record()})
+        with own.writing(out / FIGURE) as partial:
+            roc_figure(similarity, same, scores).savefig(partial, dpi=120, format="png")
+        with own.writing(out / SHEET) as partial:
+            mistakes_sheet(pairs, similarity, scores["thresholds"]).save(partial, "JPEG")
     return scores
+
+
+def check_verification(own: OwnFiles, draws: bool = False) -> None:
+    """That what is written may be; ``draws``: the list of pairs too.
+
+    Raises:
+        AttnBridgeError: for files of the user's.
+    """
+    places = [own.folder / name for name in (RECORD, FIGURE, SHEET, *([DRAWN] if draws else []))]
+    own.check(places)
+    own.check_unchanged(places)

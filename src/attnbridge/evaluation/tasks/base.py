@@ -12,12 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from attnbridge.data.modules.base import ImageDataModule
+from attnbridge.data.provenance import own_file
 from attnbridge.data.sample import Sample
 from attnbridge.evaluation.figures import to_uint8
 from attnbridge.evaluation.gallery import look_at
 from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.methods.base import Method
+
+EXAMPLES = "examples.npz"
 
 
 class Task:
@@ -105,13 +108,19 @@ def row_head(record: RunRecord) -> Row:
 
 def save_examples(folder: Path, method: Method, samples: Sequence[Sample], **more: Any) -> None:
     """``examples.npz``: images, labels, scores and maps, and arrays of the task's own."""
-    np.savez_compressed(
-        folder / "examples.npz",
+    save_arrays(
+        folder / EXAMPLES,
         images=np.stack([to_uint8(sample["image"]) for sample in samples]),
         labels=np.stack([sample["labels"].numpy() for sample in samples]),
         **more,
         **look_at(method, list(samples)),
     )
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write arrays as one file of numpy's."""
+    with own_file(path) as partial, partial.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)
 
 
 def label_iou_lines(classes: Sequence[str], iou: Sequence[float | None]) -> list[str]:

@@ -26,7 +26,7 @@ from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
-from attnbridge.evaluation.tasks.base import SplitScores, Task, label_iou_lines
+from attnbridge.evaluation.tasks.base import EXAMPLES, SplitScores, Task, label_iou_lines, save_arrays
 from attnbridge.evaluation.tasks.unscored import UnscoredTask
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.inference import Inference, infer
@@ -80,8 +80,8 @@ class MaskTask(Task):
         found: dict[str, Any] = {
             name: infer(_network(method), images, how).argmax(1).byte().cpu().numpy() for name, how in ways.items()
         }
-        np.savez_compressed(
-            folder / "examples.npz",
+        save_arrays(
+            folder / EXAMPLES,
             images=np.stack([to_uint8(sample["image"]) for sample in samples]),
             masks=np.stack([sample["mask"].numpy().astype(np.uint8) for sample in samples]),
             **found,
