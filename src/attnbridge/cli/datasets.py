@@ -51,11 +51,11 @@ def data(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Print the table and the problems; status 1 if there are any."""
-    from attnbridge.data.provenance import OwnFiles, own_file
+    from attnbridge.data.provenance import check_own_file, own_file
     from attnbridge.datasets.check import check_set, table
 
     if options.out:
-        OwnFiles(options.out.parent).check_unchanged([options.out])
+        check_own_file(options.out)
     found = check_set(options.path)
     text = "\n".join([table(found), "", f"{len(found.problems)} problems", *(f"- {p}" for p in found.problems)])
     print(text)

@@ -45,13 +45,14 @@ def demo(options: argparse.Namespace) -> int:
     pick_device(options.device)
 
     from attnbridge.evaluation.summary import print_demo
-    from attnbridge.experiments.benchmark import console, run_table
+    from attnbridge.experiments.benchmark import check_results, console, run_table
     from attnbridge.experiments.table_data import map_data
 
     keep_freed_memory()
     sizes: dict[str, Any] = {"size": 64, "source": 64, "target": 64, "val": 16, "test": 16} if options.quick else {}
     request = TableRequest(options.out, (options.seed,), overrides=overrides, images=options.images)
-    with owned(options.out):
+    with owned(options.out) as own:
+        check_results(own)
         data = map_data(Scenes(SceneSpec(seed=options.seed, **sizes)), request, options.out)
         results = run_table("demo", DEMO, request, options.out, data)
     print_demo(results, console)

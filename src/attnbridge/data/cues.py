@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attnbridge.data.images import ImageRecord
+from attnbridge.data.text import read_json
 from attnbridge.errors import AttnBridgeError
 
 
 def cue_path(folder: Path, record: ImageRecord) -> Path:
     """Where the cue of an image lies."""
     return folder / f"{record.image.stem}.png"
+
+
+def _classes(record: Path) -> list[str]:
+    """What the values of cues or masks stand for."""
+    found = read_json(record)
+    known = found.get("classes") if isinstance(found, dict) else None
+    if not isinstance(known, list):
+        raise AttnBridgeError(f"{record}: does not name the classes of the cues beside it; make them again")
+    return [str(name) for name in known]
 
 
 def with_cues(records: list[ImageRecord], cues: Path | None, classes: Sequence[str]) -> list[ImageRecord]:
@@ -30,7 +39,7 @@ def with_cues(records: list[ImageRecord], cues: Path | None, classes: Sequence[s
     if cues is None:
         raise AttnBridgeError("data.cues is not set; name the folder that `attnbridge cues` wrote")
     for name in ("cues.json", "masks.json"):
-        known = json.loads((cues / name).read_text())["classes"] if (cues / name).is_file() else list(classes)
+        known = _classes(cues / name) if (cues / name).exists() else list(classes)
         if known != list(classes):
             raise AttnBridgeError(
                 f"{cues}: its values stand for {', '.join(known)}, but the data's classes are {', '.join(classes)}, in "

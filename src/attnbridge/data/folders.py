@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from attnbridge.data.files import given_path
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
 from attnbridge.errors import AttnBridgeError, unknown_name
@@ -216,7 +217,8 @@ class SourceTarget:
     @classmethod
     def of(cls, source: str | None, target: str, lists: Mapping[str, str] | None = None) -> SourceTarget:
         """From paths as configurations write them."""
-        return cls(Path(source) if source else None, Path(target), lists)
+        own = given_path(source, "data.source") if source is not None else None
+        return cls(own, given_path(target, "data.target"), lists)
 
     @property
     def classes(self) -> tuple[str, ...]:

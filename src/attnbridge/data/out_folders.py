@@ -79,7 +79,7 @@ def _alone(folder: Path) -> Iterator[None]:
     if key in _held:
         yield
         return
-    handle = _lock(folder)
+    handle, listed = _lock(folder), os.path.lexists(folder / LEDGER)
     _held.add(key)
     _handles.add(handle)
     try:
@@ -90,7 +90,7 @@ def _alone(folder: Path) -> Iterator[None]:
         if os.getpid() == owner:  # else this is a fork's end
             _held.discard(key)
             _handles.discard(handle)
-            if {path.name for path in folder.iterdir()} == {LEDGER, LOCK}:
+            if not listed and {path.name for path in folder.iterdir()} == {LEDGER, LOCK}:  # nothing was made
                 (folder / LEDGER).unlink()
             (folder / LOCK).unlink(missing_ok=True)
             os.close(handle)

@@ -234,6 +234,17 @@ class OwnFiles:
         self._written.setdefault(name, set()).add(checksum)
 
 
+def check_own_file(path: Path) -> None:
+    """Check a file that is to be written by :func:`own_file`, before anything is.
+
+    Raises:
+        AttnBridgeError: if it is the user's.
+    """
+    own = OwnFiles(path.parent)
+    own.check([path])
+    own.check_unchanged([path])
+
+
 def own_file(path: Path) -> AbstractContextManager[Path]:
     """A file to write that takes the place of ``path`` at the end, if that is the program's own or not there; the
     ledger lies beside it."""

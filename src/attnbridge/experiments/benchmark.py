@@ -47,7 +47,8 @@ def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
     """Class maps scored as segmentations, each row on the same data."""
     _without_cases(request)
     out = _folder(name, request)
-    with owned(out):
+    with owned(out) as own:
+        check_results(own)
         results = run_table(name, table, request, out, map_data(table.data, request, out))
     text = markdown_table(results, table.paper or None, table.without, table.columns)
     selection = results["protocol"].get("selection")
@@ -72,7 +73,7 @@ def run_table(name: str, table: Table, request: TableRequest, out: Path, data: T
         What ``results.json`` holds.
     """
     with owned(out) as own:
-        _check_results(own)
+        check_results(own)
         return _run_rows(name, table, request, out, data)
 
 
@@ -158,8 +159,12 @@ def _folder(name: str, request: TableRequest) -> Path:
     return request.out or Path("runs") / name
 
 
-def _check_results(own: OwnFiles) -> None:
-    """That what is written after hours of training may be."""
+def check_results(own: OwnFiles) -> None:
+    """That what a table writes after hours of training may be written.
+
+    Raises:
+        AttnBridgeError: for files of the user's.
+    """
     places = [own.folder / name for name in (RESULTS, REPORT, SHEET)]
     own.check(places)
     own.check_unchanged(places)
@@ -176,7 +181,7 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
     rows = request.rows or table.rows
     cases = all_cases(request)
     with owned(out) as own:
-        _check_results(own)
+        check_results(own)
         _check_cases(rows, cases, request)
         return _run_cases(rows, cases, request, out)
 
@@ -257,7 +262,7 @@ def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -
         raise AttnBridgeError("--domains, --leave-one-out and --trials belong to other tables")
     out, names = _folder(name, request), request.rows or table.rows
     with owned(out) as own:
-        _check_results(own)
+        check_results(own)
         data = map_data(table.data, request, out)
         for row in names:
             check_scored(load_experiment(row, request.overrides).with_options(data=data.paths))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from attnbridge.data.files import given_path
+from attnbridge.data.text import read_json
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
@@ -94,7 +95,10 @@ class Run:
         Raises:
             AttnBridgeError: if it was not finished.
         """
-        found: RunRecord = json.loads(self._existing(RECORD).read_text())
+        path = self._existing(RECORD)
+        found: RunRecord = read_json(path)
+        if not isinstance(found, dict) or not {"name", "task", "scores", "classes", "seed"} <= found.keys():
+            raise AttnBridgeError(f"{path}: is no record of a run; go on with it by `attnbridge fit --resume`")
         return found
 
     @property
@@ -243,7 +247,7 @@ def load_run(folder: Path | str) -> Run:
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: no/run/config.yaml: no such file; expected the folder of a run made by ...
     """
-    found = Run(_named_folder(Path(folder)))
+    found = Run(_named_folder(given_path(folder, "the run's folder")))
     found._existing(CONFIG)
     return found
 
@@ -254,7 +258,7 @@ def run_folder(model: str) -> Path | None:
     Raises:
         AttnBridgeError: for a path that is no run.
     """
-    path = Path(model)
+    path = given_path(model, "the model")
     folder = _named_folder(path)
     if (folder / CONFIG).is_file():
         return folder

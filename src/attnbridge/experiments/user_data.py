@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from attnbridge.data.files import given_path
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.modules.loaders import LoaderDataModule
 from attnbridge.errors import AttnBridgeError
@@ -29,7 +30,7 @@ def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, Image
     if isinstance(data, ImageDataModule):
         return experiment, data
     if isinstance(data, str | Path):
-        return experiment.with_options(data=folder_options(experiment, Path(data))), None
+        return experiment.with_options(data=folder_options(experiment, given_path(data, "data"))), None
     if isinstance(data, dict) and any(map(_holds_loader, data.values())):
         unknown = set(data) - {"train", "val", "test", "classes", "image_size"}
         if unknown or not {"train", "classes", "image_size"} <= set(data):
