@@ -494,17 +494,18 @@ def test_a_second_process_is_told_in_python(call: str, shapes: tuple[Path, Path]
     assert list(tree(tmp_path)) == [LOCK]
 
 
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [[LOCK, LEDGER], [LOCK], [LEDGER]], ids=["both", "lock", "list"])
+def test_a_lock_ends_with_its_process(left: list[str], tmp_path: Path) -> None:
     """What a killed one leaves: a lock that nobody holds, a file that was not in its place yet."""
-    theirs(tmp_path / LOCK, b"4711")
-    theirs(tmp_path / LEDGER, b'\n{"file": "a.png", "sha256": "0"}')
+    for name in left:
+        theirs(tmp_path / name, b"4711" if name == LOCK else b'\n{"file": "a.png", "sha256": "0"}')
     theirs(tmp_path / "sub/.partialab_12345")
     theirs(tmp_path / ".partialab_12345/b.png")
     theirs(tmp_path / ".partially mine")
     with owned(tmp_path):
-        assert sorted(tree(tmp_path)) == [LEDGER, LOCK, ".partially mine", "sub"]
+        assert sorted(tree(tmp_path)) == sorted({LOCK, *left, ".partially mine", "sub"})
         assert (tmp_path / LOCK).read_text() == str(os.getpid())
-    assert sorted(tree(tmp_path)) == [LEDGER, ".partially mine", "sub"]
+    assert sorted(tree(tmp_path)) == sorted([*({LEDGER} & {*left}), ".partially mine", "sub"])
 
 
 def test_a_process_may_ask_again_for_its_own_folder(tmp_path: Path) -> None:

@@ -79,18 +79,20 @@ def _alone(folder: Path) -> Iterator[None]:
     if key in _held:
         yield
         return
-    handle, listed = _lock(folder), os.path.lexists(folder / LEDGER)
+    before = [name for name in (LEDGER, LOCK) if os.path.lexists(folder / name)]
+    handle = _lock(folder)
     _held.add(key)
     _handles.add(handle)
     try:
         OwnFiles(folder)  # a foreign list of files is told before anything else
-        _sweep(folder)
+        if before:
+            _sweep(folder)
         yield
     finally:
         if os.getpid() == owner:  # else this is a fork's end
             _held.discard(key)
             _handles.discard(handle)
-            if not listed and {path.name for path in folder.iterdir()} == {LEDGER, LOCK}:  # nothing was made
+            if LEDGER not in before and {path.name for path in folder.iterdir()} == {LEDGER, LOCK}:  # nothing was made
                 (folder / LEDGER).unlink()
             (folder / LOCK).unlink(missing_ok=True)
             os.close(handle)
@@ -137,8 +139,6 @@ def _take(handle: int, path: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process was about to write; folders with a list of their own are left to their owners."""
-    if not (folder / LEDGER).is_file():
-        return
     for place, folders, files in os.walk(folder):
         for name in filter(PARTIAL.fullmatch, files):
             (Path(place) / name).unlink(missing_ok=True)
