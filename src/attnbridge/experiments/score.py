@@ -1,23 +1,23 @@
-"""Scoring a run again, on its own or other data."""
+"""Scoring a run again, on its own or other data, or with other settings."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.record import RunRecord
+from attnbridge.evaluation.record import RunRecord, check_scores, write_json
 from attnbridge.experiments.config import Experiment, trainer_device
-from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
-from attnbridge.experiments.runs import Run
+from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched, write_config
+from attnbridge.experiments.runs import RECORD, Run
 from attnbridge.methods import SOURCE_TARGET, load_object
 
 
 def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRecord:
-    """The record of a run with the scores that its method has now.
+    """The record of a run with the scores that its method has now; nothing is written.
 
     Args:
         run: a run.
-        experiment: the run's own, or on other data.
+        experiment: the run's own, on other data, or with other settings of the evaluation.
         device: where it is scored.
 
     Raises:
@@ -38,4 +38,31 @@ def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRe
     with untouched(), interrupts():
         trainer = build_trainer(replace(experiment, trainer=trainer_device(device)), [task.scores])
         scores = task.evaluate(method, trainer)
-    return {**run.record, "task": task.reference(), "scores": scores, "classes": list(method.classes)}
+    check_scores(scores, run.folder)
+    return {
+        **run.record,
+        "task": task.reference(),
+        "scores": scores,
+        "classes": list(method.classes),
+        "protocol": task.protocol(),
+        "evaluation": asdict(experiment.evaluation),
+    }
+
+
+def rescore(run: Run, experiment: Experiment, device: str = "auto") -> RunRecord:
+    """Score a run with other settings of the evaluation, which are its own from now on: in its configuration, its
+    record and its page. Its weights stay as they are, and the settings that it had give the scores that it had.
+
+    Args:
+        run: a run.
+        experiment: the run's, with other settings of the evaluation.
+        device: where it is scored.
+
+    Raises:
+        AttnBridgeError: see :func:`score_again`; nothing is changed then.
+    """
+    record = score_again(run, experiment, device)
+    write_config(experiment, run.folder)
+    write_json(run.folder / RECORD, record)
+    Run(run.folder).write_report()
+    return record

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
+from attnbridge.data.text import dump_yaml
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
 from attnbridge.experiments.config import Experiment
@@ -43,6 +43,8 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, there are no
             validation images, or several processes are asked for.
     """
+    if type(trials) is not int or trials < 1:
+        raise AttnBridgeError(f"trials must be a number from 1 on, not {trials!r}")
     if experiment.entry.data in (SOURCE_TARGET, CUES):
         raise AttnBridgeError(f"{experiment.method} has no accuracy to search by; methods of class folders have")
     devices = experiment.trainer.get("devices", 1)
@@ -70,7 +72,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
     write_json(out / RECORD, {"trials": found, "best": best})
     _figure(found).savefig(out / "search.png", dpi=120)
     tuned = with_values(experiment, best["options"])
-    (out / "best.yaml").write_text(yaml.safe_dump(tuned.to_mapping(), sort_keys=False))
+    (out / "best.yaml").write_text(dump_yaml(tuned.to_mapping()))
     print(f"best: {_words(best['options'])}, validation accuracy {100 * best['val_top1']:.2f}%")
     return tuned
 
@@ -106,7 +108,7 @@ def _study(experiment: Experiment, out: Path) -> Any:
     except ImportError:
         raise AttnBridgeError("the search needs Optuna; install attnbridge[search]") from None
     begun = out / "searched.yaml"
-    text = yaml.safe_dump(experiment.to_mapping(), sort_keys=False)
+    text = dump_yaml(experiment.to_mapping())
     if begun.is_file() and begun.read_text() != text:
         raise AttnBridgeError(f"{out}: holds the search of another configuration ({begun}); name another folder")
     out.mkdir(parents=True, exist_ok=True)

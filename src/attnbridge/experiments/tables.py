@@ -5,11 +5,14 @@ Free of torch: what runs them is :mod:`attnbridge.experiments.benchmark`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnbridge.datasets.synthetic.scenes import SceneSpec
+from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.options import check_value
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class TableRequest:
     leave_one_out: bool = False
     trials: int = 0
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            check_value("seeds", seed, "Seed")
+        twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
+        if not self.seeds or twice:
+            raise AttnBridgeError(f"seeds must be one or more, each once, not {list(self.seeds)}")
+        rows = [row for row, count in Counter(self.rows or ()).items() if count > 1]
+        if rows or self.rows == ():
+            raise AttnBridgeError(f"rows must be one or more, each once, not {list(self.rows or ())}")
+        if self.trials < 0:
+            raise AttnBridgeError(f"trials must be at least 1, or 0 for no search, not {self.trials}")
 
 
 @dataclass(frozen=True)
