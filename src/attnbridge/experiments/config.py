@@ -413,6 +413,29 @@ def with_device(overrides: Sequence[str], device: str) -> list[str]:
     return [*overrides, *(f"--trainer.{name}={value}" for name, value in trainer_device(device).items())]
 
 
+def evaluation_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of the evaluation that a command line gives.
+
+    Raises:
+        AttnBridgeError: for an option of another section: a run that was trained has its own.
+
+    >>> evaluation_overrides(["--evaluation.threshold", "0.3"])
+    {'threshold': 0.3}
+    """
+    config: dict[str, Any] = {}
+    for key, value in _pairs(overrides):
+        section, _, name = key.partition(".")
+        if section != "evaluation" or not name:
+            raise AttnBridgeError(
+                f"option --{key}: a run that was trained keeps its own; --evaluation.{{{','.join(EVALUATION)}}} can be "
+                "changed, --target and --device be named"
+            )
+        _set(config, key, value)
+    found: dict[str, Any] = config.get("evaluation", {})
+    _check_evaluation(found)
+    return found
+
+
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, section by section.
 

@@ -227,12 +227,9 @@ class Run:
         >>> Run("runs/attnbn").rescore(threshold=0.3).scores["predicted"]["miou_fixed"]  # doctest: +SKIP
         0.41
         """
-        from attnbridge.experiments.checks import check_experiment
         from attnbridge.experiments.score import rescore
 
-        experiment = self.config.with_options(evaluation=settings)
-        check_experiment(experiment, training=False)
-        rescore(self, experiment, device)
+        rescore(self, device, **settings)
         return Run(self.folder)
 
     def write_report(self) -> Path:
