@@ -95,9 +95,7 @@ def _add_saliency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
     parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
     parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
-    parser.add_argument(
-        "--score", type=path_of("--score"), metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU"
-    )
+    parser.add_argument("--score", type=path_of("--score"), metavar="MASKS", help="folder of true masks: MAE, IoU, ...")
     add_device(parser)
 
 

@@ -92,8 +92,8 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=path_of("--target"), help="other target data, with val/ and test/")
     add_device(parser)
     parser.epilog = (
-        "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its record, "
-        "page and configuration change, its weights do not. OPTION: threshold and score_threshold of class maps; "
+        "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its "
+        "record, page and configuration change, its weights do not. OPTION: threshold and score_threshold of class maps; "
         "scales, flip and crf of segmentation networks."
     )
 

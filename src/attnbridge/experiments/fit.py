@@ -178,6 +178,8 @@ def train(
         if is_main_process():
             write_config(experiment, folder)
         _fit(trainer, method, data, checkpoint)
+        if not trainer.global_step:
+            raise AttnBridgeError(f"{folder}: not a single step was trained; raise trainer.max_time, or leave it out")
     _check_weights(method, folder)
     before = earlier.record["seconds"] if earlier else 0.0
     seconds = before + time.perf_counter() - start + _earlier(timer)
@@ -339,10 +341,10 @@ def _invalid(section: str, error: Exception, given: Mapping[str, Any]) -> AttnBr
     """The error for what jsonargparse or Lightning refuses, as one line that names the option."""
     words = " ".join(str(error).split())
     named = re.search(rf'Parser key "{section}\.(\w+)', words)
-    if named is None:
-        return AttnBridgeError(f"the configuration is not valid: {section}: {shortened_text(words)}")
-    name = named[1]
     why = re.search(r"(Problem with given class_path .*?|Import path .*?)(?= - |$| Given value)", words)
+    if named is None:
+        return AttnBridgeError(f"the configuration is not valid: {section}: {shortened_text(why[1] if why else words)}")
+    name = named[1]
     known = trainer_options() if section == "trainer" else {}
     reason = why[1] if why else f"expected {known[name].annotation}" if name in known else words
     return AttnBridgeError(

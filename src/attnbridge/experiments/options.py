@@ -34,6 +34,8 @@ TRAINER = {
     "limit_test_batches": _PART,
     "limit_predict_batches": _PART,
     "overfit_batches": "UpToOne | Count",
+    "val_check_interval": "Share | Count | str | dict[str, Count] | None",
+    "max_time": "str | dict[str, Natural] | None",
     "log_every_n_steps": "Natural | None",
     "enable_checkpointing": "bool | None",
     "enable_progress_bar": "bool | None",
