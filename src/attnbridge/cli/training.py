@@ -93,8 +93,8 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.epilog = (
         "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its "
-        "record, page and configuration change, its weights do not. OPTION: threshold and score_threshold of class maps; "
-        "scales, flip and crf of segmentation networks."
+        "record, page and configuration change, its weights do not. OPTION: threshold, score_threshold (class maps), "
+        "scales, flip, crf (segmentation networks)."
     )
 
 

@@ -47,7 +47,7 @@ QUIET = (
 )
 """Loggers that give hints on hardware and add-ons."""
 METRICS = "metrics.csv"
-WRITTEN = (CONFIG, METRICS, "attention", "checkpoints")
+WRITTEN = (CONFIG, METRICS, "validation.txt", "attention", "checkpoints")
 """What a run writes while it trains."""
 PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
@@ -171,12 +171,12 @@ def train(
     run, timer = Run(folder), Timer()
     own = [MetricsTable(folder / METRICS), timer, LastCheckpoint(run.checkpoint)]
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-    trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
     start = time.perf_counter()
     checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
     with _undone(run) if is_main_process() else nullcontext():
         if is_main_process():
             write_config(experiment, folder)
+        trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
         _fit(trainer, method, data, checkpoint)
         if not trainer.global_step:
             raise AttnBridgeError(f"{folder}: not a single step was trained; raise trainer.max_time, or leave it out")

@@ -17,7 +17,7 @@ from attnbridge.experiments.fit import train, untouched
 from attnbridge.experiments.runs import Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 
-RECORD = "search.json"
+RECORD, SEARCHED, LOG = "search.json", "searched.yaml", "trials.log"
 SPREAD = (0.5, 0.25, 0.75, 0.0, 1.0)
 """Where in the range of a single option the first trials lie."""
 
@@ -66,6 +66,10 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         except DivergedError as error:
             print(f"counts as 0: {error}")
             value = 0.0
+        except AttnBridgeError:
+            if not done:
+                _undo(out)
+            raise
         study.tell(trial.number, value)
     found = [{"number": t.number, "options": t.params, "val_top1": t.value} for t in done[:trials]]
     best = max(found, key=lambda trial: trial["val_top1"])
@@ -96,6 +100,15 @@ def with_values(experiment: Experiment, values: dict[str, float]) -> Experiment:
     return changed
 
 
+def _undo(out: Path) -> None:
+    """Take a search back that has no trial yet: it is not to be in the way of another one."""
+    for name in (SEARCHED, LOG, f"{LOG}.lock"):
+        (out / name).unlink(missing_ok=True)
+    for folder in (*out.glob("trial-*"), out):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def best_trial(out: Path) -> Path:
     """The folder of the best trial's run."""
     return out / f"trial-{json.loads((out / RECORD).read_text())['best']['number']}"
@@ -107,14 +120,14 @@ def _study(experiment: Experiment, out: Path) -> Any:
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise AttnBridgeError("the search needs Optuna; install attnbridge[search]") from None
-    begun = out / "searched.yaml"
+    begun = out / SEARCHED
     text = dump_yaml(experiment.to_mapping())
     if begun.is_file() and begun.read_text() != text:
         raise AttnBridgeError(f"{out}: holds the search of another configuration ({begun}); name another folder")
     out.mkdir(parents=True, exist_ok=True)
     begun.write_text(text)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(out / "trials.log")))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(out / LOG)))
     return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
 
 

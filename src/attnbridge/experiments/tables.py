@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attnbridge.data.saliency import MODELS, is_model
 from attnbridge.datasets.synthetic.scenes import SceneSpec
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.options import check_value
 
 
@@ -54,6 +55,8 @@ class TableRequest:
         rows = [row for row, count in Counter(self.rows or ()).items() if count > 1]
         if rows or self.rows == ():
             raise AttnBridgeError(f"rows must be one or more, each once, not {list(self.rows or ())}")
+        if not is_model(self.saliency) and not Path(self.saliency).is_dir():
+            raise unknown_name("folder or saliency model:", self.saliency, MODELS)
         if self.trials < 0:
             raise AttnBridgeError(f"trials must be at least 1, or 0 for no search, not {self.trials}")
 
