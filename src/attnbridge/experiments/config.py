@@ -127,7 +127,7 @@ class Experiment:
                 plain = EvaluationSettings()
                 own = {n: v for n, v in asdict(value).items() if v != getattr(plain, n)}
                 value = {n: list(v) if isinstance(v, tuple) else v for n, v in own.items()}
-            if value not in (None, {}) or each.name == "seed":
+            if value not in (None, {}, "") or each.name == "seed":
                 found[each.name] = dict(value) if isinstance(value, Mapping) else value
         return found
 

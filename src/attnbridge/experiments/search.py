@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         raise AttnBridgeError(
             "nothing is searched: name options and bounds, --search.model.alignment_weight '[0.001, 1]'"
         )
+    missing = [path for path in (out, *out.parents) if not path.exists()]
     study = _study(experiment, out)
     while len(done := [t for t in study.trials if t.state.is_finished()]) < trials:
         begun = [t for t in study.trials if not t.state.is_finished() and t.params]
@@ -68,7 +70,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
             value = 0.0
         except AttnBridgeError:
             if not done:
-                _undo(out)
+                _undo(out, missing)
             raise
         study.tell(trial.number, value)
     found = [{"number": t.number, "options": t.params, "val_top1": t.value} for t in done[:trials]]
@@ -100,11 +102,11 @@ def with_values(experiment: Experiment, values: dict[str, float]) -> Experiment:
     return changed
 
 
-def _undo(out: Path) -> None:
+def _undo(out: Path, made: Sequence[Path]) -> None:
     """Take a search back that has no trial yet: it is not to be in the way of another one."""
     for name in (SEARCHED, LOG, f"{LOG}.lock"):
         (out / name).unlink(missing_ok=True)
-    for folder in (*out.glob("trial-*"), out):
+    for folder in (*out.glob("trial-*"), *made):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

@@ -57,6 +57,8 @@ class TableRequest:
             raise AttnBridgeError(f"rows must be one or more, each once, not {list(self.rows or ())}")
         if not is_model(self.saliency) and not Path(self.saliency).is_dir():
             raise unknown_name("folder or saliency model:", self.saliency, MODELS)
+        if self.domains is not None and not all(name.strip() for name in self.domains.split(",")):
+            raise AttnBridgeError(f"--domains must be names with commas between, not {self.domains!r}")
         if self.trials < 0:
             raise AttnBridgeError(f"trials must be at least 1, or 0 for no search, not {self.trials}")
 

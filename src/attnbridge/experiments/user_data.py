@@ -12,6 +12,7 @@ from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.modules.loaders import LoaderDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
+from attnbridge.experiments.options import shortened
 
 
 def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, ImageDataModule | None]:
@@ -28,7 +29,7 @@ def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, Image
         return experiment, None
     if isinstance(data, ImageDataModule):
         return experiment, data
-    if isinstance(data, str | Path):
+    if isinstance(data, str | Path) and str(data):
         return experiment.with_options(data=folder_options(experiment, Path(data))), None
     if isinstance(data, dict) and any(map(_holds_loader, data.values())):
         unknown = set(data) - {"train", "val", "test", "classes", "image_size"}
@@ -42,7 +43,7 @@ def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, Image
         return experiment.with_options(data=data), None
     raise AttnBridgeError(
         "data: expected a folder, options of the data module, an attnbridge data module, or loaders, not "
-        f"{type(data).__name__}"
+        f"{type(data).__name__} {shortened(data)}"
     )
 
 
