@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated
+
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class Bounds:
     below: float | None = None
 
     def hold(self, value: float) -> bool:
-        """Whether a number lies inside; one that is not finite does not.
+        """Whether a number lies inside; one that is not finite, or no float holds, does not.
 
         >>> Bounds(above=0, most=1).hold(1), Bounds(least=0).hold(float("nan"))
         (True, False)
         """
         return (
-            math.isfinite(value)
+            isinstance(value, int | float)
+            and (isinstance(value, int) or math.isfinite(value))
+            and abs(value) <= LARGEST
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -59,3 +64,12 @@ Natural = Annotated[int, Bounds(least=0)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
 Side = Annotated[int, Bounds(least=8, most=8192)]
 """Of an image, pixels."""
+Width = Annotated[int, Bounds(least=1, most=65536)]
+"""Of a layer, channels."""
+BatchSize = Annotated[int, Bounds(least=1, most=65536)]
+Views = Annotated[int, Bounds(least=1, most=1000)]
+"""Of an image that are kept."""
+Workers = Annotated[int, Bounds(least=0, most=256)]
+"""Processes that load images."""
+Scale = Annotated[float, Bounds(least=0.1, most=8)]
+"""Of an image's sides."""

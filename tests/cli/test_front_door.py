@@ -81,7 +81,7 @@ def test_a_wrong_name_is_answered_before_torch_is_imported(words: list[str], mes
         (["--evaluation.threshold", "0.33"], "option evaluation.threshold must be one of 0.05, 0.1, 0.15, "),
         (["--evaluation.score_threshold", "0"], "option evaluation.score_threshold must be above 0 and below 1, not 0"),
         (["--evaluation.scales", "[]"], "option evaluation.scales must be one or more numbers above 0, not []"),
-        (["--evaluation.scales", "[1, 0]"], "option evaluation.scales must be above 0, not 0"),
+        (["--evaluation.scales", "[1, 0]"], "option evaluation.scales must be at least 0.1 and at most 8, not 0"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -97,12 +97,12 @@ def test_a_value_out_of_its_range_is_answered_with_the_range(words: list[str], m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["demo", "--seed", "-1"], "option seed must be at least 0"),
+        (["demo", "--seed", "-1"], "--seed must be at least 0"),
         (["search", "attnbn", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
         (["benchmark", "scenes", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
-        (["benchmark", "scenes", "--seeds", "0", "-1"], "option seed must be at least 0"),
-        (["benchmark", "finetune", "--trials", "-1"], "--trials must be at least 1, or 0 for no search, not -1"),
-        (["search", "finetune/l2", "--trials", "0"], "--trials must be at least 1, not 0"),
+        (["benchmark", "scenes", "--seeds", "0", "-1"], "--seeds must be at least 0"),
+        (["benchmark", "finetune", "--trials", "-1"], "--trials must be at least 0, not '-1'"),
+        (["search", "finetune/l2", "--trials", "0"], "--trials must be at least 1, not '0'"),
         (["pipeline", "--source", "s", "--target", "t", "--model.lr", "-1"], "option model.lr must be above 0, not -1"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",

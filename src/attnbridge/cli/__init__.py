@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from attnbridge import __version__
 from attnbridge.cli import datasets, looking, masks, names, training
 from attnbridge.cli.common import GROUPS, Verb
+from attnbridge.cli.failures import answer
 from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.experiments.checks import check_environment
 from attnbridge.lazy import lacks_training
 
 DESCRIPTION = "See where a vision network looks, teach it where to look, and carry that across datasets."
@@ -26,7 +28,12 @@ FORMER = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 1 where some input was skipped, or the machine has too little room; 2 for a user's mistake;
+        70 for a bug; 130 when interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         lacking = lacks_training(words[0], error)
         if lacking is None:
-            raise
+            return _failed(error, words)
         print(f"attnbridge: error: {lacking}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a list has seen enough
@@ -49,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("attnbridge: interrupted; the same command goes on, `fit` with --resume", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _failed(error, words)
+
+
+def _failed(error: Exception, words: list[str]) -> int:
+    """Tell of an error that is no mistake in the command's words; the exit status."""
+    text, status = answer(error, words)
+    print(f"attnbridge: error: {text}", file=sys.stderr)
+    return status
 
 
 def _dispatch(words: list[str]) -> int:
@@ -71,6 +87,7 @@ def _dispatch(words: list[str]) -> int:
         print(help_text(), end="")
         return 0
     options.overrides = rest
+    check_environment()
     return verb.run(options)
 
 

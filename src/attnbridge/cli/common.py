@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from attnbridge import bounds
+from attnbridge.errors import AttnBridgeError
 from attnbridge.models.device import device_name
 
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
@@ -50,6 +54,40 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu, mps, cuda or cuda:NUMBER; default: auto, a GPU if any",
     )
+
+
+def path_of(option: str) -> Callable[[str], Path]:
+    """The type of an argument that is a path: not an empty one, which would stand for the working folder."""
+
+    def parse(text: str) -> Path:
+        if not text.strip() or "\0" in text:
+            raise AttnBridgeError(f"{option} must be a path, not {text!r}; `.` is the folder that you are in")
+        return Path(text)
+
+    return parse
+
+
+def number_of(option: str, annotation: str) -> Callable[[str], Any]:
+    """The type of an argument that is a number of a range, one of :mod:`attnbridge.bounds`.
+
+    >>> number_of("--trials", "Count")("0")
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: --trials must be at least 1, not '0'
+    """
+    alias: Any = getattr(bounds, annotation)
+    kind, limits = alias.__origin__, alias.__metadata__[0]
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            words = "a whole number" if kind is int else "a number"
+            raise AttnBridgeError(f"{option} must be {words}, {limits}, not {text[:40]!r}") from None
+        if not limits.hold(value):
+            raise AttnBridgeError(f"{option} must be {limits}, not {text[:40]!r}")
+        return value
+
+    return parse
 
 
 def report_skipped(messages: list[str]) -> int:

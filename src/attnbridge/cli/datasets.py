@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
-from attnbridge.cli.common import Verb
+from attnbridge.cli.common import Verb, path_of
 from attnbridge.data.out_folders import check_out
 from attnbridge.datasets import SETS, resolve_split
 
@@ -20,8 +19,8 @@ data sets (name, splits, classes other than its own, where to get it, what ROOT 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="counts, broken files, masks and labels that disagree")
-    check.add_argument("path", type=Path, help="class folders, splits with labels.csv, or VOC's layout")
-    check.add_argument("--out", type=Path, help="write the table and the problems there, as Markdown")
+    check.add_argument("path", type=path_of("path"), help="class folders, splits with labels.csv, or VOC's layout")
+    check.add_argument("--out", type=path_of("--out"), help="write the table and the problems there, as Markdown")
 
     bring = actions.add_parser(
         "import",
@@ -30,7 +29,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         epilog=EPILOG + "\n".join(_described(name) for name in SETS),
     )
     bring.add_argument("set", help="one of those below")
-    bring.add_argument("root", type=Path, help="the set's folder, in its own layout")
+    bring.add_argument("root", type=path_of("root"), help="the set's folder, in its own layout")
     bring.add_argument("--out", type=check_out, metavar="DIR", help="folder to write")
     bring.add_argument("--split", help="default: the first")
     bring.add_argument("--classes", help="voc: VOC's names of classes; default: the set's own classes")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.attention import METHODS
-from attnbridge.cli.common import Verb, add_device, report_skipped
+from attnbridge.cli.common import Verb, add_device, number_of, path_of, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError, unknown_name
@@ -25,14 +25,20 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--out", type=check_out, default=Path("maps"), help="folder to write; a second call goes on")
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
-    parser.add_argument("--top", type=int, help="how many of the most probable classes; default: 1")
-    parser.add_argument("--threshold", type=float, help="all classes above this probability, and the most probable one")
+    parser.add_argument(
+        "--top", type=number_of("--top", "Count"), help="how many of the most probable classes; default: 1"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=number_of("--threshold", "ShareOrNone"),
+        help="all classes above this probability, and the most probable one",
+    )
     parser.add_argument(
         "--all", action="store_true", help="arrays of the maps of all classes, not of the shown ones alone"
     )
     parser.add_argument("--method", default="grad_cam", help="`attnbridge list` names them")
     parser.add_argument("--layer", help="layer to look at; default: the last spatial features")
-    parser.add_argument("--batch", type=int, default=8, help="images at once")
+    parser.add_argument("--batch", type=number_of("--batch", "BatchSize"), default=8, help="images at once")
     add_device(parser)
 
 
@@ -44,11 +50,6 @@ def explain(options: argparse.Namespace) -> int:
     if len(chosen) > 1:
         raise AttnBridgeError(f"--{chosen[0]} and --{chosen[1]} both choose the classes; give one of them")
     top = 1 if options.top is None else options.top
-    for name, number in (("top", top), ("batch", options.batch)):
-        if number < 1:
-            raise AttnBridgeError(f"--{name} must be 1 or more, not {number}")
-    if options.threshold is not None and not 0 <= options.threshold < 1:
-        raise AttnBridgeError(f"--threshold is a probability, from 0 to below 1, not {options.threshold}")
     images = find_images(options.images, options.out)
     _check_model(options.model, options.weights, options.layer)
 
@@ -64,10 +65,17 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", type=Path, help="a folder with one folder of images for each person")
+    parser.add_argument("images", type=path_of("images"), help="a folder with one folder of images for each person")
     _add_model(parser)
-    parser.add_argument("--pairs", type=Path, help="LFW's pairs.txt, or a list like it; default: drawn, ten folds")
-    parser.add_argument("--each", type=int, default=300, help="same pairs of a fold, at most, where they are drawn")
+    parser.add_argument(
+        "--pairs", type=path_of("--pairs"), help="LFW's pairs.txt, or a list like it; default: drawn, ten folds"
+    )
+    parser.add_argument(
+        "--each",
+        type=number_of("--each", "Count"),
+        default=300,
+        help="same pairs of a fold, at most, where they are drawn",
+    )
     parser.add_argument("--out", type=check_out, default=Path("runs/verification"), help="folder to write")
     add_device(parser)
 
@@ -77,8 +85,6 @@ def verify(options: argparse.Namespace) -> int:
     images, out = options.images, options.out
     if not images.is_dir():
         raise AttnBridgeError(f"{images}: no such folder; expected one folder of images for each person")
-    if options.each < 1:
-        raise AttnBridgeError(f"--each must be 1 or more, not {options.each}")
     if options.pairs is not None and not options.pairs.is_file():
         raise AttnBridgeError(f"{options.pairs}: no such file; leave --pairs out to have pairs drawn")
     _check_model(options.model, options.weights, None)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attnbridge.bounds import Bounds
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, report_skipped
+from attnbridge.cli.common import OVERRIDES, Verb, add_device, number_of, path_of, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.saliency import check_device
@@ -19,9 +18,17 @@ from attnbridge.models.device import pick_device
 
 
 def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threshold", type=float, default=0.3, help="of a map, relative to its maximum; default: 0.3")
     parser.add_argument(
-        "--background", type=float, default=0.06, help="background where the saliency is below; default: 0.06"
+        "--threshold",
+        type=number_of("--threshold", "ShareOrNone"),
+        default=0.3,
+        help="of a map, relative to its maximum; default: 0.3",
+    )
+    parser.add_argument(
+        "--background",
+        type=number_of("--background", "UpToOne"),
+        default=0.06,
+        help="background where the saliency is below; default: 0.06",
     )
     parser.add_argument(
         "--rule",
@@ -33,9 +40,11 @@ def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
-    parser.add_argument("--source", type=Path, required=True, help="class folders of simple images, CLASS/*.jpg")
     parser.add_argument(
-        "--target", type=Path, required=True, help="train/, val/ (and test/), or VOC's layout; see docs/"
+        "--source", type=path_of("--source"), required=True, help="class folders of simple images, CLASS/*.jpg"
+    )
+    parser.add_argument(
+        "--target", type=path_of("--target"), required=True, help="train/, val/ (and test/), or VOC's layout; see docs/"
     )
     parser.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
     parser.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
@@ -89,7 +98,7 @@ def _add_saliency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
     parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
     parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
-    parser.add_argument("--score", type=Path, metavar="MASKS", help="folder of true masks: MAE, F-beta, IoU")
+    parser.add_argument("--score", type=path_of("--score"), metavar="MASKS", help="folder of true masks: MAE, IoU, ...")
     add_device(parser)
 
 
@@ -125,11 +134,21 @@ def saliency(options: argparse.Namespace) -> int:
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a run: a segmentation network, or a classifier for its maps")
+    parser.add_argument(
+        "run", type=path_of("run"), help="folder of a run: a segmentation network, or a classifier for its maps"
+    )
     parser.add_argument("images", help="an image, a folder of images, or a glob in quotes")
     parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
-    parser.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
-    parser.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
+    parser.add_argument(
+        "--threshold",
+        type=number_of("--threshold", "ShareOrNone"),
+        help="of a classifier's maps; default: the one that the run chose",
+    )
+    parser.add_argument(
+        "--workers",
+        type=number_of("--workers", "Workers"),
+        help="processes for the CRF; default: as many as cores, 0 beside a GPU",
+    )
     add_device(parser)
 
 
@@ -154,8 +173,12 @@ def segment(options: argparse.Namespace) -> int:
 
 
 def _add_cues(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its checkpoint")
-    parser.add_argument("--data", type=Path, help="the target domain, its images' labels known; default: the run's own")
+    parser.add_argument(
+        "--checkpoint", type=path_of("--checkpoint"), required=True, help="folder of a run, or its checkpoint"
+    )
+    parser.add_argument(
+        "--data", type=path_of("--data"), help="the target domain, its images' labels known; default: the run's own"
+    )
     parser.add_argument(
         "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
     )
@@ -163,7 +186,11 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=check_out, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
     _add_cue_settings(parser)
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the images; default: 0.75 1 1.25"
+        "--scales",
+        type=number_of("--scales", "Scale"),
+        nargs="+",
+        default=[0.75, 1.0, 1.25],
+        help="of the images; default: 0.75 1 1.25",
     )
     parser.add_argument("--no-flip", action="store_true", help="without the mirrored images")
     add_device(parser)
@@ -172,9 +199,6 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
 def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
     run = load_run(options.checkpoint).check()
-    for scale in options.scales:
-        if not Bounds(above=0).hold(scale):
-            raise AttnBridgeError(f"--scales must be above 0, not {scale}")
 
     from attnbridge.data.cues import cue_path
     from attnbridge.data.folders import SourceTarget
@@ -209,11 +233,15 @@ def cues(options: argparse.Namespace) -> int:
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("kit", type=Path, help="VOC2012, the development kit with the test images")
+    parser.add_argument("run", type=path_of("run"), help="folder of a run")
+    parser.add_argument("kit", type=path_of("kit"), help="VOC2012, the development kit with the test images")
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
     parser.add_argument("--out", type=check_out, required=True, help="folder to write results/ and results.tgz")
-    parser.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
+    parser.add_argument(
+        "--threshold",
+        type=number_of("--threshold", "ShareOrNone"),
+        help="of the background; default: the one that the run chose",
+    )
     add_device(parser)
 
 

@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import OVERRIDES, Verb, add_device
+from attnbridge.cli.common import OVERRIDES, Verb, add_device, number_of, path_of
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import check_experiment, check_network
-from attnbridge.experiments.config import Experiment, load_experiment, with_device
+from attnbridge.experiments.config import Experiment, evaluation_overrides, load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
-from attnbridge.experiments.options import check_value
 from attnbridge.experiments.runs import load_run
 from attnbridge.experiments.tables import DEMO, TABLES, Scenes, TableRequest
 from attnbridge.models.device import pick_device
@@ -28,7 +27,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         **_IMAGES,
         help="real cut-outs from Debian packages, or drawn ones; auto: photos where apt exists",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=number_of("--seed", "Seed"), default=0)
     parser.add_argument("--quick", action="store_true", help="a few small images, untrained: only to see it run")
     add_device(parser)
 
@@ -93,41 +92,52 @@ def fit(options: argparse.Namespace) -> int:
 
 
 def _add_test(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--target", type=Path, help="other target data, with val/ and test/")
+    parser.add_argument("run", type=path_of("run"), help="folder of a run")
+    parser.add_argument("--target", type=path_of("--target"), help="other target data, with val/ and test/")
     add_device(parser)
+    parser.epilog = (
+        "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its "
+        "record, page and configuration change, its weights do not. OPTION: threshold, score_threshold (class maps), "
+        "scales, flip, crf (segmentation networks)."
+    )
 
 
 def test(options: argparse.Namespace) -> int:
-    """Score a run again; with ``--target`` on other data."""
+    """Score a run again; with ``--target`` on other data, with ``--evaluation.*`` by other settings."""
     run = load_run(options.run)
-    experiment = run.config
+    experiment, settings = run.config, evaluation_overrides(options.overrides)
+    if options.target and settings:
+        raise AttnBridgeError(
+            "--evaluation.* changes how the run is scored on its own data; give --target in another command"
+        )
     if options.target:
         experiment = experiment.with_options(data={experiment.entry.data.own_path: str(options.target)})
-    check_experiment(experiment, training=False)
+    check_experiment(experiment.with_options(evaluation=settings), training=False)
     pick_device(options.device)
 
-    from attnbridge.experiments.score import score_again
+    from attnbridge.experiments.score import rescore, score_again
     from attnbridge.methods import load_object
 
-    record = score_again(run, experiment, options.device)
+    record = rescore(run, options.device, **settings) if settings else score_again(run, experiment, options.device)
     task = load_object(record["task"])
     print("\n".join([*task.summary(record), *task.label_lines(record)]))
+    if settings:
+        print(f"{run.folder}: is scored by {', '.join(f'{n} {v}' for n, v in settings.items())} from now on")
     return 0
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
     parser.add_argument("--out", type=check_out, help="folder of the trials; default: runs/search_NAME")
-    parser.add_argument("--trials", type=int, default=8, help="how many runs in all; default: 8")
+    parser.add_argument(
+        "--trials", type=number_of("--trials", "Count"), default=8, help="how many runs in all; default: 8"
+    )
     add_device(parser)
     parser.epilog = OVERRIDES
 
 
 def search(options: argparse.Namespace) -> int:
     """Choose the values of an experiment's options."""
-    if options.trials < 1:
-        raise AttnBridgeError(f"--trials must be at least 1, not {options.trials}")
     experiment = _checked(options)
 
     from attnbridge.experiments import search as trials
@@ -142,17 +152,22 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     lines = "; ".join(f"{name}: {table.help}" for name, table in TABLES.items())
     parser.add_argument("name", choices=list(TABLES), metavar="NAME", help=lines)
     parser.add_argument("--out", type=check_out, help="folder of the runs; default: runs/NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=number_of("--seeds", "Seed"), nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     parser.add_argument("--images", **_IMAGES, help="of the scenes")
     parser.add_argument(
-        "--data", type=Path, help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/"
+        "--data", type=path_of("--data"), help="folder of the garments, of VOC, of CIFAR, of your classes; see docs/"
     )
     parser.add_argument("--domains", help="of --data: names with commas between; default: all")
     parser.add_argument(
         "--leave-one-out", action="store_true", help="domains: each from all others, unseen in training; NAME-unseen"
     )
-    parser.add_argument("--trials", type=int, default=0, help="choose the options that a row's `search` names first")
+    parser.add_argument(
+        "--trials",
+        type=number_of("--trials", "Natural"),
+        default=0,
+        help="choose the options that a row's `search` names first",
+    )
     parser.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
     add_device(parser)
     parser.epilog = OVERRIDES
@@ -174,10 +189,6 @@ def benchmark(options: argparse.Namespace) -> int:
         trials=options.trials,
         device=options.device,
     )
-    for seed in request.seeds:
-        check_value("seed", seed, "Seed")
-    if request.trials < 0:
-        raise AttnBridgeError(f"--trials must be at least 1, or 0 for no search, not {request.trials}")
     for row in request.rows or table.rows:
         check_network(load_experiment(row, request.overrides))
     pick_device(options.device)
@@ -190,7 +201,7 @@ def benchmark(options: argparse.Namespace) -> int:
 VERBS = (
     Verb("demo", "train", "Grad-CAM against AttnBN on composed scenes, with a report", _add_demo, demo),
     Verb("fit", "train", "train a configuration, score it, write a run folder", _add_fit, fit, overrides=True),
-    Verb("test", "train", "score a run again, on its own or other data", _add_test, test),
+    Verb("test", "train", "score a run again, on its own or other data", _add_test, test, overrides=True),
     Verb("search", "train", "choose options by validation accuracy", _add_search, search, rare=True, overrides=True),
     Verb(
         "benchmark", "tables", "a table of results; resumes where it stopped", _add_benchmark, benchmark, overrides=True

@@ -16,7 +16,7 @@ from attnbridge.data.folders import class_names, class_splits, has_split, pair_c
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.images import ImageRecord, check_record
 from attnbridge.data.saliency import check_model, is_model
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 
 def check_source_target(
@@ -43,6 +43,9 @@ def check_source_target(
             "data.target is not set; name the folder of the target domain in the configuration, or with "
             "--data.target FOLDER"
         )
+    for name in lists or ():
+        if name not in ("train", "val", "test"):
+            raise unknown_name("split in data.lists:", name, ("train", "val", "test"))
     source_folder, target_folder = Path(source) if source else None, Path(target)
     maps = _named_maps(saliency) if training else None
     splits = ["train", *(split for split in ("val", "test") if has_split(target_folder, split, lists))]

@@ -91,6 +91,10 @@ def beside(path: Path) -> Iterator[Path]:
     try:
         partial.chmod(0o644)
         yield partial
+    except OSError as error:
+        if error.filename is None:  # of a write, which knows no name
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ Kind = TypeVar("Kind")
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 MOST_NODES = 100_000
 """Values of a YAML file, each alias counted with all that it stands for."""
 
@@ -126,6 +128,28 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, words, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that :class:`_Loader` reads as it was."""
+
+
+for _each in (_Loader, _Dumper):  # YAML 1.1 takes 1e-3 for text, 1.2 and everybody else for a number
+    _each.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, "-+.0123456789")
+
+
+def dump_yaml(content: Any, short: bool = False) -> str:
+    """Content as YAML, keys in their order.
+
+    Args:
+        content: plain values.
+        short: lists and mappings of plain values on one line.
+
+    >>> parse_yaml(dump_yaml({"lr": 1e-3, "name": "1e-3"}), "mine.yaml")
+    {'lr': 0.001, 'name': '1e-3'}
+    """
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None if short else False)
+    return text
 
 
 def read_yaml(path: Path) -> Any:

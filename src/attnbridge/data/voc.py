@@ -94,6 +94,8 @@ def list_names(root: Path, names: str) -> list[str]:
                 raise AttnBridgeError(f"{path}: the list is empty; expected one image's name a line")
             return found
     there = [p.stem for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.txt"))]
+    if not there:
+        raise AttnBridgeError(f"{root}: is no development kit of VOC: it has no lists, {folders[0]}/{names}.txt")
     raise unknown_name(f"list of images in {root / 'ImageSets'}:", names, there)
 
 

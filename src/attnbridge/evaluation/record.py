@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, TypedDict
 import torch
 
 from attnbridge.data.provenance import own_file
+from attnbridge.errors import AttnBridgeError
 
 Row = dict[str, Any]
 """A run's line of a table's ``results.json``."""
@@ -31,6 +34,7 @@ class RunRecord(TypedDict):
         scores: what the task found.
         classes: names in index order.
         protocol: how the scores were made, in words.
+        evaluation: the settings that they were made with.
         date: when, UTC.
         versions: of Python and of the packages.
         git: commit of the working folder, and whether files were changed since.
@@ -45,6 +49,7 @@ class RunRecord(TypedDict):
     scores: dict[str, Any]
     classes: list[str]
     protocol: dict[str, Any]
+    evaluation: dict[str, Any]
     date: str
     versions: dict[str, Any]
     git: dict[str, Any] | None
@@ -72,6 +77,35 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def check_scores(scores: Any, where: Path) -> None:
+    """Check that every score is a number, or none at all.
+
+    Args:
+        scores: of a run, however nested.
+        where: the run's folder, for the message.
+
+    Raises:
+        AttnBridgeError: naming the first that is NaN or infinite: a table would show it as a score, and JSON has no
+            word for it.
+    """
+    for name, value in _leaves(scores, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise AttnBridgeError(
+                f"{where}: the score {name} is {value}, no number: nothing was there to score it by (are the masks all "
+                "void?), or the network's answers are no numbers; mend the data and score again with `fit "
+                "--resume`, or train again with a lower model.lr"
+            )
+
+
+def _leaves(values: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Values and their paths, as ``predicted.curve.3``."""
+    nested: Any = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in nested:
+        yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    if not isinstance(values, dict | list):
+        yield name, values
 
 
 def write_json(path: Path, content: Any) -> None:

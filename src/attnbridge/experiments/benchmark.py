@@ -16,7 +16,7 @@ from attnbridge.data.provenance import OwnFiles, own_file
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
-from attnbridge.evaluation.record import Row, RunRecord, run_record, write_json
+from attnbridge.evaluation.record import Row, RunRecord, check_scores, run_record, write_json
 from attnbridge.evaluation.summary import (
     as_html,
     by_epoch,
@@ -114,6 +114,7 @@ def run_row(row: str, seed: int, folder: Path, data: TableData, out: Path, reque
         experiment = replace(experiment, init_from=before.init_from, teacher=before.teacher)
         check_same(replace(before, search={}), replace(experiment, search={}), folder)
         if run.done:
+            check_scores(run.scores, folder)
             return run.record
     else:  # what is trained here already is used; one teacher for all seeds
         for name, number in (("init_from", seed), ("teacher", first_seed)):
@@ -299,6 +300,8 @@ def _run_chains(names: Sequence[str], table: PipelineTable, request: TableReques
 def _chain_row(name: str, seed: int, place: Path) -> Row:
     """The scores of a chain."""
     first, second = (Run(place / stage).record for stage in ("classifier", "segmentation"))
+    for stage, record in (("classifier", first), ("segmentation", second)):
+        check_scores(record["scores"], place / stage)
     return {
         "name": name,
         "seed": seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,6 +15,9 @@ from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables of the environment that Lightning takes a process's number from."""
 
 
 def check_experiment(experiment: Experiment, training: bool = True) -> None:
@@ -65,6 +69,43 @@ def _without_source(experiment: Experiment) -> str:
     asking = [n.option for n in experiment.entry.needs if n.data == "source"]
     others = [option for option in asking if experiment.option(f"model.{option}")][1:]
     return f" (as {' and '.join(f'model.{o}' for o in others)} {'do' if len(others) > 1 else 'does'})" if others else ""
+
+
+def check_environment() -> None:
+    """Check that what Lightning reads as a process's number is one.
+
+    Raises:
+        AttnBridgeError: naming the variable.
+    """
+    for name in RANKS:
+        text = os.environ.get(name, "0")
+        if not text.isdecimal():
+            raise AttnBridgeError(f"the environment has {name}={text!r}, which is no number; unset {name}")
+
+
+def check_processes(wanted: int) -> None:
+    """Check that the environment and the options say the same of how many processes there are.
+
+    Args:
+        wanted: how many the options ask for.
+
+    Raises:
+        AttnBridgeError: where a process would take itself for one of several, or wait for others that never come.
+    """
+    found = {name: os.environ[name] for name in RANKS if os.environ.get(name, "0") != "0"}
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        found["WORLD_SIZE"] = os.environ["WORLD_SIZE"]
+    if wanted == 1 and found:
+        words = ", ".join(f"{name}={value}" for name, value in found.items())
+        raise AttnBridgeError(
+            f"the environment has {words}, as of one of several processes, but trainer.devices asks for one; unset "
+            f"{' and '.join(found)}, or set trainer.devices"
+        )
+    if wanted > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ:
+        raise AttnBridgeError(
+            f"the environment has LOCAL_RANK={os.environ['LOCAL_RANK']}, so another program has to start the {wanted} "
+            "processes, but no MASTER_PORT by which they find each other; unset LOCAL_RANK, or set both"
+        )
 
 
 def check_network(experiment: Experiment) -> None:

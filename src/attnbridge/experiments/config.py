@@ -6,14 +6,13 @@ Free of torch.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from attnbridge.data.text import dump_yaml, parse_yaml, read_text, read_yaml
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.evaluation.settings import THRESHOLDS, EvaluationSettings
 from attnbridge.experiments.options import (
@@ -22,6 +21,7 @@ from attnbridge.experiments.options import (
     data_options,
     method_options,
     plain_type,
+    shortened,
     trainer_options,
 )
 from attnbridge.methods import METHODS, MethodEntry, method_entry
@@ -37,7 +37,7 @@ TOP_LEVEL = (
 EVALUATION = {
     "threshold": "float",
     "score_threshold": "Inside",
-    "scales": "Sequence[Positive]",
+    "scales": "Sequence[Scale]",
     "flip": "bool",
     "crf": "bool",
 }
@@ -48,8 +48,15 @@ RENAMED = {
     "adaptation": "domain_adaptation",
 }
 """Names of sections and methods that were others once."""
-TRAINER = {"max_epochs": (1, -1), "max_steps": (1, -1), "check_val_every_n_epoch": (1, None)}
-"""The smallest value of some of the trainer's options, and the one that stands for none."""
+TRAINER = {
+    "max_epochs": (1, -1),
+    "max_steps": (1, -1),
+    "check_val_every_n_epoch": (1, None),
+    "num_sanity_val_steps": (0, -1),
+}
+"""The smallest value of some of the trainer's options, and the one that stands for none, or all."""
+MOST_BASES = 100
+"""Files that one configuration may be merged of."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Experiment:
                 plain = EvaluationSettings()
                 own = {n: v for n, v in asdict(value).items() if v != getattr(plain, n)}
                 value = {n: list(v) if isinstance(v, tuple) else v for n, v in own.items()}
-            if value not in (None, {}) or each.name == "seed":
+            if value not in (None, {}, "") or each.name == "seed":
                 found[each.name] = dict(value) if isinstance(value, Mapping) else value
         return found
 
@@ -167,54 +174,91 @@ def check_config(config: dict[str, Any], where: str) -> None:
         config: the merged configuration.
         where: what to call it in the message: a file or a name.
     """
+    _check_keys(config, where)
     for key in config:
         if key in RENAMED:
             raise AttnBridgeError(f"{where}: the section `{key}` is called `{RENAMED[key]}` now; rename it")
         if key not in TOP_LEVEL:
-            raise unknown_name(f"section in {where}:", str(key), TOP_LEVEL)
-    method = config.get("method")
+            raise unknown_name(f"section in {where}:", key, TOP_LEVEL)
+    method = str(config.get("method"))
     if method in RENAMED:
         raise AttnBridgeError(f"{where}: the method {method!r} is called {RENAMED[method]!r} now; rename it")
     if method not in METHODS:
-        raise unknown_name(f"method in {where}:", str(method), METHODS, "see `attnbridge list`")
-    check_value("seed", config.get("seed") or 0, "Seed")
+        raise unknown_name(f"method in {where}:", method, METHODS, "see `attnbridge list`")
+    if config.get("seed") is not None:
+        check_value("seed", config["seed"], "Seed")
     for name in ("name", "init_from", "teacher"):
         check_value(name, config.get(name), "str | None")
+    if config.get("name") and Path(config["name"]).stem in ("", ".."):
+        raise AttnBridgeError(f"option name must be a name that a folder can have, not {config['name']!r}")
     sections = {"model": method_options(method), "data": data_options(method), "trainer": trainer_options()}
     for section, known in sections.items():
         for name, value in _section(config, section, where).items():
             if name not in known:
                 raise unknown_name(f"option {section}.", name, known)
             check_value(f"{section}.{name}", value, known[name].annotation)
-    for name, (least, none) in TRAINER.items():
-        value = _section(config, "trainer", where).get(name)
-        check_value(f"trainer.{name}", value, "int | None")
-        if value is not None and value != none and value < least:
-            raise AttnBridgeError(f"option trainer.{name} must be at least {least}, not {value}")
-    for section, name, value in _named(config.get("init_overrides") or {}, sections, "init_overrides"):
+    _check_trainer(_section(config, "trainer", where), "trainer")
+    for section, name, value in _named(config, "init_overrides", sections, where):
         check_value(f"init_overrides.{section}.{name}", value, sections[section][name].annotation)
-    for section, name, value in _named(config.get("search") or {}, sections, "search"):
+    _check_trainer(dict(config.get("init_overrides") or {}).get("trainer", {}), "init_overrides.trainer")
+    for section, name, value in _named(config, "search", sections, where):
         _check_search(section, name, value, sections[section][name])
     _check_evaluation(_section(config, "evaluation", where))
 
 
+def _check_keys(values: Any, where: str) -> None:
+    """Names of sections and options are text, whatever YAML takes them for: `yes` is true, and `1` a number."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        if not isinstance(key, str):
+            raise AttnBridgeError(f"{where}: the name {key!r} is no text; write it in quotes if it is meant")
+        _check_keys(value, where)
+
+
 def _section(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    values = config.get(name) or {}
+    values = config.get(name)
+    if values is None:
+        return {}
     if not isinstance(values, dict):
-        raise AttnBridgeError(f"{where}: {name} must hold options, `{name}: {{...}}`, not {values!r}")
+        raise AttnBridgeError(f"{where}: {name} must hold options, `{name}: {{...}}`, not {shortened(values)}")
     return values
+
+
+def _check_trainer(values: dict[str, Any], where: str) -> None:
+    for name, (least, none) in TRAINER.items():
+        value = values.get(name)
+        check_value(f"{where}.{name}", value, "int | None")
+        if value is not None and value != none and value < least:
+            raise AttnBridgeError(f"option {where}.{name} must be at least {least}, not {shortened(value)}")
+    if "devices" in values and not _may_be_devices(values["devices"]):
+        raise AttnBridgeError(
+            f"option {where}.devices must be a count of devices from 1 on, a list of their numbers, or auto, not "
+            f"{shortened(values['devices'])}"
+        )
+
+
+def _may_be_devices(value: Any) -> bool:
+    """Whether a value may stand for devices.
+
+    >>> [_may_be_devices(value) for value in (1, "auto", [0, 1], "0,1", -1, 0, True, [], [1, 1], "x")]
+    [True, True, True, True, True, False, False, False, False, False]
+    """
+    if isinstance(value, str):
+        return value == "auto" or bool(re.fullmatch(r"-1|[1-9]\d{0,4}|\d{1,5}(,\d{1,5})+,?|\d{1,5},", value))
+    if isinstance(value, list):
+        return bool(value) and all(type(n) is int and n >= 0 for n in value) and len({*value}) == len(value)
+    return type(value) is int and (value == -1 or value > 0)
 
 
 def _check_search(section: str, name: str, value: Any, option: Option) -> None:
     if "float" not in plain_type(option.annotation):
         raise AttnBridgeError(f"search: {section}.{name} takes no real numbers; search a weight or a rate")
-    with suppress(TypeError, ValueError):  # YAML takes 1e-3 for text
-        value[:] = [float(v) if isinstance(v, str) else v for v in value]
-    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
     if not numbers or not 0 < value[0] < value[1]:
         raise AttnBridgeError(
-            f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {value}"
+            f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {shortened(value)}"
         )
+    for bound in value:
+        check_value(f"search.{section}.{name}", bound, option.annotation)
 
 
 def _check_evaluation(values: dict[str, Any]) -> None:
@@ -231,11 +275,15 @@ def _check_evaluation(values: dict[str, Any]) -> None:
         )
 
 
-def _named(values: Any, known: dict[str, dict[str, Option]], where: str) -> Iterator[tuple[str, str, Any]]:
+def _named(
+    config: dict[str, Any], where: str, known: dict[str, dict[str, Option]], file: str
+) -> Iterator[tuple[str, str, Any]]:
     """Section, option and value of options by section, ``{model: {OPTION: VALUE}}``, all of which must be known."""
-    for section, own in values.items() if isinstance(values, dict) else [("", values)]:
-        for name, value in own.items() if isinstance(own, dict) else [("", own)]:
-            if name not in known.get(section, {}):
+    for section, own in _section(config, where, file).items():
+        if section not in known:
+            raise unknown_name(f"section in {where}:", section, known)
+        for name, value in _section({f"{where}.{section}": own}, f"{where}.{section}", file).items():
+            if name not in known[section]:
                 raise unknown_name(
                     f"option in {where}:", f"{section}.{name}", [f"{s}.{n}" for s in known for n in known[s]]
                 )
@@ -259,7 +307,7 @@ def config_path(name: str) -> Path:
     """
     path = Path(name)
     if path.suffix in SUFFIXES:
-        if not path.is_file():
+        if not path.exists():
             raise AttnBridgeError(f"{path}: no such configuration file; `attnbridge show attnbn > mine.yaml` makes one")
         return path
     if not (CONFIGS / f"{name}.yaml").is_file():
@@ -283,12 +331,13 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     path = config_path(name)
     config = read_config(name)
     for key, value in _pairs(overrides):
-        _set(config, key.split("."), value)
+        _set(config, key, value)
     for key in ("init_from", "teacher"):
         other = config.get(key)
-        if other and other not in config_names() and not (Path(str(other)) / "run.json").is_file():
+        check_value(key, other, "str | None")
+        if other is not None and other not in config_names() and not (Path(other) / "run.json").is_file():
             raise unknown_name(
-                f"configuration in `{key}` of {path.name}:", str(other), config_names(), "or give a run's folder"
+                f"configuration in `{key}` of {path.name}:", other, config_names(), "or give a run's folder"
             )
     own = Path(name).suffix in SUFFIXES
     where = name if own else f"configuration {name!r}"
@@ -299,29 +348,42 @@ def read_config(name: str) -> dict[str, Any]:
     """A configuration as it is written, merged over those that its ``base`` names, the later over the earlier.
 
     Raises:
-        AttnBridgeError: for YAML that does not parse, or a base that does not exist.
+        AttnBridgeError: for YAML that does not parse, a base that does not exist, or one that leads back to itself.
     """
+    return _read(name, (), [])
+
+
+def _read(name: str, above: tuple[str, ...], read: list[str]) -> dict[str, Any]:
+    """A configuration; ``above`` are those whose base it is, ``read`` all that were read."""
     path = config_path(name)
-    try:
-        config = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise AttnBridgeError(f"{path}: is not YAML: {str(error).replace(chr(10), ' ')}") from None
+    place = str(path.resolve())
+    if place in above:
+        raise AttnBridgeError(f"{path}: its `base` leads back to itself; take it out")
+    read.append(place)
+    if len(read) > MOST_BASES:
+        raise AttnBridgeError(f"{path}: is one of more than {MOST_BASES} files that are merged by `base`; merge fewer")
+    config = read_yaml(path)
+    if config is None:
+        raise AttnBridgeError(f"{path}: is empty; name a `method` or a `base`")
     if not isinstance(config, dict):
         raise AttnBridgeError(f"{path}: expected sections such as `model:`, found {type(config).__name__}")
-    bases = config.pop("base", None) or []
+    bases = config.pop("base", None)
+    bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise AttnBridgeError(f"{path}: `base` must be the name of a configuration, or a list, not {shortened(bases)}")
     merged: dict[str, Any] = {}
-    for part in [*(read_config(base) for base in ([bases] if isinstance(bases, str) else bases)), config]:
+    for part in [*(_read(base, (*above, place), read) for base in bases), config]:
         merged = _merged(merged, part)
     return merged
 
 
 def config_text(name: str) -> str:
     """A configuration as a whole file: as it is written, or merged where it has a ``base``."""
-    text = config_path(name).read_text()
+    text = read_text(config_path(name))
     if "\nbase:" not in text:
         return text
     comment = text.split("\n", 1)[0]
-    return f"{comment}\n{yaml.safe_dump(read_config(name), sort_keys=False, default_flow_style=None)}"
+    return f"{comment}\n{dump_yaml(read_config(name), short=True)}"
 
 
 def trainer_device(device: str) -> dict[str, Any]:
@@ -351,6 +413,29 @@ def with_device(overrides: Sequence[str], device: str) -> list[str]:
     return [*overrides, *(f"--trainer.{name}={value}" for name, value in trainer_device(device).items())]
 
 
+def evaluation_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of the evaluation that a command line gives.
+
+    Raises:
+        AttnBridgeError: for an option of another section: a run that was trained has its own.
+
+    >>> evaluation_overrides(["--evaluation.threshold", "0.3"])
+    {'threshold': 0.3}
+    """
+    config: dict[str, Any] = {}
+    for key, value in _pairs(overrides):
+        section, _, name = key.partition(".")
+        if section != "evaluation" or not name:
+            raise AttnBridgeError(
+                f"option --{key}: a run that was trained keeps its own; --evaluation.{{{','.join(EVALUATION)}}} can be "
+                "changed, --target and --device be named"
+            )
+        _set(config, key, value)
+    found: dict[str, Any] = config.get("evaluation", {})
+    _check_evaluation(found)
+    return found
+
+
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, section by section.
 
@@ -377,32 +462,37 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
         if not word.startswith("--") or word == "--":
             raise AttnBridgeError(f"unexpected argument {word!r}; options are written --section.option value")
         key, equals, text = word[2:].partition("=")
+        if not all(key.split(".")):
+            raise AttnBridgeError(f"option --{key}: a name is missing; options are written --section.option value")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise AttnBridgeError(f"option --{key} lacks its value")
             text = rest.pop(0)
-        pairs.append((key, _scalar(text)))
+        pairs.append((key, _scalar(text, f"option --{key}")))
     return pairs
 
 
-def _scalar(text: str) -> Any:
-    """A YAML value; numbers such as 1e-3, which YAML 1.1 takes for text, are numbers.
+def _scalar(text: str, where: str) -> Any:
+    """A YAML value; text that is none, as a name with a colon in it, is text.
 
-    >>> _scalar("1e-3"), _scalar("true"), _scalar("[1, 2]"), _scalar("a: b: c")
-    (0.001, True, [1, 2], 'a: b: c')
+    >>> [_scalar(text, "--a") for text in ("1e-3", "true", "[1, 2]", "a: b: c")]
+    [0.001, True, [1, 2], 'a: b: c']
     """
-    if "e" in text.lower():
-        with suppress(ValueError):
-            return float(text)
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        if text.startswith(("[", "{")):
+        return parse_yaml(text, where)
+    except AttnBridgeError:
+        if text.startswith(("[", "{", "&", "*")):
             raise
         return text
 
 
-def _set(config: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        config = config.setdefault(key, {}) if isinstance(config, dict) else {}
-    config[keys[-1]] = value
+def _set(config: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for number, key in enumerate(sections, 1):
+        if config.get(key) is None:
+            config[key] = {}
+        config = config[key]
+        if not isinstance(config, dict):
+            above = ".".join(sections[:number])
+            raise AttnBridgeError(f"option --{path}: {above} is {shortened(config)}, which has no {name!r} in it")
+    config[name] = value

@@ -5,36 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.record import RunRecord, run_record, write_json
+from attnbridge.data.text import dump_yaml
+from attnbridge.errors import AttnBridgeError, DivergedError
+from attnbridge.evaluation.record import RunRecord, check_scores, run_record, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
-from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.checks import check_experiment, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
-from attnbridge.experiments.options import data_arguments, data_options, method_options
+from attnbridge.experiments.options import data_arguments, data_options, method_options, shortened, trainer_options
 from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.methods import load_data, load_method, load_object
@@ -46,15 +49,17 @@ QUIET = (
     "lightning.fabric.utilities.seed",
 )
 """Loggers that give hints on hardware and add-ons."""
+METRICS = "metrics.csv"
+WRITTEN = (CONFIG, METRICS, "validation.txt", "attention", "checkpoints")
+"""What a run writes while it trains."""
 PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
-METRICS = "metrics.csv"
 OUTPUTS = (RECORD, REPORT, CHECKPOINT, METRICS, EXAMPLES, IMAGE, CHANNELS)
 """What a run writes beside its configuration and its folder of images, ``attention``."""
 
 
 def fit(
-    experiment: Experiment | str,
+    experiment: Experiment | Path | str,
     *,
     data: Any = None,
     out: Path | str | None = None,
@@ -89,11 +94,11 @@ def fit(
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: option model.lr must be above 0, not -1
     """
-    known = load_experiment(experiment) if isinstance(experiment, str) else experiment
+    _check_parts(experiment, out, network, callbacks, logger, resume)
+    known = experiment if isinstance(experiment, Experiment) else load_experiment(str(experiment))
     sections = {name: value for name, value in changes.items() if isinstance(value, dict)}
-    known = known.with_options(**sections) if sections else known
     plain = {name: value for name, value in changes.items() if name not in sections}
-    known = Experiment.from_mapping({**known.to_mapping(), **plain}) if plain else known
+    known = Experiment.from_mapping({**known.to_mapping(), **plain}).with_options(**sections)
     known, module = data_module_of(known, data)
     folder = check_out(out) if out is not None else Path("runs") / Path(known.name).stem
     if module is None:
@@ -102,6 +107,29 @@ def fit(
         check_network(known)
     parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
     return run_checked(known, folder, resume=resume, **parts)
+
+
+def _check_parts(
+    experiment: object, out: object, network: object, callbacks: object, logger: object, resume: object
+) -> None:
+    """The arguments of :func:`fit` that no configuration holds.
+
+    Raises:
+        AttnBridgeError: naming the first that is something else.
+    """
+    if not isinstance(experiment, Experiment | Path | str):
+        raise AttnBridgeError(f"experiment must be an Experiment, or the name of one, not {shortened(experiment)}")
+    if not isinstance(out, Path | str | None) or not str(out):
+        raise AttnBridgeError(f"out must be the path of a folder, or None for runs/NAME, not {out!r}")
+    if not isinstance(network, nn.Module | None):
+        raise AttnBridgeError(f"network must be a torch.nn.Module, not {shortened(network)}")
+    if not isinstance(callbacks, list | tuple) or not all(isinstance(each, Callback) for each in callbacks):
+        raise AttnBridgeError(f"callbacks must be a list of Lightning's Callbacks, not {shortened(callbacks)}")
+    loggers = logger if isinstance(logger, list | tuple) else [logger]
+    if not all(isinstance(each, Logger | bool | None) for each in loggers):
+        raise AttnBridgeError(f"logger must be a Logger of Lightning's, or several, not {shortened(logger)}")
+    if not isinstance(resume, bool):
+        raise AttnBridgeError(f"resume must be True or False, not {shortened(resume)}")
 
 
 def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
@@ -139,6 +167,8 @@ def train(
     parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
     with owned(folder) as own:
         _check_folder(experiment, own, resume)
+        if experiment.init_from and network is None:
+            _check_start(*build(experiment, **parts))  # wrong is told before the first stage is trained
         return _train(experiment, own, resume, **parts)
 
 
@@ -146,29 +176,28 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
     folder = own.folder
     ready, earlier = _prerequisites(experiment, folder, resume)
     method, data, trainer = build(ready, **parts)
+    _check_start(method, data, trainer)
     if earlier is not None:
         _start_from(method, earlier)
     task = load_object(experiment.entry.task).of(data, experiment.evaluation)
     run, timer = Run(folder), Timer()
     saves = [MetricsTable(folder / METRICS), timer, LastCheckpoint(run.checkpoint)]
     trainer.strategy.checkpoint_io = AtomicCheckpointIO(own)
-    trainer.callbacks += [*task.callbacks(method, folder), *saves]  # type: ignore[attr-defined]
-    if is_main_process() and not run.begun:
-        with own.writing(folder / CONFIG) as partial:
-            partial.write_text(yaml.safe_dump(experiment.to_mapping(), sort_keys=False))
     start = time.perf_counter()
     checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
-    try:
+    with _undone(run) if is_main_process() else nullcontext():
+        if is_main_process():
+            write_config(experiment, own)
+        trainer.callbacks += [*task.callbacks(method, folder), *saves]  # type: ignore[attr-defined]
         _fit(trainer, method, data, checkpoint)
-    except Exception:
-        if is_main_process() and not run.checkpoint.is_file():
-            # no epoch was trained, so there is nothing to go on with; nor is it to be in the way
-            own.remove([folder / CONFIG])
-        raise
+        if not trainer.global_step:
+            raise AttnBridgeError(f"{folder}: not a single step was trained; raise trainer.max_time, or leave it out")
+    _check_weights(method, folder)
     before = earlier.record["seconds"] if earlier else 0.0
     seconds = before + time.perf_counter() - start + _earlier(timer)
     with interrupts():
         scores = task.evaluate(method, trainer)
+    check_scores(scores, folder)
     content: RunRecord = {
         "name": experiment.name,
         "method": experiment.method,
@@ -178,12 +207,71 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
         "scores": scores,
         "classes": list(method.classes),
         "protocol": task.protocol(),
+        "evaluation": asdict(experiment.evaluation),
         **run_record(),  # type: ignore[typeddict-item]
     }
     if is_main_process():
         task.save_examples(method, folder)
         write_json(folder / RECORD, content)
     return content
+
+
+def write_config(experiment: Experiment, own: OwnFiles) -> None:
+    """Write what a run is of into its folder, unless it says so already."""
+    run = Run(own.folder)
+    if not run.begun or run.config != experiment:
+        with own.writing(own.folder / CONFIG) as partial:
+            partial.write_text(dump_yaml(experiment.to_mapping()))
+
+
+def _check_start(method: Method, data: ImageDataModule, trainer: L.Trainer) -> None:
+    """What Lightning would find once it trains.
+
+    Raises:
+        AttnBridgeError: for a number of processes that is not the environment's, an end that never comes, or a batch
+            larger than the data.
+    """
+    check_processes(trainer.world_size)
+    if trainer.max_epochs in (None, -1) and trainer.max_steps in (None, -1):
+        raise AttnBridgeError("trainer.max_epochs is not set, nor trainer.max_steps; say how long to train")
+    if trainer.accumulate_grad_batches != 1 and not method.automatic_optimization:
+        raise AttnBridgeError(
+            "trainer.accumulate_grad_batches must be 1 beside two optimisers (model.adversarial_weight); leave it out"
+        )
+    if trainer.gradient_clip_val and not method.automatic_optimization:
+        raise AttnBridgeError(
+            "trainer.gradient_clip_val cannot be set beside two optimisers (model.adversarial_weight); leave it out"
+        )
+    data.check_batch(data.training_length(), trainer.world_size)
+
+
+@contextmanager
+def _undone(run: Run) -> Iterator[None]:
+    """What a start that failed before its first whole epoch wrote is taken away: nothing is in the way of the next."""
+    folder = run.folder
+    there = {path for name in WRITTEN for path in [folder / name, *(folder / name).rglob("*")] if path.exists()}
+    try:
+        yield
+    except Exception:
+        if not run.checkpoint.is_file():
+            for path in (path for name in WRITTEN for path in [*(folder / name).rglob("*"), folder / name]):
+                if path.is_file() and path not in there:
+                    path.unlink()
+            for path in (folder / name for name in WRITTEN):
+                if path.is_dir() and path not in there and not any(path.iterdir()):
+                    path.rmdir()
+        raise
+
+
+def _check_weights(method: Method, folder: Path) -> None:
+    """Weights that are no numbers are no result, whatever scores they give.
+
+    Raises:
+        DivergedError: naming the first of them.
+    """
+    for name, value in method.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DivergedError(f"{folder}: training diverged: {name} is no longer finite; lower model.lr")
 
 
 def build(
@@ -228,9 +316,17 @@ def build_trainer(experiment: Experiment, callbacks: Sequence[Callback] = (), lo
     try:
         known = parser.instantiate(parser.parse_object({"trainer": options})).trainer.as_dict()
         known["callbacks"] = [*(known.get("callbacks") or []), *callbacks]
-        return L.Trainer(**known | ({"logger": logger} if logger is not None else {}))
-    except (ArgumentError, MisconfigurationException, ValueError, TypeError) as error:
-        raise _invalid("trainer", error) from None
+        trainer = L.Trainer(**known | ({"logger": logger} if logger is not None else {}))
+    except AttnBridgeError:
+        raise
+    except Exception as error:  # Lightning's refusals have no common class
+        raise _invalid("trainer", error, given) from None
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise AttnBridgeError(
+            f"trainer.devices is {trainer.num_devices}, but there are {cores} cores; each device of a CPU is a process"
+        )
+    return trainer
 
 
 def parsed(kind: Any, section: str, experiment: Experiment) -> dict[str, Any]:
@@ -250,13 +346,29 @@ def parsed(kind: Any, section: str, experiment: Experiment) -> dict[str, Any]:
     try:
         known = parser.parse_object({section: {**dict.fromkeys(required), **given}})[section].as_dict()
     except (ArgumentError, TypeError) as error:
-        raise _invalid(section, error) from None
+        raise _invalid(section, error, given) from None
     return {name: known[name] for name in known if name in given or name in required}
 
 
-def _invalid(section: str, error: Exception) -> AttnBridgeError:
+def _invalid(section: str, error: Exception, given: Mapping[str, Any]) -> AttnBridgeError:
+    """The error for what jsonargparse or Lightning refuses, as one line that names the option."""
     words = " ".join(str(error).split())
-    return AttnBridgeError(f"the configuration is not valid: {section}: {words}")
+    named = re.search(rf'Parser key "{section}\.(\w+)', words)
+    why = re.search(r"(Problem with given class_path .*?|Import path .*?)(?= - |$| Given value)", words)
+    if named is None:
+        return AttnBridgeError(f"the configuration is not valid: {section}: {shortened_text(why[1] if why else words)}")
+    name = named[1]
+    known = trainer_options() if section == "trainer" else {}
+    reason = why[1] if why else f"expected {known[name].annotation}" if name in known else words
+    return AttnBridgeError(
+        f"the configuration is not valid: {section}.{name} cannot be {shortened(given.get(name))}: "
+        f"{shortened_text(reason)}"
+    )
+
+
+def shortened_text(words: str, most: int = 300) -> str:
+    """Words as a message shows them."""
+    return words if len(words) <= most else f"{words[:most]}..."
 
 
 def is_main_process() -> bool:
@@ -329,7 +441,8 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
         return
     if not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
-    check_same(run.config, experiment, folder)
+    # how it is scored may change
+    check_same(replace(run.config, evaluation=experiment.evaluation), experiment, folder)
     outputs += (folder / "attention").glob("epoch_*.png")
     own.check(outputs)
     own.check_unchanged(outputs)
@@ -343,8 +456,19 @@ def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: 
     try:
         with interrupts():
             trainer.fit(method, data, ckpt_path=checkpoint, weights_only=True)
-    except MisconfigurationException as error:
-        raise _invalid("trainer", error) from None
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        if not _is_lightnings(error):
+            raise
+        raise _invalid("trainer", error, {}) from None
+
+
+def _is_lightnings(error: Exception) -> bool:
+    """Whether it was Lightning itself that refused, and not what it runs."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = place.tb_frame.f_globals.get("__name__", "") if place else ""
+    return isinstance(error, MisconfigurationException) or module.startswith("lightning.")
 
 
 @contextmanager
@@ -383,14 +507,23 @@ def _done_or(named: str, own: Path) -> Run:
 def _first_stage(experiment: Experiment, folder: Path, resume: bool) -> Run:
     """The run of the experiment that this one begins with."""
     first = _done_or(str(experiment.init_from), folder / "first")
-    if not first.done:
-        earlier = load_experiment(str(experiment.init_from))
-        kind = load_method(experiment.method)
-        shared = {name: value for name, value in experiment.model.items() if not kind.is_stage_specific(name)}
-        earlier = replace(earlier, data=experiment.data, seed=experiment.seed, trainer=experiment.trainer)
-        earlier = earlier.with_options(model=shared).with_options(**experiment.init_overrides)
-        train(earlier, first.folder, resume=resume or first.folder.exists())
+    if first.folder != folder / "first":
+        return first
+    earlier = load_experiment(str(experiment.init_from))
+    kind = load_method(experiment.method)
+    shared = {name: value for name, value in experiment.model.items() if not kind.is_stage_specific(name)}
+    earlier = replace(earlier, data=experiment.data, seed=experiment.seed, trainer=experiment.trainer)
+    earlier = earlier.with_options(model=shared).with_options(**experiment.init_overrides)
+    _train_unless_done(first, earlier, resume)
     return first
+
+
+def _train_unless_done(run: Run, experiment: Experiment, resume: bool) -> None:
+    """Train a stage of a run; one that is done has to be of the same experiment."""
+    if run.done:
+        check_same(run.config, experiment, run.folder)
+    else:
+        train(experiment, run.folder, resume=resume or run.folder.exists())
 
 
 def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experiment:
@@ -404,10 +537,10 @@ def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experim
         raise AttnBridgeError(f"{experiment.teacher}: was trained by {known.method}, not by {experiment.method}")
     taught = {"teacher": known.option("model.backbone"), "teacher_stride": known.model.get("stride")}
     own = build(experiment.with_options(model={**taught, "teacher_weights": "none"}))[1].classes  # wrong is told first
-    if not run.done:
-        trainer = {**known.trainer, **experiment.trainer}
-        known = replace(known, data=experiment.data, seed=experiment.seed, trainer=trainer)
-        train(known, run.folder, resume=resume or run.folder.exists())
+    if run.folder == folder / "teacher":
+        fresh = load_experiment(experiment.teacher)
+        trainer = {**fresh.trainer, **experiment.trainer}
+        _train_unless_done(run, replace(fresh, data=experiment.data, seed=experiment.seed, trainer=trainer), resume)
         run = Run(run.folder)
     if own != run.record["classes"]:
         raise AttnBridgeError(

@@ -7,7 +7,6 @@ stay the only place where options, types and defaults are written.
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +21,34 @@ from attnbridge.methods import method_entry
 
 FROM_DATA = ("classes", "image_size", "frequencies", "domains", "generalise", "plain_loader", "network")
 """Arguments of methods that no configuration sets: the data, or the caller, give them."""
+_PART = "Share | Count | None"
+TRAINER = {
+    "num_nodes": "Count",
+    "precision": "Literal['64', '32', '16', 64, 32, 16, 'bf16', '16-mixed', 'bf16-mixed', '16-true', 'bf16-true', "
+    "'32-true', '64-true', 'transformer-engine', 'transformer-engine-float16', None]",
+    "fast_dev_run": "bool | Natural",
+    "min_epochs": "Natural | None",
+    "min_steps": "Natural | None",
+    "limit_train_batches": _PART,
+    "limit_val_batches": _PART,
+    "limit_test_batches": _PART,
+    "limit_predict_batches": _PART,
+    "overfit_batches": "UpToOne | Count",
+    "val_check_interval": "Share | Count | str | dict[str, Count] | None",
+    "max_time": "str | dict[str, Natural] | None",
+    "log_every_n_steps": "Natural | None",
+    "enable_checkpointing": "bool | None",
+    "enable_progress_bar": "bool | None",
+    "enable_model_summary": "bool | None",
+    "accumulate_grad_batches": "Count",
+    "gradient_clip_val": "NotNegative | None",
+    "gradient_clip_algorithm": "Literal['norm', 'value', None]",
+    "deterministic": "Literal[True, False, 'warn', None]",
+    "benchmark": "bool | None",
+    "reload_dataloaders_every_n_epochs": "Natural",
+    "default_root_dir": "str | None",
+}
+"""What Lightning's own annotations do not say: ranges and choices."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +90,8 @@ def trainer_options() -> dict[str, Option]:
     spec = find_spec("lightning")
     if spec is None:
         raise AttnBridgeError("configurations of training need lightning: pip install 'attnbridge[train]'")
-    return signature(Path(str(spec.origin)).parent / "pytorch" / "trainer" / "trainer.py", "Trainer")
+    known = signature(Path(str(spec.origin)).parent / "pytorch" / "trainer" / "trainer.py", "Trainer")
+    return {name: replace(option, annotation=TRAINER.get(name, option.annotation)) for name, option in known.items()}
 
 
 def _source(module: str) -> Path:
@@ -96,7 +124,7 @@ def signature(path: Path, class_name: str) -> dict[str, Option]:
 
     >>> options = signature(_source("attnbridge.data.modules.base"), "ImageDataModule")
     >>> options["views"].annotation, options["views"].default
-    ('Count | None', 'None')
+    ('Views | None', 'None')
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     aliases = {
@@ -160,6 +188,7 @@ def _argument_docs(docstring: str) -> dict[str, str]:
 
 
 PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+CONTAINERS: dict[str, tuple[type, ...]] = {"Sequence": (list, tuple), "tuple": (list, tuple), "dict": (dict,)}
 
 
 def _bounded(part: str) -> tuple[str, Bounds | None]:
@@ -181,47 +210,106 @@ def plain_type(annotation: str) -> str:
 def in_words(annotation: str) -> str:
     """An annotation as a person reads it.
 
-    >>> in_words("Count | None"), in_words("bool")
-    ('int at least 1 | None', 'bool')
+    >>> in_words("Count | None"), in_words("Sequence[str]"), in_words("dict[str, str]"), in_words("bool")
+    ('int at least 1 | None', 'a list of names', 'names by name, {NAME: NAME}', 'bool')
     """
-    annotation = annotation.replace("tuple[Side, Side]", "two of them")
-    parts = [_bounded(part) for part in annotation.split(" | ")]
-    return " | ".join(kind if limits is None else f"{kind} {limits}" for kind, limits in parts)
+    return " | ".join(_kind_in_words(kind) for kind in annotation.split(" | "))
+
+
+def _kind_in_words(kind: str) -> str:
+    outer, _, inner = kind.partition("[")
+    if outer == "Sequence":
+        return f"a list of {'names' if inner == 'str]' else 'numbers' if inner[:-1] in vars(bounds) else 'lists'}"
+    if outer in CONTAINERS:
+        return "two of them" if outer == "tuple" else "names by name, {NAME: NAME}"
+    plain, limits = _bounded(kind)
+    return plain if limits is None else f"{plain} {limits}"
 
 
 def check_value(name: str, value: Any, annotation: str) -> None:
-    """Check a value against the annotations that are plain; leave the others to the parser proper."""
-    if annotation.startswith("Literal["):
-        choices = ast.literal_eval("(" + annotation[len("Literal[") : -1] + ",)")
-        if value not in choices:
-            raise unknown_name(f"value of {name}:", str(value), [str(c) for c in choices])
+    """Check a value against an annotation: its type, its choice, its range, and so what it holds.
+
+    Args:
+        name: of the option, for messages.
+        value: as YAML gives it.
+        annotation: as written in a signature; one with parts that are not plain is left to the parser proper.
+
+    Raises:
+        AttnBridgeError: for a value that is none of the annotation's.
+
+    >>> check_value("data.image_size", [64, 0], "Side | tuple[Side, Side]")
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: option data.image_size must be at least 8 and at most 8192, not 0
+    """
+    kinds = annotation.split(" | ")
+    if not all(map(_is_plain, kinds)) or (value is None and "None" in kinds):
         return
-    if annotation.startswith("Sequence[") and (annotation[9:-1] in vars(bounds) or annotation[9:-1] == "str"):
-        if not isinstance(value, list | tuple):
-            kind = "names" if annotation[9:-1] == "str" else "numbers"
-            raise AttnBridgeError(f"option {name} must be a list of {kind}, but is {value!r}")
-        for each in value:
-            check_value(name, each, annotation[9:-1])
+    for kind in kinds:
+        outer, _, inner = kind.partition("[")
+        if outer == "Literal" and len(kinds) == 1:
+            _check_choice(name, value, inner)
+            return
+        if isinstance(value, CONTAINERS.get(outer, ())):
+            _check_items(name, value, kind, annotation)
+            return
+    _check_plain(name, value, kinds, annotation)
+
+
+def _is_plain(kind: str) -> bool:
+    """Whether a part of an annotation is understood here.
+
+    >>> [_is_plain(kind) for kind in ("Sequence[str]", "Count", "None", "list[Callback]")]
+    [True, True, True, False]
+    """
+    outer = kind.partition("[")[0]
+    return kind == "None" or outer == "Literal" or outer in CONTAINERS or _bounded(kind)[0] in PLAIN
+
+
+def _check_choice(name: str, value: Any, choices: str) -> None:
+    known = ast.literal_eval(f"({choices[:-1]},)")
+    if not any(value == each and type(value) is type(each) for each in known):
+        raise unknown_name(f"value of {name}:", str(value), [str(each) for each in known])
+
+
+def _check_items(name: str, value: Any, kind: str, annotation: str) -> None:
+    """What a list, a pair or a mapping holds."""
+    outer, _, inner = kind.partition("[")
+    wanted = [inner[:-1]] * len(value) if outer == "Sequence" else inner[:-1].split(", ")
+    if outer == "dict":
+        for key, each in value.items():
+            check_value(f"{name}, the key", key, wanted[0])
+            check_value(f"{name}.{key}", each, wanted[1])
         return
-    options = [part.strip() for part in annotation.split(" | ")]
-    if value is None and ("None" in options or annotation.startswith("Optional") or annotation == "Any"):
-        return
-    pairs = [part[6:-1].split(", ") for part in options if part.startswith("tuple[")]
-    if isinstance(value, list | tuple) and pairs:
-        if len(value) != len(pairs[0]):
-            raise AttnBridgeError(f"option {name} must be {in_words(annotation)}, but is {value!r}")
-        for each, part in zip(value, pairs[0], strict=True):
-            check_value(name, each, part)
-        return
-    known = [_bounded(option) for option in options if not option.startswith("tuple[")]
-    types = [PLAIN[kind] for kind, _ in known if kind in PLAIN]
-    if not types or len(types) + ("None" in options) != len(known):
-        return
-    allowed = tuple(t for group in types for t in group)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+    if len(value) != len(wanted):
         raise AttnBridgeError(f"option {name} must be {in_words(annotation)}, but is {value!r}")
-    for _, limits in known:
-        if limits is not None and isinstance(value, int | float) and not limits.hold(value):
-            raise AttnBridgeError(f"option {name} must be {limits}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise AttnBridgeError(f"option {name} must be a finite number, not {value!r}")
+    for each, part in zip(value, wanted, strict=True):
+        check_value(name, each, part)
+
+
+def _check_plain(name: str, value: Any, kinds: list[str], annotation: str) -> None:
+    """A number, a text or a truth value, of one of several types and ranges."""
+    known = [_bounded(kind) for kind in kinds]
+    own = [limits for kind, limits in known if isinstance(value, PLAIN.get(kind, ()))]
+    if not own or (isinstance(value, bool) and "bool" not in kinds):
+        raise AttnBridgeError(f"option {name} must be {in_words(annotation)}, but is {shortened(value)}")
+    if isinstance(value, str):
+        if not value.strip() or "\0" in value:
+            raise AttnBridgeError(f"option {name} must not be {value!r}; name something, or leave it out")
+        return
+    ranges = [limits or Bounds() for limits in own]
+    if not any(limits.hold(value) for limits in ranges):
+        words = str(ranges[0]) if len(ranges) == 1 else in_words(annotation)
+        raise AttnBridgeError(f"option {name} must be {words or 'a finite number'}, not {shortened(value)}")
+
+
+def shortened(value: Any, most: int = 80) -> str:
+    """A value as a message shows it.
+
+    >>> shortened("x" * 100, 10)
+    "'xxxxxxxxx..."
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -6,10 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from attnbridge.data.files import given_path
-from attnbridge.data.text import read_json
+from attnbridge.data.text import read_json, read_yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
@@ -80,10 +78,7 @@ class Run:
             AttnBridgeError: if it is no run, or was made with names that are others now.
         """
         path = self._existing(CONFIG)
-        try:
-            config = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise self._unreadable(error) from None
+        config = read_yaml(path)
         if not isinstance(config, dict):
             raise self._unreadable(TypeError(f"{path.name} holds no sections"))
         return Experiment.from_mapping(config, str(path))
@@ -217,6 +212,28 @@ class Run:
                 f"{self.folder}: was not scored, so no threshold was chosen; give one with --threshold"
             )
         return float(self.scores["predicted"]["threshold"])
+
+    def rescore(self, *, device: str = "auto", **settings: Any) -> Run:
+        """Score it again with other settings of the evaluation, without training; see
+        :func:`~attnbridge.experiments.score.rescore`.
+
+        Args:
+            device: where it is scored.
+            settings: of :class:`~attnbridge.evaluation.settings.EvaluationSettings`, as ``threshold=0.3``.
+
+        Returns:
+            The run with its new record and page.
+
+        Raises:
+            AttnBridgeError: for a setting that cannot be, or data that is not there any more.
+
+        >>> Run("runs/attnbn").rescore(threshold=0.3).scores["predicted"]["miou_fixed"]  # doctest: +SKIP
+        0.41
+        """
+        from attnbridge.experiments.score import rescore
+
+        rescore(self, device, **settings)
+        return Run(self.folder)
 
     def write_report(self) -> Path:
         """Write its page; returns it."""

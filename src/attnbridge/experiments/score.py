@@ -1,19 +1,22 @@
-"""Scoring a run again, on its own or other data."""
+"""Scoring a run again, on its own or other data, or with other settings."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
+from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
-from attnbridge.evaluation.record import RunRecord
+from attnbridge.evaluation.record import RunRecord, check_scores, write_json
+from attnbridge.experiments.checks import check_experiment
 from attnbridge.experiments.config import Experiment, trainer_device
-from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
-from attnbridge.experiments.runs import Run
+from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched, write_config
+from attnbridge.experiments.runs import RECORD, Run
 from attnbridge.methods import SOURCE_TARGET, load_object
 
 
 def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRecord:
-    """The record of a run with the scores that its method has now.
+    """The record of a run with the scores that its method has now; nothing is written.
 
     Args:
         run: a run.
@@ -23,6 +26,41 @@ def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRe
     Raises:
         AttnBridgeError: for data of other classes, or without masks to score against.
     """
+    return _scored(run, experiment, device)[2]
+
+
+def rescore(run: Run, device: str = "auto", **settings: Any) -> RunRecord:
+    """Score a run with other settings of the evaluation, which are its own from now on: in its configuration, its
+    record, its examples and its page. Its weights stay, so that the settings which it had give the scores that it had.
+
+    Args:
+        run: a run.
+        device: where it is scored.
+        settings: of :class:`~attnbridge.evaluation.settings.EvaluationSettings`, by name.
+
+    Raises:
+        AttnBridgeError: see :func:`score_again`; for a setting that cannot be, or that its scores do not depend on.
+            Nothing is changed then.
+    """
+    experiment = run.config.with_options(evaluation=settings)
+    uses = load_object(run.record["task"]).uses
+    for name in settings:
+        if name not in uses:
+            raise AttnBridgeError(
+                f"{run.folder}: its scores do not depend on evaluation.{name}; they do on {', '.join(uses) or 'none'}"
+            )
+    check_experiment(experiment, training=False)
+    with owned(run.folder) as own:
+        task, method, record = _scored(run, experiment, device)
+        write_config(experiment, own)
+        task.save_examples(method, run.folder)
+        write_json(run.folder / RECORD, record)
+        Run(run.folder).write_report()
+    return record
+
+
+def _scored(run: Run, experiment: Experiment, device: str) -> tuple[Any, Any, RunRecord]:
+    """The task, the method, and the record with the scores."""
     method = run.method()
     if experiment.entry.data != SOURCE_TARGET and experiment.data.get("saliency"):
         experiment = experiment.with_options(data={"saliency": None})  # serves training, and may not be there
@@ -38,4 +76,12 @@ def score_again(run: Run, experiment: Experiment, device: str = "auto") -> RunRe
     with untouched(), interrupts():
         trainer = build_trainer(replace(experiment, trainer=trainer_device(device)), [task.scores])
         scores = task.evaluate(method, trainer)
-    return {**run.record, "task": task.reference(), "scores": scores, "classes": list(method.classes)}
+    check_scores(scores, run.folder)
+    own: dict[str, Any] = {
+        "task": task.reference(),
+        "scores": scores,
+        "classes": list(method.classes),
+        "protocol": task.protocol(),
+        "evaluation": asdict(experiment.evaluation),
+    }
+    return task, method, {**run.record, **own}  # type: ignore[typeddict-item]

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles, own_file
-from attnbridge.data.text import read_json, read_text
+from attnbridge.data.text import dump_yaml, read_json, read_text
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
 from attnbridge.experiments.config import Experiment
@@ -45,6 +44,8 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         AttnBridgeError: if Optuna is not installed, nothing is searched, ``out`` holds another search, there are no
             validation images, or several processes are asked for.
     """
+    if type(trials) is not int or trials < 1:
+        raise AttnBridgeError(f"trials must be a number from 1 on, not {trials!r}")
     if experiment.entry.data in (SOURCE_TARGET, CUES):
         raise AttnBridgeError(f"{experiment.method} has no accuracy to search by; methods of class folders have")
     devices = experiment.trainer.get("devices", 1)
@@ -71,6 +72,10 @@ def _search(experiment: Experiment, space: dict[str, tuple[float, float]], own: 
         except DivergedError as error:
             print(f"counts as 0: {error}")
             value = 0.0
+        except AttnBridgeError:
+            if not done:
+                _undo(out)
+            raise
         study.tell(trial.number, value)
     found = [{"number": t.number, "options": t.params, "val_top1": t.value} for t in done[:trials]]
     best = max(found, key=lambda trial: trial["val_top1"])
@@ -79,7 +84,7 @@ def _search(experiment: Experiment, space: dict[str, tuple[float, float]], own: 
         _figure(found).savefig(partial, dpi=120, format="png")
     tuned = with_values(experiment, best["options"])
     with own_file(out / BEST) as partial:
-        partial.write_text(yaml.safe_dump(tuned.to_mapping(), sort_keys=False))
+        partial.write_text(dump_yaml(tuned.to_mapping()))
     print(f"best: {_words(best['options'])}, validation accuracy {100 * best['val_top1']:.2f}%")
     return tuned
 
@@ -103,6 +108,12 @@ def with_values(experiment: Experiment, values: dict[str, float]) -> Experiment:
     return changed
 
 
+def _undo(out: Path) -> None:
+    """Take a search back that has no trial yet: it is not to be in the way of another one."""
+    for name in (ASKED, TRIALS, f"{TRIALS}.lock"):
+        (out / name).unlink(missing_ok=True)
+
+
 def best_trial(out: Path) -> Path:
     """The folder of the best trial's run."""
     return out / f"trial-{read_json(out / RECORD)['best']['number']}"
@@ -118,7 +129,7 @@ def _study(experiment: Experiment, own: OwnFiles) -> Any:
     begun, log = out / ASKED, out / TRIALS
     own.check([out / name for name in (RECORD, FIGURE, BEST, ASKED, TRIALS)])
     own.check_unchanged([out / name for name in (RECORD, FIGURE, BEST)])
-    text = yaml.safe_dump(experiment.to_mapping(), sort_keys=False)
+    text = dump_yaml(experiment.to_mapping())
     if begun.is_file() and read_text(begun) != text:
         raise AttnBridgeError(f"{out}: holds the search of another configuration ({begun}); name another folder")
     for path, content in ((begun, text), (log, "")):

@@ -5,11 +5,15 @@ Free of torch: what runs them is :mod:`attnbridge.experiments.benchmark`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attnbridge.data.saliency import MODELS, is_model
 from attnbridge.datasets.synthetic.scenes import SceneSpec
+from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.experiments.options import check_value
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,22 @@ class TableRequest:
     leave_one_out: bool = False
     trials: int = 0
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            check_value("seeds", seed, "Seed")
+        twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
+        if not self.seeds or twice:
+            raise AttnBridgeError(f"seeds must be one or more, each once, not {list(self.seeds)}")
+        rows = [row for row, count in Counter(self.rows or ()).items() if count > 1]
+        if rows or self.rows == ():
+            raise AttnBridgeError(f"rows must be one or more, each once, not {list(self.rows or ())}")
+        if not is_model(self.saliency) and not Path(self.saliency).is_dir():
+            raise unknown_name("folder or saliency model:", self.saliency, MODELS)
+        if self.domains is not None and not all(name.strip() for name in self.domains.split(",")):
+            raise AttnBridgeError(f"--domains must be names with commas between, not {self.domains!r}")
+        if self.trials < 0:
+            raise AttnBridgeError(f"trials must be at least 1, or 0 for no search, not {self.trials}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.gradients import SecondOrder
 from attnbridge.attention.layers import find_head
 from attnbridge.attention.normalise import Normalise, normalise_maps
-from attnbridge.bounds import Count, NotNegative, Positive
+from attnbridge.bounds import NotNegative, Positive, Width
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
@@ -90,8 +90,8 @@ class AttnBN(Method):
         second_order: SecondOrder = "auto",
         label_shift: bool = False,
         discriminator_input: Literal["features", "evidence", "pooled"] = "features",
-        discriminator_width: Count = 32,
-        discriminator_projection: Count | None = 32,
+        discriminator_width: Width = 32,
+        discriminator_projection: Width | None = 32,
         discriminator_spectral: bool = False,
         discriminator_lr: Positive = 1e-4,
         frequencies: Callable[[str], Sequence[float]] | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnbridge.attention.layers import eval_mode
 from attnbridge.attention.observe import forward_until
-from attnbridge.bounds import Count, Inside, NotNegative
+from attnbridge.bounds import Inside, NotNegative, Width
 from attnbridge.data.sample import IGNORE_INDEX, Batch, as_floats
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
@@ -82,8 +82,8 @@ class Segmentation(Method):
         grow: bool = True,
         grow_background: Inside = 0.99,
         grow_foreground: Inside = 0.85,
-        head_width: Count = 1024,
-        head_rate: Count = 12,
+        head_width: Width = 1024,
+        head_rate: Width = 12,
         stride: int | None = 8,
         **options: Any,
     ) -> None:

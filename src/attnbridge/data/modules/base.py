@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attnbridge.bounds import Count, Natural
+from attnbridge.bounds import BatchSize, Views, Workers
 from attnbridge.data.dataset import EpochSampler, ImageDataset, ShardSampler
 from attnbridge.data.feature_cache import CachedFeatureDataset, cache_features, feature_cache_dir
 from attnbridge.data.request import DataRequest
@@ -33,7 +33,7 @@ class ImageDataModule(LightningDataModule):
     request: DataRequest = DataRequest()
     """What the method asks for, see :class:`~attnbridge.data.request.DataRequest`."""
 
-    def __init__(self, batch_size: Count, workers: Natural | None, views: Count | None = None) -> None:
+    def __init__(self, batch_size: BatchSize, workers: Workers | None, views: Views | None = None) -> None:
         super().__init__()
         if views is not None and views < 1:
             raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
@@ -74,6 +74,22 @@ class ImageDataModule(LightningDataModule):
     def has(self, split: str) -> bool:
         """Whether there is a split to score on."""
         return True
+
+    def training_length(self) -> int | None:
+        """How many images an epoch has, once the method's request is known; ``None``: nobody knows."""
+        return None
+
+    def check_batch(self, length: int | None, processes: int) -> None:
+        """Check that an epoch of so many images has a whole batch for each process.
+
+        Raises:
+            AttnBridgeError: if there are fewer images.
+        """
+        if length is not None and length < self.batch_size * processes:
+            raise AttnBridgeError(
+                f"data.batch_size is {self.batch_size} on {processes} process(es), but there are only {length} images "
+                "for training (of the larger domain); make it smaller"
+            )
 
     def cached_datasets(self, sets: Mapping[str, ImageDataset]) -> dict[str, Dataset[Sample]]:
         """The training images in 8 bits, or, with ``views``, what the method keeps of their views: made where it is

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attnbridge.bounds import Count, Natural, Seed, Share, ShareOrNone, Side
+from attnbridge.bounds import BatchSize, Count, Seed, Share, ShareOrNone, Side, Views, Workers
 from attnbridge.data.cifar import NAMES, Images, load_cifar
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import class_names, class_splits, hash_order, scan_class_folders
@@ -89,9 +89,9 @@ class ClassificationDataModule(ImageDataModule):
         image_size: Side | tuple[Side, Side] = 32,
         augment: Augment = "crop",
         min_crop: Share = 0.5,
-        batch_size: Count = 128,
-        workers: Natural | None = None,
-        views: Count | None = None,
+        batch_size: BatchSize = 128,
+        workers: Workers | None = None,
+        views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(batch_size, workers, views)
@@ -172,6 +172,9 @@ class ClassificationDataModule(ImageDataModule):
         places = [int(record.image.name) for record in records]
         return ArrayDataset(images[places], records, len(self.classes), transform)
 
+    def training_length(self) -> int:
+        return len(self.records("train"))
+
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "plain_loader": self.plain_loader}
 
@@ -204,12 +207,7 @@ class ClassificationDataModule(ImageDataModule):
 
     def train_dataloader(self) -> CombinedLoader:
         dataset = self.dataset("train")
-        processes = self.processes()
-        if len(dataset) < self.batch_size * processes[0]:
-            raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size} on {processes[0]} process(es), but there are only "
-                f"{len(dataset)} images for training; make it smaller"
-            )
+        self.check_batch(len(dataset), self.processes()[0])
         kept = self.cached_datasets({"target": dataset})["target"]
         sampler = self.sampler(kept, self.seed)
         return CombinedLoader({"target": self.loader(kept, sampler, self.batch_size, drop_last=True)}, "max_size_cycle")

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.bounds import Count, Inside, Natural, Seed, Share, Side
+from attnbridge.bounds import BatchSize, Inside, Seed, Share, Side, Views, Workers
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
 from attnbridge.data.folders import hash_order
@@ -54,10 +54,10 @@ class MultiDomainDataModule(ImageDataModule):
         saliency: str | None = None,
         val_share: Inside = 0.2,
         image_size: Side | tuple[Side, Side] = 224,
-        batch_size: Count = 32,
+        batch_size: BatchSize = 32,
         min_crop: Share = 0.5,
-        workers: Natural | None = None,
-        views: Count | None = None,
+        workers: Workers | None = None,
+        views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(batch_size, workers, views)
@@ -111,12 +111,8 @@ class MultiDomainDataModule(ImageDataModule):
         """Batches ``{"source": ..., "target": ...}``; the target's without labels, or, when generalising, none. As long
         as the larger of the two, whether the method wants it or not, so that all rows of a table take as many steps."""
         records = {name: self.records(name) for name in self.wanted(self.request.streams)}
-        length = max(len(self.records(name)) for name in self.wanted(("source", "target")))
-        if length < self.batch_size * self.processes()[0]:
-            raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size}, but there are only {length} images for training; make it "
-                "smaller"
-            )
+        length = self.training_length()
+        self.check_batch(length, self.processes()[0])
         sets = {}
         for name, found in records.items():
             transform = train_transform(self.image_size, (self.min_crop, 1.0))
@@ -128,6 +124,9 @@ class MultiDomainDataModule(ImageDataModule):
             sampler = self.sampler(kept[name], self.seed * 10 + number)
             loaders[name] = self.loader(kept[name], sampler, self.batch_size, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
+
+    def training_length(self) -> int:
+        return max(len(self.records(name)) for name in self.wanted(("source", "target")))
 
     def wanted(self, streams: Sequence[str]) -> list[str]:
         """The streams of a method that there are."""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.bounds import AtLeastOne, Count, Natural, Seed, Share, Side
+from attnbridge.bounds import AtLeastOne, BatchSize, Count, Seed, Share, Side, Views, Workers
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import find_images, has_split, hash_order, pair_classes, scan_pair, subsample_per_class
 from attnbridge.data.guidance import Guide, scan_guided
@@ -68,14 +68,14 @@ class SourceTargetDataModule(ImageDataModule):
         guided: str | None = None,
         guided_by: Guide = "masks",
         guided_count: Count | None = None,
-        guided_batch: Count = 8,
+        guided_batch: BatchSize = 8,
         image_size: Side | tuple[Side, Side] = 224,
         shape: Shape = "stretch",
-        batch_size: Count = 32,
+        batch_size: BatchSize = 32,
         min_crop: Share = 0.5,
         source_zoom_out: AtLeastOne = 1.0,
-        workers: Natural | None = None,
-        views: Count | None = None,
+        workers: Workers | None = None,
+        views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(batch_size, workers, views)
@@ -144,21 +144,20 @@ class SourceTargetDataModule(ImageDataModule):
             loaders[name] = self.loader(kept[name], sampler, size, drop_last=True)
         return CombinedLoader(loaders, "max_size_cycle")
 
+    def training_length(self) -> int:
+        wanted = ["train", *(["source"] if self.source or "source" in self.request.streams else [])]
+        return max(len(self.records(name)) for name in wanted)
+
     def _training_sets(self) -> dict[str, ImageDataset]:
         """The images of the streams that the method wants."""
         streams = self.request.streams
-        processes = self.processes()[0]
         records = {"target": self.records("train")}
         if self.source or "source" in streams:
             records["source"] = self.records("source")
         length = max(len(found) for found in records.values())
+        self.check_batch(length, self.processes()[0])
         if "guided" in streams:
             records["guided"] = self.records("guided")
-        if length < self.batch_size * processes:
-            raise AttnBridgeError(
-                f"data.batch_size is {self.batch_size} on {processes} process(es), but the "
-                f"larger domain has only {length} images; make it smaller"
-            )
         sets = {}
         for name in streams:
             zoom_out = self.source_zoom_out if name == "source" else 1.0

@@ -35,6 +35,8 @@ class Task:
 
     scores: Any = None
     """The callback that counts; ``None`` where nothing is scored."""
+    uses: tuple[str, ...] = ()
+    """The settings of the evaluation that its scores depend on."""
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         self.data, self.settings = data, settings

@@ -43,6 +43,8 @@ MODES: tuple[Present, ...] = ("predicted", "labels")
 class MapTask(Task):
     """Maps against masks, see :class:`MapScores`."""
 
+    uses = ("threshold", "score_threshold")
+
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
         self.scores = MapScores(len(data.classes), settings.score_threshold)

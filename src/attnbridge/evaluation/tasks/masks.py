@@ -35,6 +35,8 @@ from attnbridge.segmentation.inference import Inference, infer
 class MaskTask(Task):
     """A segmentation network's masks, see :class:`MaskScores`."""
 
+    uses = ("scales", "flip", "crf")
+
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
         self.inference = inference_of(settings)
