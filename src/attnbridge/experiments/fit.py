@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from attnbridge.data.files import atomic_write, make_folder
+from attnbridge.data.files import atomic_write, make_folder, named
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.text import dump_yaml
 from attnbridge.errors import AttnBridgeError, DivergedError
@@ -173,7 +173,7 @@ def train(
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     start = time.perf_counter()
     checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
-    with _undone(run) if is_main_process() else nullcontext():
+    with named(folder), _undone(run) if is_main_process() else nullcontext():
         if is_main_process():
             write_config(experiment, folder)
         trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
@@ -199,7 +199,8 @@ def train(
         **run_record(),  # type: ignore[typeddict-item]
     }
     if is_main_process():
-        task.save_examples(method, folder)
+        with named(folder):
+            task.save_examples(method, folder)
         write_json(folder / RECORD, content)
     return content
 
