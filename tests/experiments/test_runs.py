@@ -47,7 +47,7 @@ def test_a_run_is_named_by_its_folder_or_its_checkpoint(begun: Path, tmp_path: P
 @pytest.mark.parametrize("text", ["model: [", "3", "- 1", "\x00"])
 def test_a_configuration_that_is_none_is_named(begun: Path, text: str) -> None:
     (begun / "config.yaml").write_text(text)
-    with pytest.raises(AttnBridgeError, match=r"run: its configuration or checkpoint cannot be read \("):
+    with pytest.raises(AttnBridgeError, match=r"run: its configuration .* cannot be read \(|run/config\.yaml: is no "):
         _ = Run(begun).config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attnbridge.data.text import parse_yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.search import search_space, with_values
@@ -16,7 +17,7 @@ def test_every_row_of_the_table_is_searched() -> None:
 
 
 def test_bounds_in_a_file_may_be_written_as_yaml_does_not_know_them() -> None:
-    written = {"method": "fine_tuning", "search": {"model": {"start_weight": ["1e-3", 10]}}}
+    written = parse_yaml("method: fine_tuning\nsearch: {model: {start_weight: [1e-3, 10]}}", "mine.yaml")
     assert search_space(Experiment.from_mapping(written)) == {"model.start_weight": (0.001, 10)}
     with pytest.raises(AttnBridgeError, match="0 < LOW < HIGH, not \\['low', 10\\]"):
         Experiment.from_mapping({**written, "search": {"model": {"start_weight": ["low", 10]}}})

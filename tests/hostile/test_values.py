@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import lightning as L
@@ -39,6 +44,7 @@ TRAINER = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--train
 NETWORK = ["--model.backbone", "resnet10t", "--model.weights", "none"]
 SIZES = ["--data.image_size", "32", "--data.batch_size", "8", "--data.workers", "0"]
 CALLBACKS = "lightning.pytorch.callbacks"
+slowly = partial(pytest.param, marks=pytest.mark.hostile)
 SMALL = [*TRAINER, *NETWORK, *SIZES, "--model.frozen", "[]"]
 
 
@@ -288,22 +294,22 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--data.batch_size", "1000"], ["data.batch_size is 1000", "only 32 images", "smaller"]),
         (["--trainer.devices", "99"], ["trainer.devices is 99", "cores"]),
         (["--trainer.max_epochs", "null"], ["trainer.max_epochs is not set"]),
-        (["--trainer.max_epochs", "-1"], ["trainer.max_epochs is not set"]),
+        slowly(["--trainer.max_epochs", "-1"], ["trainer.max_epochs is not set"]),
         (["--trainer.strategy", "nope"], ["trainer", "invalid strategy name", "'nope'"]),
-        (["--trainer.strategy", "deepspeed"], ["trainer", "deepspeed"]),
-        (["--trainer.accelerator", "3"], ["trainer.accelerator cannot be 3"]),
+        slowly(["--trainer.strategy", "deepspeed"], ["trainer", "deepspeed"]),
+        slowly(["--trainer.accelerator", "3"], ["trainer.accelerator cannot be 3"]),
         (["--trainer.logger.class_path", "nope.Logger"], ["trainer.logger", "nope.Logger", "No module named"]),
-        (["--trainer.callbacks", "[{class_path: pathlib.Path}]"], ["trainer.callbacks", "pathlib.Path", "subclass"]),
-        (["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
+        slowly(["--trainer.callbacks", "[{class_path: pathlib.Path}]"], ["trainer.callbacks", "Path", "subclass"]),
+        slowly(["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
         (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
-        (["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
+        slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
         # found once it trains: what was written is taken away
         (["--trainer.max_time", "00:00:00:00"], ["not a single step was trained", "trainer.max_time"]),
         (["--trainer.val_check_interval", "100"], ["trainer", "val_check_interval", "100"]),
-        (["--trainer.limit_train_batches", "0.01"], ["trainer", "limit_train_batches"]),
-        (["--trainer.callbacks", f"[{{class_path: {CALLBACKS}.EarlyStopping, init_args: {{monitor: nope}}}}]"],
-         ["trainer", "Early stopping", "`nope`"]),
-        (["--model.lr", "1_000_000", "--model.optimizer", "sgd"], ["not finite", "lower the learning rate"]),
+        slowly(["--trainer.limit_train_batches", "0.01"], ["trainer", "limit_train_batches"]),
+        slowly(["--trainer.callbacks", f"[{{class_path: {CALLBACKS}.EarlyStopping, init_args: {{monitor: nope}}}}]"],
+                ["trainer", "Early stopping", "`nope`"]),
+        slowly(["--model.lr", "1_000_000", "--model.optimizer", "sgd"], ["not finite", "lower the learning rate"]),
     ],
     ids=joined,
 )  # fmt: skip
@@ -621,6 +627,22 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert answer(error.value, [])[0].startswith(f"{tmp_path / 'a.json'}: No space left")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("size", [200, 3_000, 200_000])
+def test_a_run_that_finds_no_room_says_where(size: int, place: Path) -> None:
+    """A limit of the size of files stands for a full disk."""
+    code = f"""
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+        from attnbridge.cli import main
+        sys.exit(main({["fit", "attnbn", *on_scenes()]!r}))
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"attnbridge: error: runs/attnbn\S*: File too large; make room", done.stderr)
+    assert not (place / "runs").exists()
 
 
 def test_a_user_callbacks_own_error_stays_its_own(place: Path) -> None:

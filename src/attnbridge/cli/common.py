@@ -72,7 +72,7 @@ def number_of(option: str, annotation: str) -> Callable[[str], Any]:
 
     >>> number_of("--trials", "Count")("0")
     Traceback (most recent call last):
-    attnbridge.errors.AttnBridgeError: --trials must be at least 1, not '0'
+    attnbridge.errors.AttnBridgeError: --trials must be at least 1, not 0
     """
     alias: Any = getattr(bounds, annotation)
     kind, limits = alias.__origin__, alias.__metadata__[0]
@@ -84,7 +84,7 @@ def number_of(option: str, annotation: str) -> Callable[[str], Any]:
             words = "a whole number" if kind is int else "a number"
             raise AttnBridgeError(f"{option} must be {words}, {limits}, not {text[:40]!r}") from None
         if not limits.hold(value):
-            raise AttnBridgeError(f"{option} must be {limits}, not {text[:40]!r}")
+            raise AttnBridgeError(f"{option} must be {limits}, not {text[:40]}")
         return value
 
     return parse

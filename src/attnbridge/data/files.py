@@ -84,17 +84,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """A write that the system refuses, as on a full disk, knows no name of its file: it is given this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A file to write in the folder of ``path``, which is made where it is not there; gone at the end, unless moved."""
     with tempfile.NamedTemporaryFile(dir=make_folder(path.parent), prefix=".partial", delete=False) as handle:
         partial = Path(handle.name)
     try:
         partial.chmod(0o644)
-        yield partial
-    except OSError as error:
-        if error.filename is None:  # of a write, which knows no name
-            error.filename = str(path)
-        raise
+        with named(path):
+            yield partial
     finally:
         partial.unlink(missing_ok=True)
 

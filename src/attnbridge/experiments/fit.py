@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from attnbridge.data.files import named
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.provenance import OwnFiles
@@ -185,7 +186,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
     trainer.strategy.checkpoint_io = AtomicCheckpointIO(own)
     start = time.perf_counter()
     checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
-    with _undone(run) if is_main_process() else nullcontext():
+    with named(folder), _undone(run) if is_main_process() else nullcontext():
         if is_main_process():
             write_config(experiment, own)
         trainer.callbacks += [*task.callbacks(method, folder), *saves]  # type: ignore[attr-defined]
@@ -211,7 +212,8 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
         **run_record(),  # type: ignore[typeddict-item]
     }
     if is_main_process():
-        task.save_examples(method, folder)
+        with named(folder):
+            task.save_examples(method, folder)
         write_json(folder / RECORD, content)
     return content
 
