@@ -101,9 +101,13 @@ def test_what_is_current_is_skipped_and_what_is_not_is_made_again(
     names = made(monkeypatch)
     assert main(command) == 0
     assert names == []
-    assert main([*command, "--threshold", "0.5"]) == 0
+    before = (out_of(command) / "cues/00000.png").read_bytes()
+    assert main([*command, "--threshold", "0.5"]) == 2
+    assert "cues: was made with settings.threshold = 0.3, not 0.5" in capsys.readouterr().err
+    assert (names, (out_of(command) / "cues/00000.png").read_bytes()) == ([], before)
+    assert main([*command, "--threshold", "0.5", "--replace"]) == 0
     assert names == STAGES[1:]
-    assert "what it was made of has changed" in capsys.readouterr().out
+    assert "was made with settings.threshold = 0.3, not 0.5" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_stage_that_was_deleted_is_made_again(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_a_stage_that_was_edited_is_not_thrown_away(tmp_path: Path) -> None:
         with OwnFiles(folder).writing(folder / "a.png") as partial:
             partial.write_text("made")
 
-    stages = Stages(tmp_path)
+    stages = Stages(tmp_path, replaces=True)
     stages.run("masks", {"seed": 0}, make)
     stages.run("masks", {"seed": 1}, make)
     (tmp_path / "masks/a.png").write_text("mine")

@@ -101,7 +101,8 @@ def test_complete_scenes_are_left_alone_and_others_are_not_overwritten(
     compose(*shapes, scenes, SPEC)
     assert (scenes / "scenes.json").stat().st_mtime_ns == before
     (tmp_path / "mine").mkdir()
-    with pytest.raises(AttnBridgeError, match="was not made by the scene composer"):
+    (tmp_path / "mine/a.txt").write_text("mine")
+    with pytest.raises(AttnBridgeError, match=r"mine/a\.txt: was not written by attnbridge"):
         compose(*shapes, tmp_path / "mine", SPEC)
 
 

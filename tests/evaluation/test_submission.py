@@ -92,8 +92,8 @@ def test_wrong_inputs_leave_nothing(kit: Path, tmp_path: Path) -> None:
     (kit / "JPEGImages" / "2008_000011.JPG").write_bytes(b"no image")
     with pytest.raises(AttnBridgeError, match=r"2008_000011\.JPG: cannot be read"):
         write_submission(MapSegmenter(model(), 0.5), kit, "test", out)
-    assert not out.exists() or not any(out.iterdir())
-    out.mkdir(exist_ok=True)
-    (out / "results").mkdir()
-    with pytest.raises(AttnBridgeError, match="holds results already"):
+    assert not out.exists()
+    out.mkdir()
+    (out / "results.tgz").write_bytes(b"theirs")
+    with pytest.raises(AttnBridgeError, match=r"results\.tgz: there are results already"):
         write_submission(MapSegmenter(model(), 0.5), kit, "test", out)
