@@ -65,6 +65,8 @@ Natural = Annotated[int, Bounds(least=0)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
 Side = Annotated[int, Bounds(least=8, most=8192)]
 """Of an image, pixels."""
+MapSize = Count | tuple[Count, Count]
+"""Of maps: a side, or height and width."""
 
 
 def check_number(name: str, value: Any, kind: Any) -> None:
@@ -79,6 +81,17 @@ def check_number(name: str, value: Any, kind: Any) -> None:
         raise AttnBridgeError(f"{name} must be {_in_words(kind)}, not {shown(value)}")
     if not limits.hold(value):
         raise AttnBridgeError(f"{name} must be {limits}, not {shown(value)}")
+
+
+def check_value(name: str, value: Any, kind: Any) -> None:
+    """Raise unless the value of an argument is as an annotation says; a list must hold something.
+
+    >>> check_value("scales", (0.5, 0.0), Sequence[Positive])
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: scales must be a list, each of it a number above 0, not (0.5, 0.0)
+    """
+    if not _fits(value, kind) or (get_origin(kind) is Sequence and not value):
+        _refuse(name, value, kind)
 
 
 def check_names(name: str, value: Any) -> tuple[str, ...]:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.bounds import Count, UpToOne, check_names, check_number
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
 
 Array = np.ndarray[Any, Any]
+ROUNDING = 1e-3
+"""By how much a map may leave [0, 1]."""
 
 
 def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
@@ -28,9 +31,19 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     Returns:
         uint8 ``(H, W, 3)``.
 
+    Raises:
+        AttnBridgeError: for arrays of other types or shapes, a map that is not in [0, 1], or such a strength.
+
     >>> overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 1))).max()
     np.uint8(0)
     """
+    _check_array("image", image, "uint8 (H, W, 3)", image_like=True)
+    _check_array("heat", heat, "float (h, w)", image_like=False)
+    check_number("strength", strength, UpToOne)
+    if not (heat.min() >= -ROUNDING and heat.max() <= 1 + ROUNDING):
+        raise AttnBridgeError(
+            f"heat must be in [0, 1], but goes from {heat.min()} to {heat.max()}; divide it by its maximum"
+        )
     size = (image.shape[1], image.shape[0])
     enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
@@ -39,6 +52,18 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     mixed: Array = (np.float32(1) - opacity)[level] * image
     mixed += added[level]
     return mixed.round().astype(np.uint8)
+
+
+def _check_array(name: str, value: Any, expected: str, image_like: bool) -> None:
+    came = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "dtype") else shown(value)
+    if not isinstance(value, np.ndarray):
+        raise AttnBridgeError(f"{name} must be a numpy array, {expected}, not a {type(value).__name__}, {came}")
+    if image_like:
+        fits = value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+    else:
+        fits = value.dtype.kind in "fbiu" and value.ndim == 2
+    if not fits or not value.size:
+        raise AttnBridgeError(f"{name} must be {expected}, but is {came}")
 
 
 def class_colours(count: int) -> Array:
@@ -121,6 +146,15 @@ def to_uint8(image: Any) -> Array:
     return array
 
 
+def _check_path(path: Path) -> None:
+    """Raise unless an image can be written there, as far as its name says."""
+    suffixes = Image.registered_extensions()
+    if path.suffix.lower() not in suffixes or suffixes[path.suffix.lower()] not in Image.SAVE:
+        raise AttnBridgeError(f"{path}: its name says no format that can be written; take one that ends with .png")
+    if not path.parent.is_dir():
+        raise AttnBridgeError(f"{path}: the folder {path.parent} is not there; make it first")
+
+
 def show(
     images: Any, maps: Any, path: Path | str | None = None, names: Sequence[str] = (), cell: int = 192
 ) -> Image.Image:
@@ -129,7 +163,7 @@ def show(
     Args:
         images: float ``(B, 3, H, W)`` in [0, 1], as they were before any normalisation.
         maps: ``(B, K, h, w)``, not negative, as :func:`attnbridge.explain` gives them; each to its own maximum.
-        path: a file to write too.
+        path: a file to write too; its suffix says the format.
         names: a title of each of the K maps.
         cell: width of an image in pixels.
 
@@ -137,18 +171,26 @@ def show(
         The sheet, a row for each image; a notebook shows it as the value of a cell.
 
     Raises:
-        AttnBridgeError: for other shapes, or images that are not in [0, 1].
+        AttnBridgeError: for other shapes, images that are not in [0, 1], maps that are not finite, or a file that
+            cannot be written.
 
     >>> import torch
     >>> show(torch.rand(2, 3, 32, 32), torch.rand(2, 1, 4, 4)).size
     (396, 396)
     """
-    if images.ndim != 4 or images.shape[1] != 3 or maps.ndim != 4 or len(maps) != len(images):
-        raise AttnBridgeError(
-            f"show takes images (B, 3, H, W) and maps (B, K, h, w), not {tuple(images.shape)} and {tuple(maps.shape)}"
-        )
-    if images.min() < 0 or images.max() > 1:
+    from attnbridge.arguments import check_tensors
+
+    check_number("cell", cell, Count)
+    check_tensors(images=(images, "B 3 H W"))
+    check_tensors(maps=(maps, f"{len(images)} K h w"))  # on whichever device
+    if len(check_names("names", names)) not in (0, maps.shape[1]):
+        raise AttnBridgeError(f"names must be {maps.shape[1]}, one for each map of an image, not {shown(names)}")
+    if not (images.min() >= 0 and images.max() <= 1):
         raise AttnBridgeError("show takes images in [0, 1]; give them as they were before they were normalised")
+    if not maps.isfinite().all():
+        raise AttnBridgeError("maps must be finite, but hold NaN or infinity")
+    if path is not None:
+        _check_path(Path(path))
     rows = []
     for image, own in zip(images, maps, strict=True):
         shown, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
