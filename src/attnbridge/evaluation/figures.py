@@ -115,8 +115,8 @@ def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.
         count: number of classes.
     """
     cells = []
-    for shown, mask in pairs:
-        for image in (shown, Image.fromarray(colour_mask(mask, count))):
+    for photo, mask in pairs:
+        for image in (photo, Image.fromarray(colour_mask(mask, count))):
             image.thumbnail((144, 288), Image.Resampling.NEAREST)
             cells.append(np.asarray(image))
     return sheet([cells[i : i + 8] for i in range(0, len(cells), 8)])
@@ -193,8 +193,8 @@ def show(
         _check_path(Path(path))
     rows = []
     for image, own in zip(images, maps, strict=True):
-        shown, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
-        rows.append([shown, *(overlay(shown, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
+        plain, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
+        rows.append([plain, *(overlay(plain, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
     drawn = sheet(rows, ["image", *names] if names else (), cell)
     if path is not None:
         drawn.save(path)

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from attnbridge.arguments import came, check_network, check_tensors
 from attnbridge.bounds import Count, Seed, check_names, check_number
-from attnbridge.errors import AttnBridgeError, shown, unknown_name
+from attnbridge.errors import AttnBridgeError, unknown_name
 
 Baseline = Tensor | Literal["blur", "zero"]
 Activation = Literal["softmax", "sigmoid"]
@@ -249,6 +249,7 @@ def _ranks(maps: Tensor, images: Tensor, state: str) -> Tensor:
 
 
 def _background(baseline: Baseline, images: Tensor) -> Tensor:
+    _check_baseline(baseline)
     if isinstance(baseline, Tensor):
         try:
             return baseline.to(images).expand_as(images)
@@ -260,12 +261,16 @@ def _background(baseline: Baseline, images: Tensor) -> Tensor:
 
 
 def _check_settings(baseline: Any, steps: Any, activation: Any, batch: Any) -> None:
-    if not isinstance(baseline, Tensor | str) or (isinstance(baseline, str) and baseline not in ("blur", "zero")):
-        raise unknown_name("baseline", baseline, ["blur", "zero"], hint="or give a tensor")
+    _check_baseline(baseline)
     if activation not in get_args(Activation):
         raise unknown_name("activation", activation, get_args(Activation))
     check_number("steps", steps, Count)
     check_number("batch", batch, Count)
+
+
+def _check_baseline(baseline: Any) -> None:
+    if not isinstance(baseline, Tensor) and (not isinstance(baseline, str) or baseline not in ("blur", "zero")):
+        raise unknown_name("baseline", baseline, ["blur", "zero"], hint="or give a tensor")
 
 
 def _check(images: Tensor, maps: Tensor, classes: Tensor) -> None:

@@ -2,8 +2,9 @@
 
 An image here is one map with one mask: for several classes of an image, give one map per class; a mean over
 classes, as in the pointing game's paper, takes one metric per class. The states are sums over images, which add
-up over batches and processes. Before the first image a score is NaN, and torchmetrics warns. Metrics of one kind with different settings may count the same in the first batch,
-and a ``torchmetrics.MetricCollection`` then takes them for one: give it ``compute_groups=False``.
+up over batches and processes. Before the first image a score is NaN, and torchmetrics warns. Metrics of one kind
+with different settings may count the same in the first batch, and a ``torchmetrics.MetricCollection`` then takes
+them for one: give it ``compute_groups=False``.
 """
 
 from __future__ import annotations
@@ -300,8 +301,9 @@ def _checked_boxes(boxes: Tensor) -> Tensor:
 
 def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
     """Thresholds, if they rise within [0, 1); else AttnBridgeError."""
-    check_value("thresholds", thresholds, Sequence[float])
+    if not isinstance(thresholds, Sequence) or len(thresholds):
+        check_value("thresholds", thresholds, Sequence[float])
     values = tuple(thresholds)
-    if not all(0 <= value < 1 for value in values) or list(values) != sorted(set(values)):
+    if not values or not all(0 <= value < 1 for value in values) or list(values) != sorted(set(values)):
         raise AttnBridgeError(f"thresholds must rise within [0, 1), but are {shown(values)}; sort them, each once")
     return values

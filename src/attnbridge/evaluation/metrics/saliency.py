@@ -55,11 +55,12 @@ class SaliencyScores(Metric):
 
     def update(self, saliency: Tensor, mask: Tensor) -> None:
         """Count one image: saliency float ``(H, W)`` in [0, 1], mask bool ``(H, W)``."""
-        check_tensors(saliency=(saliency, "..."), mask=(mask, "...", "bool"))
+        check_tensors(saliency=(saliency, "H W"), mask=(mask, "h w", "number"))
         if saliency.shape != mask.shape:
             raise AttnBridgeError(
                 f"saliency and mask must have one size, not {tuple(saliency.shape)} and {tuple(mask.shape)}"
             )
+        check_tensors(mask=(mask, "H W", "bool"))
         if not bool((saliency >= 0).all() & (saliency <= 1).all()):
             raise AttnBridgeError(f"saliency must be in [0, 1], but goes from {saliency.min()} to {saliency.max()}")
         truth = mask.flatten()

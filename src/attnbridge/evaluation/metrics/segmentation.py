@@ -110,8 +110,9 @@ class MapSegmentation(Metric):
 
 
 def mean_iou(iou: Tensor) -> Tensor:
-    """mIoU of each threshold, ``(T,)``, from :class:`MapSegmentation`'s IoU ``(T, N + 1)``, classes that occur only; NaN
-    where none does.
+    """mIoU of each threshold, ``(T,)``, from :class:`MapSegmentation`'s IoU ``(T, N + 1)``, classes that occur only.
+
+    NaN where none occurs.
 
     >>> mean_iou(torch.tensor([[0.5, float("nan"), 1.0]]))
     tensor([0.7500])
