@@ -22,6 +22,12 @@ IN_WORDS: dict[Kind, str] = {
     "uint8": "a uint8 tensor",
     "number": "a tensor of real numbers",
 }
+HINTS: dict[Kind, str] = {
+    "float": "; call .float() on it, and divide 8 bits by 255",
+    "unit": "; call .float() on it, and divide 8 bits by 255",
+    "bool": "; compare it, as `labels > 0`",
+    "long": "; call .long() on it",
+}
 EXACT: dict[Kind, torch.dtype] = {"bool": torch.bool, "long": torch.long, "uint8": torch.uint8}
 
 
@@ -35,7 +41,8 @@ def check_tensors(*, empty: bool = False, **given: tuple[Any, str] | tuple[Any, 
 
     >>> check_tensors(maps=(torch.rand(2, 4, 4), "B H W"), classes=(torch.zeros(2), "B", "long"))
     Traceback (most recent call last):
-    attnbridge.errors.AttnBridgeError: classes must be a long tensor (B), but is torch.float32 of shape (2,)
+    attnbridge.errors.AttnBridgeError: classes must be a long tensor (B), but is torch.float32 of shape (2,); call
+    .long() on it
     >>> check_tensors(maps=(torch.rand(2, 4, 4), "B H W"), classes=(torch.ones(3).long(), "B", "long"))
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: classes must be a long tensor (B) with B = 2 as in maps, but is torch.int64 of
@@ -102,4 +109,8 @@ def _axes(shape: str) -> str:
 
 
 def _wrong(name: str, value: Any, shape: str, kind: Kind, same: str = "") -> AttnBridgeError:
-    return AttnBridgeError(f"{name} must be {IN_WORDS[kind]} ({_axes(shape)}){same}, but is {came(value)}")
+    if isinstance(value, Tensor):
+        hint = "" if _is_kind(value.dtype, kind) else HINTS.get(kind, "")
+    else:
+        hint = "; make a tensor of it" if hasattr(value, "__array__") or isinstance(value, list | tuple) else ""
+    return AttnBridgeError(f"{name} must be {IN_WORDS[kind]} ({_axes(shape)}){same}, but is {came(value)}{hint}")

@@ -65,8 +65,11 @@ Natural = Annotated[int, Bounds(least=0)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
 Side = Annotated[int, Bounds(least=8, most=8192)]
 """Of an image, pixels."""
-MapSize = Count | tuple[Count, Count]
+MapSide = Annotated[int, Bounds(least=1, most=2**15)]
+MapSize = MapSide | tuple[MapSide, MapSide]
 """Of maps: a side, or height and width."""
+Scale = Annotated[float, Bounds(above=0, most=16)]
+"""Multiple of an image's size."""
 
 
 def check_number(name: str, value: Any, kind: Any) -> None:
@@ -170,12 +173,13 @@ def _fits(value: Any, kind: Any) -> bool:
 def _in_words(kind: Any) -> str:
     """An annotation as a person reads it.
 
-    >>> _in_words(Count | None), _in_words(Sequence[Positive])
-    ('a whole number at least 1 or None', 'a list, each of it a number above 0')
+    >>> _in_words(Count | tuple[Count, Count] | None), _in_words(Sequence[Positive])
+    ('a whole number at least 1 or 2 of them or None', 'a list, each of it a number above 0')
     """
-    if len(_parts(kind)) > 1:
-        return " or ".join(map(_in_words, _parts(kind)))
-    inner = get_args(kind)
+    inner, parts = get_args(kind), _parts(kind)
+    if len(parts) > 1:
+        repeated = {part: f"{len(get_args(part))} of them" for part in parts if get_origin(part) is tuple}
+        return " or ".join(repeated.get(part) or _in_words(part) for part in parts)
     if hasattr(kind, "__metadata__"):
         return f"{_in_words(kind.__origin__)} {kind.__metadata__[0]}"
     if get_origin(kind) is tuple:

@@ -27,12 +27,12 @@ from attnbridge.attention.class_maps import (
     layer_cam,
 )
 from attnbridge.attention.fitting import check_maps, check_no_nan, naming_misfits
-from attnbridge.attention.gradients import SecondOrder, check_classes
+from attnbridge.attention.gradients import SecondOrder, check_classes, unknown_class
 from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, reads_class_token, to_maps, unwrap
 from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
 from attnbridge.attention.observe import check_logits, observe
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
-from attnbridge.bounds import MapSize, Positive, check_names, check_value
+from attnbridge.bounds import MapSize, Scale, check_names, check_value
 from attnbridge.errors import AttnBridgeError, check_choice, shown, unknown_name
 
 Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
@@ -101,7 +101,7 @@ def explain(
         raise unknown_name("method", method, METHODS)
     check_choice("normalise", normalise, get_args(Normalise))
     check_choice("second_order", second_order, get_args(SecondOrder))
-    check_value("scales", scales, Sequence[Positive])
+    check_value("scales", scales, Sequence[Scale])
     check_value("size", size, MapSize | None)
     check_network(model, "model")
     check_tensors(images=(images, "B C H W"))
@@ -220,22 +220,26 @@ def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | No
         most = max(1, int(wanted.sum(1).max()))
         return wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most], wanted
     if not isinstance(classes, Tensor):
-        classes = torch.tensor(_listed(classes), dtype=torch.long).expand(len(logits), -1)
+        classes = torch.tensor(_listed(classes, logits.shape[1]), dtype=torch.long).expand(len(logits), -1)
     return check_classes(classes, *logits.shape).to(logits.device), None
 
 
-def _listed(classes: Any) -> list[int]:
-    """A number, or several, as a list."""
+def _listed(classes: Any, count: int) -> list[int]:
+    """A number of a class, or several, as a list."""
     given = list(classes) if isinstance(classes, Iterable) else [classes]
     try:
         if any(isinstance(each, bool) for each in given):
             raise TypeError
-        return [index(each) for each in given]
+        listed = [index(each) for each in given]
     except TypeError:
         raise AttnBridgeError(
             "classes must be a number, a list of numbers, or a tensor of each image's own (bool: (B, N)), not "
             f"{shown(classes)}"
         ) from None
+    for each in listed:
+        if not 0 <= each < count:
+            raise unknown_class(each, count)
+    return listed
 
 
 def _scattered(maps: Tensor, indices: Tensor, wanted: Tensor) -> Tensor:

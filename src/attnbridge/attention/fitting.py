@@ -38,6 +38,8 @@ def _misfit(network: nn.Module, images: Tensor, said: str) -> str | None:
     if weight is not None and weight.is_floating_point() and weight.dtype != images.dtype and not autocast:
         return f"they are {images.dtype}, its weights {weight.dtype}; bring both to one type"
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and images.ndim == 3:
+        return f"they are of shape {tuple(images.shape)}; expected (B, C, H, W)"
     if first is not None and images.ndim == 4 and first.in_channels != images.shape[1]:
         return f"they have {images.shape[1]} channels, it takes {first.in_channels}"
     if "more than 1 value per channel" in said:

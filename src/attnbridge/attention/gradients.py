@@ -118,8 +118,14 @@ def check_classes(classes: Any, batch: int, count: int) -> Tensor:
         )
     wrong = (classes < 0) | (classes >= count)
     outside = classes[wrong] if classes.device.type == "cpu" else classes[:0]  # a GPU is not waited for
-    if not classes.numel() or len(outside):
-        what = f"class {int(outside[0])}" if len(outside) else "an empty list of classes"
-        raise AttnBridgeError(f"{what}: the network knows the classes 0 to {count - 1}")
+    if len(outside):
+        raise unknown_class(int(outside[0]), count)
+    if not classes.numel():
+        raise AttnBridgeError(f"classes: an empty list of classes; the network knows 0 to {count - 1}")
     indices: Tensor = classes[:, None] if classes.ndim == 1 else classes
     return indices
+
+
+def unknown_class(number: int, count: int) -> AttnBridgeError:
+    """The error for a class that a network of so many does not know."""
+    return AttnBridgeError(f"class {number}: the network knows the classes 0 to {count - 1}")

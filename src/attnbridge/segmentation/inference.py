@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.arguments import came, check_tensors
-from attnbridge.bounds import Positive, check_value
+from attnbridge.bounds import Scale, check_value
 from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.segmentation.crf import CRF, mean_field
 
@@ -34,7 +34,7 @@ class Inference:
     crf: bool = True
 
     def __post_init__(self) -> None:
-        check_value("scales", self.scales, Sequence[Positive])
+        check_value("scales", self.scales, Sequence[Scale])
 
 
 @torch.no_grad()
