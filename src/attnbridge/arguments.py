@@ -93,7 +93,7 @@ def came(value: Any) -> str:
     if value is None or isinstance(value, str | int | float | type):
         return shown(value)
     kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def _is_kind(dtype: torch.dtype, kind: Kind) -> bool:

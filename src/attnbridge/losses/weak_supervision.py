@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
-from attnbridge.bounds import UpToOne, check_number
+from attnbridge.bounds import UpToOne, check_number, check_value
 
 LEAST = 1e-4
 """What is added to every probability before it is brought back to a sum of 1, as in SEC's code, so that what is thought
@@ -30,6 +30,7 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
     >>> seed_loss(torch.tensor([[[[0.5]], [[0.5]]]]), torch.tensor([[[[False]], [[True]]]]))
     tensor(0.6931)
     """
+    check_value("balanced", balanced, bool)
     check_tensors(probabilities=(probabilities, "B L h w"), seeds=(seeds, "B L h w", "bool"))
     logs = torch.where(seeds, _floored(probabilities).log(), 0).sum((2, 3))  # (B, L)
     counts = seeds.sum((2, 3))
@@ -45,6 +46,7 @@ class SeedLoss(nn.Module):
 
     def __init__(self, balanced: bool = True) -> None:
         super().__init__()
+        check_value("balanced", balanced, bool)
         self.balanced = balanced
 
     def forward(self, probabilities: Tensor, seeds: Tensor) -> Tensor:
