@@ -161,6 +161,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (Sequence, tuple):
         if not isinstance(value, Sequence) or isinstance(value, str):
             return False
+        if get_origin(inner[0]) is Sequence:  # pairs and the like: who takes them looks into them
+            return True
         each = inner[:1] * len(value) if origin is Sequence else inner
         return len(value) == len(each) and all(map(_fits, value, each))
     if kind in (int, float):

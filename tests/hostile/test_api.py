@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 
 import attnbridge
 from attnbridge import AttnBridgeError, data, explain, losses, methods, metrics, models, observe, segmentation
+from attnbridge.errors import DivergedError
 
 SURFACE = Path(__file__).parents[1] / "api_surface.json"
 NAN, INF = float("nan"), float("inf")
@@ -72,6 +74,7 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 BYTES = (IMAGES * 255).byte()
 FEATURES = torch.rand(2, 4, 6, 6, requires_grad=True)
 LOGITS = FEATURES.mean((2, 3)) @ torch.rand(4, 5)
+TOKENS = torch.rand(2, 4, 6, requires_grad=True)
 CLASSES = torch.tensor([1, 2])
 MAPS, SALIENCY = torch.rand(2, 4, 4), torch.rand(2, 8, 8)
 SCORES, LABELS = torch.rand(2, 5), torch.ones(2, 5)
@@ -148,7 +151,10 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(explain, poisoned("0"), IMAGES), r"logits are NaN: the network's '0\.weight' holds NaN"),
         (on(explain, poisoned("4"), IMAGES, method="input_gradient"), r"logits are NaN: .*'4\.weight' holds NaN"),
         (on(explain, NET, IMAGES * NAN), "logits are NaN: the images hold NaN"),
-        (on(explain, Answers(lambda y: y * 1e30 * 1e30), IMAGES, 0), "maps of images .* are not finite: .*overflows"),
+        (
+            on(explain, Answers(lambda y: y * 1e30 * 1e30), IMAGES, [0, 1, 2, 3, 4]),
+            "maps of images .* are not finite: .*overflows",
+        ),
         (on(explain, NET, IMAGES, "cat"), "classes must be a number, a list of numbers.*'cat'"),
         (on(explain, NET, IMAGES, [True, False, True, True, False]), r"classes must be .*\(bool: \(B, N\)\)"),
         (on(explain, NET, IMAGES, 10**20), "class 100000000000000000000: the network knows the classes 0 to 4"),
@@ -175,7 +181,8 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(observe, NET, IMAGES[0], "0"), r"images: .* \(3, 8, 8\); expected \(B, C, H, W\)"),
     ],
     "attnbridge.grad_cam": [
-        (on(attnbridge.grad_cam, FEATURES.flatten(2), LOGITS, CLASSES), "carry no gradient|are no maps"),
+        (on(attnbridge.grad_cam, TOKENS, TOKENS.mean(2), CLASSES), r"of shape \(2, 4, 6\) are no maps; .*`spatial`"),
+        (on(attnbridge.grad_cam, FEATURES.detach(), LOGITS, CLASSES), "carry no gradient"),
         (on(attnbridge.grad_cam, FEATURES, LOGITS[:1], CLASSES), "logits must be .* B = 2 as in features"),
         (on(attnbridge.grad_cam, FEATURES, LOGITS[0], CLASSES), r"logits must be a float tensor \(B, N\)"),
         (on(attnbridge.grad_cam, FEATURES, LOGITS, [1, 2]), "classes must be long indices .*a list"),
@@ -502,7 +509,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(models.DomainDiscriminator, 0), "channels must be at least 1, not 0"),
         (
             on(models.DomainDiscriminator, 4, projection=0),
-            "projection must be a whole number at least 1 or None, not 0",
+            "projection must be at least 1, not 0",
         ),
         (on(models.DomainDiscriminator, 4, upsample=-5), "upsample must be at least 1, not -5"),
         (on(models.DomainDiscriminator(4, width=1), IMAGES), r"features must be .*\(B, 4, H, W\)"),
@@ -729,3 +736,128 @@ def test_every_public_name_has_hostile_cases(name: str) -> None:
 
 def test_the_table_names_nothing_else() -> None:
     assert {*TABLE, *EXEMPT} <= {*public(), "methods.METHODS"}
+
+
+def test_features_that_are_not_finite_have_no_singular_values() -> None:
+    with pytest.raises(DivergedError, match=r"features: .* hold NaN or infinity"):
+        losses.spectral_shrinkage_loss(SCORES * NAN)
+
+
+def test_out_of_memory_and_the_networks_own_errors_stay_what_they_are() -> None:
+    def fails(_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("too much")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        explain(Answers(fails), IMAGES[:, :1].expand(2, 3, 8, 8))
+    with pytest.raises(ZeroDivisionError):
+        explain(Answers(lambda y: y / (1 // 0)), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        IMAGES.transpose(2, 3).contiguous().transpose(2, 3),
+        IMAGES.clone().requires_grad_(),
+        IMAGES * 100 - 50,
+        IMAGES.contiguous(memory_format=torch.channels_last),
+    ],
+    ids=["not contiguous", "with gradient", "outside 0 to 1", "channels last"],
+)
+def test_unusual_images_are_taken(images: Tensor) -> None:
+    plain = images.detach().clone(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(explain(NET, images).detach(), explain(NET, plain).detach())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_maps_are_the_same_without_autograd(mode: Callable[[], Any]) -> None:
+    wanted = explain(NET, IMAGES).detach()
+    with mode():
+        torch.testing.assert_close(explain(NET, IMAGES), wanted)
+
+
+def test_a_network_in_training_mode_stays_in_it() -> None:
+    trained = copy.deepcopy(NORMED).train()
+    maps = explain(trained, IMAGES, 0, "0")
+    assert trained.training
+    assert bool(maps.isfinite().all())
+
+
+def test_no_class_at_all_costs_nothing_that_is_not_a_number() -> None:
+    """Labels that are all zero, seeds of nothing, a map of one place, no pair of image and class."""
+    nothing = torch.zeros(2, 2)
+    values = {
+        "margin": losses.multi_label_soft_margin_loss(torch.zeros(2, 2), nothing),
+        "expansion": losses.expansion_loss(PROBABILITIES, nothing),
+        "seeds": losses.seed_loss(PROBABILITIES, SEEDS),
+        "entropy": losses.entropy(torch.ones(2, 1, 1)),
+        "mining": losses.attention_mining_loss(torch.zeros(0), torch.zeros(0).long()),
+        "uncounted": losses.attention_loss(MAPS, SALIENCY, counted=torch.zeros(2, 8, 8).bool()),
+        "dark": losses.attention_transfer_loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)),
+    }
+    assert all(bool(value.isfinite()) for value in values.values()), values
+    assert values["entropy"] == values["seeds"] == values["mining"] == values["uncounted"] == 0
+    none = torch.zeros(2, 5, dtype=torch.bool)
+    assert explain(NET, IMAGES, none).abs().max() == 0
+    assert not segmentation.grow_seeds(PROBABILITIES, SEEDS, nothing).any()
+
+
+def test_empty_batches_count_nothing() -> None:
+    """A process may have no image of the last batch."""
+    first, second = segmented(), segmented()
+    for metric in (first, second):
+        metric.update(SCORES, torch.rand(2, 5, 4, 4, generator=torch.Generator().manual_seed(1)), MASKS.long(), LABELS)
+    second.update(SCORES[:0], torch.rand(0, 5, 4, 4), MASKS[:0].long(), LABELS[:0])
+    torch.testing.assert_close(first.compute(), second.compute(), equal_nan=True)
+    for metric, given in (
+        (metrics.PointingGame(), (MAPS, MASKS)),
+        (metrics.EnergyInside(), (MAPS, MASKS)),
+        (metrics.LabelPrecision(5), (SCORES, LABELS)),
+    ):
+        metric.update(*given)
+        value = float(metric.compute())
+        metric.update(*(each[:0] for each in given))
+        assert float(metric.compute()) == value
+    assert mean_field(images=BYTES[:0, :, :4, :4], probabilities=PROBABILITIES[:0]).shape == (0, 3, 4, 4)
+    assert segmentation.grow_seeds(PROBABILITIES[:0], SEEDS[:0], torch.ones(0, 2)).shape == (0, 3, 4, 4)
+    assert segmentation.enlarge_maps(torch.rand(0, 2, 4, 4), (8, 8)).shape == (0, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.PointingGame(), metrics.EnergyInside(), metrics.BestThresholdIoU(), metrics.MaxBoxAccuracy(),
+        metrics.LabelPrecision(2), metrics.Insertion(NET), metrics.Deletion(NET),
+    ],
+    ids=lambda metric: type(metric).__name__,
+)  # fmt: skip
+def test_a_score_of_nothing_is_nan_and_torchmetrics_warns(metric: Any) -> None:
+    with pytest.warns(UserWarning, match="was called before the ``update`` method"):
+        value = metric.compute()
+    assert bool(torch.as_tensor(value[0] if isinstance(value, tuple) else value).isnan())
+
+
+def test_a_loop_over_a_dataset_ends(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    record = data.ImageRecord("a.png", tmp_path / "a.png", (0,))
+    twice = data.ImageDataset([record], 2, "source", lambda parts: parts, length=2)
+    assert [sample["id"] for sample in twice] == ["a.png", "a.png"]
+    with pytest.raises(IndexError, match="sample 2 of 2"):
+        twice[2]
+
+
+def test_checks_look_at_no_values_of_tensors() -> None:
+    """On a GPU that would be waited for; a tensor on `meta` has no values, so a look at them would fail."""
+    meta = partial(torch.rand, device=META)
+    losses.attention_loss(meta(2, 4, 4), meta(2, 8, 8), counted=meta(2, 8, 8))
+    losses.kd_loss(meta(2, 5), meta(2, 5))
+    losses.multi_label_soft_margin_loss(meta(2, 5), meta(2, 5))
+    losses.attention_transfer_loss(meta(2, 4, 6, 6), meta(2, 3, 6, 6))
+    losses.hint_loss(meta(2, 4, 6, 6), meta(2, 4, 3, 3))
+    losses.seed_loss(meta(2, 3, 4, 4), meta(2, 3, 4, 4) > 0.5)
+    losses.expansion_loss(meta(2, 3, 4, 4), meta(2, 2))
+    losses.boundary_loss(meta(2, 3, 4, 4), meta(2, 3, 4, 4))
+    losses.discriminator_loss(meta(2, 1), meta(3, 1))
+    losses.spatial_alignment_loss(meta(2, 4, 6, 6), meta(2, 4, 6, 6), meta(2, 6, 6))
+    losses.delta_alignment_loss(meta(2, 4, 6, 6), meta(2, 4, 6, 6), meta(4))
+    losses.erase(meta(2, 3, 8, 8), losses.soft_mask(meta(2, 4, 4)), "mean", meta(3, 1, 1))
+    losses.gradient_transfer_loss(meta(2, 3, 8, 8), meta(2, 3, 8, 8))

@@ -158,6 +158,8 @@ class LabelPrecision(Metric):
 
     def compute(self) -> Tensor:
         """The mean over the classes that occur, float64; NaN if none does."""
+        if not len(self.logits):
+            return torch.tensor(torch.nan, dtype=torch.float64)
         logits = dim_zero_cat(self.logits).view(-1, self.num_classes)
         labels = dim_zero_cat(self.labels).view(-1, self.num_classes) > 0
         occurs = labels.any(0).nonzero().flatten().tolist()
