@@ -65,11 +65,11 @@ Natural = Annotated[int, Bounds(least=0)]
 Seed = Annotated[int, Bounds(least=0, most=2**32 - 1)]
 Side = Annotated[int, Bounds(least=8, most=8192)]
 """Of an image, pixels."""
+Scale = Annotated[float, Bounds(least=0.1, most=8)]
+"""Of an image's sides."""
 MapSide = Annotated[int, Bounds(least=1, most=2**15)]
 MapSize = MapSide | tuple[MapSide, MapSide]
 """Of maps: a side, or height and width."""
-Scale = Annotated[float, Bounds(above=0, most=16)]
-"""Multiple of an image's size."""
 
 
 def check_number(name: str, value: Any, kind: Any) -> None:
@@ -79,11 +79,10 @@ def check_number(name: str, value: Any, kind: Any) -> None:
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: temperature must be above 0, not nan
     """
-    limits = kind.__metadata__[0]
     if not _is_number(value, kind.__origin__):
         raise AttnBridgeError(f"{name} must be {_in_words(kind)}, not {shown(value)}")
-    if not limits.hold(value):
-        raise AttnBridgeError(f"{name} must be {limits}, not {shown(value)}")
+    if not _holds(value, kind):
+        raise AttnBridgeError(f"{name} must be {kind.__metadata__[0]}, not {shown(value)}")
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:
@@ -149,12 +148,17 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
 
 
+def _holds(value: Any, kind: Any) -> bool:
+    plain = value if isinstance(value, int | float) else kind.__origin__(value)  # NumPy's numbers
+    return bool(kind.__metadata__[0].hold(plain))
+
+
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a value is as an annotation says, as far as that can be seen at once."""
     if len(_parts(kind)) > 1:
         return any(_fits(value, part) for part in _parts(kind))
     if hasattr(kind, "__metadata__"):
-        return _is_number(value, kind.__origin__) and bool(kind.__metadata__[0].hold(value))
+        return _is_number(value, kind.__origin__) and _holds(value, kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return isinstance(value, str) and value in inner

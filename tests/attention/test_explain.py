@@ -389,8 +389,8 @@ def test_rollout_reads_the_row_that_the_head_reads() -> None:
         ({"classes": ["cat"]}, "a list of numbers"),
         ({"classes": [1.7]}, "a list of numbers"),
         ({"classes": [[0, 1]]}, "a tensor of each image's own"),
-        ({"scales": ()}, r"scales must be a list, each of it a number above 0 .*, not \(\)"),
-        ({"scales": (0.0, 1.0)}, r"a number above 0 .*, not \(0.0, 1.0\)"),
+        ({"scales": ()}, r"scales must be a list, each of it a number at least 0.1 .*, not \(\)"),
+        ({"scales": (0.0, 1.0)}, r"a number at least 0.1 .*, not \(0.0, 1.0\)"),
         ({"layer": []}, "no layer is named"),
     ],
 )

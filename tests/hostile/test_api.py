@@ -168,7 +168,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(explain, NET, IMAGES, size=10**7), "size must be .*at most 32768.*not 10000000"),
         (on(explain, NET, IMAGES, scales=(NAN,)), r"scales must be a list.*\(nan,\)"),
         (on(explain, NET, IMAGES, scales="1"), "scales must be a list.*'1'"),
-        (on(explain, NET, IMAGES, scales=(1e4,)), "scales must be a list.*at most 16"),
+        (on(explain, NET, IMAGES, scales=(1e4,)), "scales must be a list.*at most 8"),
         (on(explain, poisoned("0"), IMAGES, normalise="maxx"), "normalise must be .*did you mean 'max' or 'minmax'"),
         (on(explain, NET, IMAGES, method="activation", second_order="of"), "second_order must be.*mean 'off'"),
     ],
