@@ -42,7 +42,8 @@ def unknown_name(kind: str, name: Any, known: Iterable[str], hint: str = "") -> 
     if not text:
         some = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
         text = f"there are: {some}"
-    return AttnBridgeError(f"unknown {kind} {name!r}; {text}" + (f"; {hint}" if hint else ""))
+    what = repr(name) if isinstance(name, str) else shown(name)
+    return AttnBridgeError(f"unknown {kind} {what}; {text}" + (f"; {hint}" if hint else ""))
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -75,4 +76,8 @@ def shown(value: Any) -> str:
     >>> shown("map"), shown([0] * 100)
     ("'map'", '[0, 0, 0, 0, 0, 0, ...]')
     """
-    return " ".join(reprlib.repr(value).split())
+    return " ".join(_short.repr(value).split())
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
