@@ -207,6 +207,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     "attnbridge.overlay": [
         (on(attnbridge.overlay, torch.zeros(4, 4, 3).byte(), HEAT), "image must be a numpy array.*not a Tensor"),
         (on(attnbridge.overlay, PHOTO / 255, HEAT), r"image must be uint8 \(H, W, 3\), but is float64"),
+        (on(attnbridge.overlay, PHOTO.astype(np.uint16), HEAT), r"image must be uint8 \(H, W, 3\), but is uint16"),
         (on(attnbridge.overlay, PHOTO[..., 0], HEAT), r"image must be .*but is uint8 \(4, 4\)"),
         (on(attnbridge.overlay, PHOTO, HEAT[None]), r"heat must be float \(h, w\), but is float32 \(1, 2, 2\)"),
         (on(attnbridge.overlay, PHOTO, HEAT + 7), "heat must be in .*goes from 7.0 to 7.0; divide it by its maximum"),
@@ -610,6 +611,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     "data.as_floats": [
         (on(data.as_floats, IMAGES), "batch must be a mapping"),
         (on(data.as_floats, {"image": BYTES.long()}), r"image must be uint8, or floats .*torch\.int64"),
+        (on(data.as_floats, {"mask": [[0, 1]]}), "mask must be a tensor of real numbers.*a list"),
         (on(data.as_floats, {"saliency": MASKS}), r"saliency must be uint8, or floats .*torch\.bool"),
     ],
     "data.make_saliency": [

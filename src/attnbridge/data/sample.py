@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 
-from attnbridge.arguments import came
+from attnbridge.arguments import came, check_tensors
 from attnbridge.errors import AttnBridgeError, shown
 
 IGNORE_INDEX = 255
@@ -87,13 +87,12 @@ def as_floats(batch: BatchOrSample) -> BatchOrSample:
     for name in ("image", "saliency"):
         if name in changed and not _is_8_bits_or_float(changed[name]):
             raise AttnBridgeError(f"{name} must be uint8, or floats in [0, 1], but is {came(changed[name])}")
-    if not isinstance(changed.get("mask", torch.zeros(0)), Tensor):
-        raise AttnBridgeError(f"mask must be a tensor, but is {came(changed['mask'])}")
     if "image" in changed:
         changed["image"] = to_dtype(changed["image"], torch.float32, scale=True)
     if "saliency" in changed and not changed["saliency"].is_floating_point():
         changed["saliency"] = changed["saliency"].float() / 255
     if "mask" in changed:
+        check_tensors(empty=True, mask=(changed["mask"], "...", "number"))
         changed["mask"] = changed["mask"].long()
     return changed  # type: ignore[return-value]
 

@@ -16,6 +16,8 @@ from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
 
 Array = np.ndarray[Any, Any]
+NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["Float"]
+"""NumPy's codes of the types of real numbers."""
 ROUNDING = 1e-3
 """By how much a map may leave [0, 1]."""
 
@@ -37,8 +39,8 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     >>> overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 1))).max()
     np.uint8(0)
     """
-    _check_array("image", image, "uint8 (H, W, 3)", image_like=True)
-    _check_array("heat", heat, "float (h, w)", image_like=False)
+    _check_array("image", image, "uint8 (H, W, 3)", "B", (None, None, 3))
+    _check_array("heat", heat, "float (h, w)", NUMBERS, (None, None))
     check_number("strength", strength, UpToOne)
     if not (heat.min() >= -ROUNDING and heat.max() <= 1 + ROUNDING):
         raise AttnBridgeError(
@@ -54,15 +56,13 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     return mixed.round().astype(np.uint8)
 
 
-def _check_array(name: str, value: Any, expected: str, image_like: bool) -> None:
+def _check_array(name: str, value: Any, expected: str, types: str, shape: tuple[int | None, ...]) -> None:
+    """Raise unless a value is an array of types, as NumPy's codes, and of a shape, ``None`` standing for any size."""
     came = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "dtype") else shown(value)
     if not isinstance(value, np.ndarray):
         raise AttnBridgeError(f"{name} must be a numpy array, {expected}, not a {type(value).__name__}, {came}")
-    if image_like:
-        fits = value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
-    else:
-        fits = value.dtype.kind in "fbiu" and value.ndim == 2
-    if not fits or not value.size:
+    sizes_fit = value.ndim == len(shape) and all(w in (None, s) for w, s in zip(shape, value.shape, strict=True))
+    if not sizes_fit or not value.size or value.dtype.char not in types:
         raise AttnBridgeError(f"{name} must be {expected}, but is {came}")
 
 
@@ -162,7 +162,7 @@ def show(
 
     Args:
         images: float ``(B, 3, H, W)`` in [0, 1], as they were before any normalisation.
-        maps: ``(B, K, h, w)``, not negative, as :func:`attnbridge.explain` gives them; each to its own maximum.
+        maps: ``(B, K, h, w)``, as :func:`attnbridge.explain` gives them; each to its own maximum, negative as 0.
         path: a file to write too; its suffix says the format.
         names: a title of each of the K maps.
         cell: width of an image in pixels.
@@ -193,7 +193,7 @@ def show(
         _check_path(Path(path))
     rows = []
     for image, own in zip(images, maps, strict=True):
-        plain, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
+        plain, heats = to_uint8(image.float()), own.detach().float().clamp_min(0).cpu().numpy()
         rows.append([plain, *(overlay(plain, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
     drawn = sheet(rows, ["image", *names] if names else (), cell)
     if path is not None:
