@@ -222,7 +222,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(attnbridge.show, IMAGES * NAN, MAPS[:, None]), r"images in \[0, 1\]"),
         (on(attnbridge.show, IMAGES, MAPS[:, None], names="a"), "names must be a list of names, not 'a'"),
         (on(attnbridge.show, IMAGES, MAPS[:, None], names=["a", "b"]), r"names must be 1.*\['a', 'b'\]"),
-        (on(attnbridge.show, IMAGES, MAPS[:, None], "sheet.doc"), r"sheet\.doc: its name says no format"),
+        (on(attnbridge.show, IMAGES, MAPS[:, None], "sheet.doc"), r"sheet\.doc: its .* format that can be written"),
         (on(attnbridge.show, IMAGES, MAPS[:, None], "nowhere/a.png"), r"nowhere/a\.png: the folder nowhere"),
         (on(attnbridge.show, IMAGES, MAPS[:, None], cell=0), "cell must be at least 1, not 0"),
     ],

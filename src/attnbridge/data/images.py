@@ -75,6 +75,7 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
     check_choice("mode", mode, MODES)
     if not isinstance(path, str | os.PathLike):
         raise AttnBridgeError(f"path must be a file's, not {shown(path)}")
+    path = Path(path)
     try:
         with Image.open(path) as image:
             image.load()
