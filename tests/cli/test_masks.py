@@ -112,7 +112,7 @@ def test_cues_that_are_there_are_kept(
         (["--rule", "smallest_regoin"], "did you mean 'smallest_region'"),
         (["--scales", "1", "0"], "--scales must be above 0, not 0"),
         (["--scales", "nan"], "--scales must be above 0, not nan"),
-        (["--threshold", "2"], "--threshold must be from 0 to below 1, not 2"),
+        (["--threshold", "2"], "--threshold must be at least 0 and below 1, not 2"),
         (["--checkpoint", "nowhere"], "nowhere"),
     ],
 )
