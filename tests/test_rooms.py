@@ -26,7 +26,7 @@ FRONT = {
     for alias in node.names
 }
 """What the package's front exports, and the module that has it."""
-HELPERS = ("errors", "bounds", "lazy")
+HELPERS = ("arguments", "errors", "bounds", "lazy")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "jsonargparse", "matplotlib")
 
 

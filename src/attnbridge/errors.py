@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class AttnBridgeError(Exception):
@@ -27,7 +29,7 @@ class DivergedError(AttnBridgeError):
     """Training ended in a loss that is no number."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttnBridgeError:
+def unknown_name(kind: str, name: Any, known: Iterable[str], hint: str = "") -> AttnBridgeError:
     """Build the error for a name that does not exist, with the nearest ones that do.
 
     >>> print(unknown_name("method", "atnbn", ["attnbn", "grad_cam"]))
@@ -36,10 +38,46 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     unknown method 'zzz'; there are: attnbn, grad_cam; see `attnbridge list`
     """
     names = list(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        text = f"did you mean {' or '.join(repr(n) for n in near)}?"
-    else:
-        shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-        text = f"there are: {shown}"
-    return AttnBridgeError(f"unknown {kind} {name!r}; {text}" + (f"; {hint}" if hint else ""))
+    text = did_you_mean(name, names)
+    if not text:
+        some = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
+        text = f"there are: {some}"
+    what = repr(name) if isinstance(name, str) else shown(name)
+    return AttnBridgeError(f"unknown {kind} {what}; {text}" + (f"; {hint}" if hint else ""))
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise unless the value of an argument is one of the choices.
+
+    >>> check_choice("resolution", "maps", ("map", "saliency"))
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: resolution must be map or saliency, not 'maps'; did you mean 'map'?
+    """
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        listed = " or ".join(filter(None, (", ".join(known[:-1]), known[-1])))
+        near = did_you_mean(value, known)
+        raise AttnBridgeError(f"{name} must be {listed}, not {shown(value)}" + (f"; {near}" if near else ""))
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """The question for the nearest names, or nothing where none is near.
+
+    >>> did_you_mean("maps", ["map", "saliency"])
+    "did you mean 'map'?"
+    """
+    near = get_close_matches(name, list(known), n=3, cutoff=0.6) if isinstance(name, str) else []
+    return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: short, on one line.
+
+    >>> shown("map"), shown([0] * 100)
+    ("'map'", '[0, 0, 0, 0, 0, 0, ...]')
+    """
+    return " ".join(_short.repr(value).split())
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80

@@ -221,8 +221,8 @@ def test_the_network_is_no_part_of_the_metric(region: Tensor) -> None:
         ({"baseline": "blurr"}, "did you mean 'blur'"),
         ({"baseline": torch.rand(2, 1, 1)}, r"broadcast.*\(2, 1, 1\)"),
         ({"activation": "softmx"}, "did you mean 'softmax'"),
-        ({"steps": 0}, "steps and batch"),
-        ({"batch": 0}, "steps and batch"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
         ({"network": nn.Identity()}, r"logits \(M, N\)"),
     ],
 )

@@ -339,7 +339,7 @@ def test_wrong_boxes(maps: Tensor, boxes: list[Tensor], message: str) -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(AttnBridgeError, match="tolerance"):
         PointingGame(-1)
-    with pytest.raises(AttnBridgeError, match=r"\(0, 1\], not \(0.5, 1.5\)"):
+    with pytest.raises(AttnBridgeError, match=r"above 0 and at most 1, not \(0.5, 1.5\)"):
         MaxBoxAccuracy(iou=(0.5, 1.5))
     for wrong in ((), (0.5, 0.2), (0.2, 0.2), (-0.1, 0.5), (0.5, 1.0)):
         with pytest.raises(AttnBridgeError, match="rise within"):

@@ -173,7 +173,7 @@ def test_a_network_that_sees_images_as_their_mirror_images_is_symmetric() -> Non
     [
         (
             lambda: attention_transfer_loss(torch.ones(2, 3), torch.ones(2, 3, 4, 4)),
-            r"student's features must be \(B, C, h, w\)",
+            r"student must be a float tensor \(B, C, h, w\)",
         ),
         (
             lambda: attention_transfer_loss(torch.ones(2, 3, 4, 4), torch.ones(1, 3, 4, 4)),

@@ -104,5 +104,5 @@ def test_no_seeds_cost_nothing() -> None:
 
 
 def test_shapes_that_do_not_fit_are_told() -> None:
-    with pytest.raises(AttnBridgeError, match="expected two tensors of one shape"):
+    with pytest.raises(AttnBridgeError, match=r"refined must be .* h = 3 as in probabilities"):
         boundary_loss(torch.rand(1, 2, 3, 3), torch.rand(1, 2, 4, 4))

@@ -131,7 +131,7 @@ def test_what_cannot_be_is_told() -> None:
     assert mean_field(image[:0], probabilities[:0]).shape == (0, 3, 6, 8)
     with pytest.raises(AttnBridgeError, match="must be of one size; enlarge the probabilities"):
         mean_field(image, probabilities[..., :4])
-    with pytest.raises(AttnBridgeError, match="expected uint8 images"):
+    with pytest.raises(AttnBridgeError, match=r"images must be a uint8 tensor \(B, 3, H, W\)"):
         mean_field(image.float(), probabilities)
     with pytest.raises(AttnBridgeError, match="too far apart"):
         Permutohedral(torch.tensor([[[0.0] * 5, [1e6] * 5]]))

@@ -69,7 +69,7 @@ def test_a_users_own_rule() -> None:
     [
         ({"rule": "smalest_region"}, "did you mean 'smallest_region'"),
         ({"rule": "no.such.module:rule"}, "cannot be imported"),
-        ({"threshold": 1.0}, "--threshold must be from 0 to below 1"),
+        ({"threshold": 1.0}, "--threshold must be at least 0 and below 1"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, object], words: str) -> None:

@@ -9,17 +9,20 @@ under ``torch.no_grad()``. Half-precision features, as under autocast, give maps
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.attention.gradients import SecondOrder, class_gradients, keeps_graph
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import came, check_tensors
+from attnbridge.attention.gradients import SecondOrder, check_classes, class_gradients, keeps_graph
+from attnbridge.bounds import Positive, check_number
+from attnbridge.errors import AttnBridgeError, check_choice
 
 Spatial = Callable[[Tensor], Tensor]
 Activation = Literal["sum", "sum_p", "max_p"]
+PlusVariant = Literal["paper", "torchcam"]
 
 
 def grad_cam(
@@ -76,7 +79,7 @@ def grad_cam_pp(
     second_order: SecondOrder = "auto",
     relu: bool = True,
     spatial: Spatial | None = None,
-    variant: Literal["paper", "torchcam"] = "paper",
+    variant: PlusVariant = "paper",
 ) -> Tensor:
     r"""Grad-CAM++: channels weighed by their positive gradients, each position by how little it shares its channel.
 
@@ -96,8 +99,8 @@ def grad_cam_pp(
     >>> grad_cam_pp(features, features.sum((2, 3)), torch.tensor([0])).flatten().tolist()
     [0.666..., 0.666..., 0.666..., 0.666...]
     """
-    if variant not in ("paper", "torchcam"):
-        raise AttnBridgeError(f"variant must be paper or torchcam, not {variant!r}")
+    check_choice("variant", variant, get_args(PlusVariant))
+    check_tensors(features=(features, "B ..."))
     maps = _spatial(spatial, features if keeps_graph(second_order) else features.detach())
 
     def weigh(gradients: Tensor) -> Tensor:
@@ -132,6 +135,7 @@ def layer_cam(
     >>> layer_cam(features, features.sum((2, 3)), torch.tensor([0])).flatten().tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
+    check_tensors(features=(features, "B ..."))
     maps = _spatial(spatial, features)
 
     def weigh(gradients: Tensor) -> Tensor:
@@ -157,11 +161,15 @@ def cam(features: Tensor, weight: Tensor, classes: Tensor, *, relu: bool = True)
     Returns:
         ``(B, K, H, W)``.
 
+    Raises:
+        AttnBridgeError: for classes of a wrong shape or range, or features and weight that do not fit each other.
+
     >>> cam(torch.ones(1, 2, 2, 2), torch.tensor([[1.0, 3.0]]), torch.tensor([0]))
     tensor([[[[1., 1.],
               [1., 1.]]]])
     """
-    classes = classes[:, None] if classes.ndim == 1 else classes
+    check_tensors(features=(features, "B C H W"), weight=(weight, "N C"))
+    classes = check_classes(classes, len(features), len(weight))
     positions = features.shape[2] * features.shape[3]
     return _combine(in_float(weight)[classes] / positions, features, None, "auto", relu)
 
@@ -207,8 +215,8 @@ def activation_map(features: Tensor, kind: Activation = "sum_p", p: float = 2.0)
     >>> activation_map(torch.tensor([[[[3.0]], [[-4.0]]]])).item()
     25.0
     """
-    if kind not in ("sum", "sum_p", "max_p"):
-        raise AttnBridgeError(f"kind must be sum, sum_p or max_p, not {kind!r}")
+    check_choice("kind", kind, get_args(Activation))
+    check_number("p", p, Positive)
     strength = in_float(features).abs()
     strength = strength if kind == "sum" else strength**p
     return strength.amax(1) if kind == "max_p" else strength.sum(1)
@@ -224,7 +232,15 @@ def in_float(values: Tensor) -> Tensor:
 
 
 def _spatial(spatial: Spatial | None, features: Tensor) -> Tensor:
-    return in_float(spatial(features) if spatial else features)
+    if spatial is not None and not callable(spatial):
+        raise AttnBridgeError(f"spatial must be a function from features to (B, C, H, W), not {came(spatial)}")
+    maps = spatial(features) if spatial else features
+    if maps.ndim != 4:
+        raise AttnBridgeError(
+            f"features of shape {tuple(maps.shape)} are no maps; expected (B, C, H, W), or `spatial`, a function that "
+            "brings them to it, as attnbridge.attention.layers.to_maps"
+        )
+    return in_float(maps)
 
 
 def _folded(spatial: Spatial | None, gradients: Tensor) -> Tensor:

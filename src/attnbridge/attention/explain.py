@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import index
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from attnbridge.arguments import check_network, check_tensors
 from attnbridge.attention import METHODS
 from attnbridge.attention.class_maps import (
     Spatial,
@@ -25,12 +26,14 @@ from attnbridge.attention.class_maps import (
     input_gradient,
     layer_cam,
 )
-from attnbridge.attention.gradients import SecondOrder, check_classes
+from attnbridge.attention.fitting import check_maps, check_no_nan, naming_misfits
+from attnbridge.attention.gradients import SecondOrder, check_classes, unknown_class
 from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, reads_class_token, to_maps, unwrap
 from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
 from attnbridge.attention.observe import check_logits, observe
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.bounds import MapSize, Scale, check_names, check_value
+from attnbridge.errors import AttnBridgeError, check_choice, shown, unknown_name
 
 Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
 ExplainMethod = Literal[
@@ -87,18 +90,21 @@ def explain(
 
     Raises:
         AttnBridgeError: for an unknown method or layer, classes out of range, a method that the model's kind
-            does not admit, and without ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
+            does not admit, images that the model cannot take, maps that are not finite, and without ``layer`` for a
+            model whose blocks hide their features (:func:`find_layer`).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape
     (torch.Size([2, 1, 6, 6]), torch.Size([2, 2, 32, 32]))
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    if images.ndim != 4:
-        raise AttnBridgeError(f"images must be (B, 3, H, W), but are {tuple(images.shape)}")
-    if not scales or min(scales) <= 0:
-        raise AttnBridgeError(f"scales must be one or more positive numbers, not {tuple(scales)}")
+    check_choice("normalise", normalise, get_args(Normalise))
+    check_choice("second_order", second_order, get_args(SecondOrder))
+    check_value("scales", scales, Sequence[Scale])
+    check_value("size", size, MapSize | None)
+    check_network(model, "model")
+    check_tensors(images=(images, "B C H W"))
     recording = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on
         images = images.clone() if images.is_inference() else images
@@ -108,6 +114,7 @@ def explain(
             size = size or (maps.shape[2], maps.shape[3])
             maps = _averaged(view, images, maps, indices, scales, flip, size)
         maps = normalise_maps(maps if size is None else resize_maps(maps, size), normalise)
+        check_maps(maps, unwrap(model), images)
         return maps if wanted is None else _scattered(maps, indices, wanted)
 
 
@@ -118,7 +125,7 @@ def _layers(model: nn.Module, images: Tensor, layer: str | Sequence[str] | None,
             raise AttnBridgeError(f"{method} looks through all layers; leave `layer` out")
         return ()
     if layer is not None:
-        return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(layer))
+        return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(check_names("layer", layer)))
     network, (channels, height, width) = unwrap(model), images.shape[1:]
     known = _found.setdefault(network, {})
     name = known.get((height, width))
@@ -146,14 +153,17 @@ class _View:
 
     def _input(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         images = images if images.requires_grad else images.detach().requires_grad_()
-        with torch.enable_grad(), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
-            logits = check_logits(self.model(images))  # compiled or fused, it could not be differentiated twice
+        eager = torch.compiler.set_stance("force_eager")  # compiled or fused, it could not be differentiated twice
+        with naming_misfits(self.model, images), torch.enable_grad(), eager, sdpa_kernel(SDPBackend.MATH):
+            logits = self._checked(self.model(images), images)
         indices, wanted = class_indices(classes, logits)
         return input_gradient(images, logits, indices, second_order=self.second_order), indices, wanted
 
     def _tokens(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         graph = True if self.method == "gradient_rollout" else None
-        logits, attention = observe_attention(self.model, images, graph=graph)
+        with naming_misfits(self.model, images):
+            logits, attention = observe_attention(self.model, images, graph=graph)
+        self._checked(logits, images)
         indices, wanted = class_indices(classes, logits)
         network, aspect = unwrap(self.model), images.shape[2] / images.shape[3]
         prefix = prefix_tokens(network)
@@ -167,6 +177,7 @@ class _View:
     def _features(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         height, width = images.shape[2:]
         seen = observe(self.model, images, self.layers)
+        self._checked(seen.logits, images)
         indices, wanted = class_indices(classes, seen.logits)
         prefix = prefix_tokens(unwrap(self.model))
         maps = []
@@ -175,6 +186,9 @@ class _View:
             spatial = partial(to_maps, prefix=prefix, channels_last=last, aspect=height / width)
             maps.append(self._map(features, seen.logits, indices, spatial))
         return (maps[0] if len(maps) == 1 else fuse_maps(maps)), indices, wanted
+
+    def _checked(self, logits: Any, images: Tensor) -> Tensor:
+        return check_no_nan(check_logits(logits), unwrap(self.model), images)
 
     def _map(self, features: Tensor, logits: Tensor, indices: Tensor, spatial: Spatial) -> Tensor:
         if self.method == "activation":
@@ -206,14 +220,26 @@ def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | No
         most = max(1, int(wanted.sum(1).max()))
         return wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most], wanted
     if not isinstance(classes, Tensor):
-        try:
-            listed = list(map(index, classes)) if isinstance(classes, Iterable) else [index(classes)]
-        except TypeError:
-            raise AttnBridgeError(
-                f"classes must be a number, a list of numbers, or a tensor of each image's own, not {classes!r}"
-            ) from None
-        classes = torch.tensor(listed, dtype=torch.long).expand(len(logits), -1)
-    return check_classes(classes, logits).to(logits.device), None
+        classes = torch.tensor(_listed(classes, logits.shape[1]), dtype=torch.long).expand(len(logits), -1)
+    return check_classes(classes, *logits.shape).to(logits.device), None
+
+
+def _listed(classes: Any, count: int) -> list[int]:
+    """A number of a class, or several, as a list."""
+    given = list(classes) if isinstance(classes, Iterable) else [classes]
+    try:
+        if any(isinstance(each, bool) for each in given):
+            raise TypeError
+        listed = [index(each) for each in given]
+    except TypeError:
+        raise AttnBridgeError(
+            "classes must be a number, a list of numbers, or a tensor of each image's own (bool: (B, N)), not "
+            f"{shown(classes)}"
+        ) from None
+    for each in listed:
+        if not 0 <= each < count:
+            raise unknown_class(each, count)
+    return listed
 
 
 def _scattered(maps: Tensor, indices: Tensor, wanted: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import came, check_tensors
+from attnbridge.errors import AttnBridgeError, check_choice
 
 SecondOrder = Literal["auto", "on", "off"]
 CHUNK_BYTES = 1 << 25
@@ -22,8 +23,7 @@ def keeps_graph(second_order: SecondOrder) -> bool:
     >>> keeps_graph("auto"), keeps_graph("off")
     (True, False)
     """
-    if second_order not in ("auto", "on", "off"):
-        raise AttnBridgeError(f"second_order must be auto, on or off, not {second_order!r}")
+    check_choice("second_order", second_order, get_args(SecondOrder))
     return torch.is_grad_enabled() if second_order == "auto" else second_order == "on"
 
 
@@ -59,7 +59,9 @@ def class_gradients(
     tensor([[[2., 4.],
              [1., 3.]]])
     """
-    classes = check_classes(classes, logits)
+    check_tensors(features=(features, "B ..."), logits=(logits, "B N"))
+    classes = check_classes(classes, *logits.shape)
+    check_tensors(logits=(logits, "B N"), classes=(classes, "B K", "long"))
     keep = keeps_graph(second_order)
     if not (features.requires_grad and logits.requires_grad):
         raise AttnBridgeError(
@@ -98,20 +100,32 @@ def _grad(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool, *, b
     return gradient
 
 
-def check_classes(classes: Tensor, logits: Tensor) -> Tensor:
+def check_classes(classes: Any, batch: int, count: int) -> Tensor:
     """Class indices as long ``(B, K)``.
+
+    Args:
+        classes: what came.
+        batch: number B of images.
+        count: number N of the network's classes.
 
     Raises:
         AttnBridgeError: if they are not long of shape ``(B,)`` or ``(B, K)``, or not of the network's classes.
     """
-    if classes.ndim not in (1, 2) or len(classes) != len(logits) or classes.dtype != torch.long:
+    whole = isinstance(classes, Tensor) and classes.dtype == torch.long
+    if not whole or classes.ndim not in (1, 2) or len(classes) != batch:
         raise AttnBridgeError(
-            f"classes must be long indices of shape (B,) or (B, K) with B = {len(logits)}, "
-            f"but are {classes.dtype} of shape {tuple(classes.shape)}"
+            f"classes must be long indices of shape (B,) or (B, K) with B = {batch}, but are {came(classes)}"
         )
-    wrong = (classes < 0) | (classes >= logits.shape[1])
+    wrong = (classes < 0) | (classes >= count)
     outside = classes[wrong] if classes.device.type == "cpu" else classes[:0]  # a GPU is not waited for
-    if not classes.numel() or len(outside):
-        what = f"class {int(outside[0])}" if len(outside) else "an empty list of classes"
-        raise AttnBridgeError(f"{what}: the network knows the classes 0 to {logits.shape[1] - 1}")
-    return classes[:, None] if classes.ndim == 1 else classes
+    if len(outside):
+        raise unknown_class(int(outside[0]), count)
+    if not classes.numel():
+        raise AttnBridgeError(f"classes: an empty list of classes; the network knows 0 to {count - 1}")
+    indices: Tensor = classes[:, None] if classes.ndim == 1 else classes
+    return indices
+
+
+def unknown_class(number: int, count: int) -> AttnBridgeError:
+    """The error for a class that a network of so many does not know."""
+    return AttnBridgeError(f"class {number}: the network knows the classes 0 to {count - 1}")

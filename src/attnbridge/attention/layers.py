@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnbridge.attention.fitting import naming_misfits
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown_name
 
@@ -76,7 +77,8 @@ def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) ->
                 stack.callback(module.register_forward_hook(hook).remove)
         stack.enter_context(eval_mode(network))
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-            answer = network(images)
+            with naming_misfits(network, images):
+                answer = network(images)
             return trace.last(answer)
 
 

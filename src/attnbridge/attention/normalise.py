@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, check_choice
 
 Normalise = Literal["none", "max", "minmax", "sigmoid"]
 
@@ -27,8 +27,7 @@ def normalise_maps(maps: Tensor, mode: Normalise = "none", eps: float = 1e-8) ->
     tensor([[0.2500, 0.5000],
             [0.7500, 1.0000]])
     """
-    if mode not in ("none", "max", "minmax", "sigmoid"):
-        raise AttnBridgeError(f"normalise must be none, max, minmax or sigmoid, not {mode!r}")
+    check_choice("normalise", mode, get_args(Normalise))
     if mode == "none":
         return maps
     if mode == "sigmoid":

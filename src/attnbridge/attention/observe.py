@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from attnbridge.arguments import check_network, check_tensors
 from attnbridge.attention.compiled import compiled_regions, linear_heads
+from attnbridge.attention.fitting import naming_misfits
 from attnbridge.attention.layers import check_layer, find_head, unwrap
+from attnbridge.bounds import check_names
 from attnbridge.errors import AttnBridgeError, unknown_name
 
 
@@ -58,7 +61,8 @@ def observe(
             be no layers, too.
 
     Raises:
-        AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor.
+        AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor, and for images
+            that the network cannot take.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> with torch.no_grad():
@@ -66,7 +70,9 @@ def observe(
     >>> seen.logits.shape, seen.features["1"].shape, seen.features["1"].requires_grad
     (torch.Size([2, 4]), torch.Size([2, 4, 6, 6]), True)
     """
-    names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    check_network(network)
+    check_tensors(empty=True, images=(images, "B ..."))
+    names = [layers] if isinstance(layers, str) else list(dict.fromkeys(check_names("layers", layers)))
     if not grad:
         return _listen(network, images, names)
     if not names:
@@ -99,7 +105,8 @@ def _listen(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observ
             check_layer(network, name)
             keep = _keep(name, features)
             stack.callback(network.get_submodule(name).register_forward_hook(keep).remove)
-        logits = check_logits(network(images))
+        with naming_misfits(network, images):
+            logits = check_logits(network(images))
     _check_all_ran(layers, features)
     return Observation(logits, features)
 
@@ -172,7 +179,7 @@ def capture_head_input(network: nn.Module) -> Iterator[list[Tensor]]:
 
 def check_logits(logits: Any) -> Tensor:
     """A network's answer, if it is logits ``(B, N)``; else AttnBridgeError."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[1]:
         raise AttnBridgeError(
             f"the network's output must be logits of shape (batch, classes), but is {_describe(logits)}"
         )
@@ -181,7 +188,8 @@ def check_logits(logits: Any) -> Tensor:
 
 def _run(network: nn.Module, images: Tensor) -> Any:
     """The forward pass; a compiled network itself is not called, its regions are compiled instead."""
-    return network.get_submodule("_orig_mod")(images) if "_orig_mod" in network._modules else network(images)
+    with naming_misfits(network, images):
+        return network.get_submodule("_orig_mod")(images) if "_orig_mod" in network._modules else network(images)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def gradient_rollout(
     Returns:
         ``(B, K, H, W)``, not negative.
     """
-    classes, keep = check_classes(classes, logits), keeps_graph(second_order)
+    classes, keep = check_classes(classes, *logits.shape), keeps_graph(second_order)
     rolled = []
     for wanted in classes.T:  # one backward pass each; together they would need as many times the memory
         cotangents = F.one_hot(wanted, logits.shape[1]).to(logits.dtype)

@@ -13,10 +13,11 @@ from torch.utils.data.distributed import DistributedSampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
+from attnbridge.bounds import Count, Natural, check_number
 from attnbridge.data.images import Box, ImageRecord, load_image
 from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats, multi_hot
 from attnbridge.data.transforms import Saliency
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, check_choice, shown
 
 
 class ImageDataset(Dataset[Sample]):
@@ -44,7 +45,20 @@ class ImageDataset(Dataset[Sample]):
         length: int | None = None,
         withheld: bool = False,
     ) -> None:
+        check_number("num_classes", num_classes, Count)
+        check_choice("domain", domain, ("source", "target"))
+        if length is not None:
+            check_number("length", length, Natural)
+        if not callable(transform):
+            raise AttnBridgeError(
+                f"transform must be a function, as of torchvision.transforms.v2, not {shown(transform)}"
+            )
         self.records = list(records)
+        for record in self.records:
+            if not isinstance(record, ImageRecord):
+                raise AttnBridgeError(f"records must be a list of ImageRecord, but one is {shown(record)}")
+        if length and not self.records:
+            raise AttnBridgeError(f"records is empty, so there are no {length} samples of them")
         self.num_classes = num_classes
         self.domain = domain
         self.transform = transform
@@ -84,14 +98,23 @@ class ImageDataset(Dataset[Sample]):
                     found = path.stat()
                     update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
 
+    def record(self, index: int) -> ImageRecord:
+        """The record of a sample; past the last one the IndexError that ends a loop over the samples."""
+        if not -self.length <= index < self.length:
+            raise IndexError(f"sample {index} of {self.length}")
+        return self.records[index % len(self.records)]
+
     def labels(self, record: ImageRecord) -> torch.Tensor:
         """Multi-hot, ``(N,)``, or NaN."""
         if self.withheld:
             return torch.full((self.num_classes,), torch.nan)
-        return multi_hot(record.classes, self.num_classes).float()
+        try:
+            return multi_hot(record.classes, self.num_classes).float()
+        except AttnBridgeError as error:
+            raise AttnBridgeError(f"{record.id}: {error}") from None
 
     def _sample(self, index: int) -> Sample:
-        record = self.records[index % len(self.records)]
+        record = self.record(index)
         image = tv_tensors.Image(TF.pil_to_tensor(load_image(record.image)))
         parts: dict[str, Any] = {"image": image}
         size = tuple(image.shape[-2:])

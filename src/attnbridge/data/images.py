@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, check_choice, shown
 
 ORIENTATION = 0x0112
+MODES = ("RGB", "L", "P", "RGBA", "1")
+"""Pillow's modes that images are read in."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -64,11 +67,15 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
 
     Args:
         path: the file.
-        mode: PIL mode to convert to; ``"P"`` keeps palette indices as they are stored.
+        mode: PIL mode to convert to, one of :data:`MODES`; ``"P"`` keeps palette indices as they are stored.
 
     Raises:
-        AttnBridgeError: if the file is missing, not an image, or truncated.
+        AttnBridgeError: if the file is missing, not an image, or truncated, or the mode is none.
     """
+    check_choice("mode", mode, MODES)
+    if not isinstance(path, str | os.PathLike):
+        raise AttnBridgeError(f"path must be a file's, not {shown(path)}")
+    path = Path(path)
     try:
         with Image.open(path) as image:
             image.load()

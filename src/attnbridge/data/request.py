@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from attnbridge.bounds import check_names
 from attnbridge.data.sample import Batch
+from attnbridge.errors import AttnBridgeError, shown
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class CacheRequest:
 
     features: Callable[[Batch], Mapping[str, Tensor]]
     key: Callable[[], tuple[str, Mapping[str, Tensor]]]
+
+    def __post_init__(self) -> None:
+        for name in ("features", "key"):
+            if not callable(getattr(self, name)):
+                raise AttnBridgeError(f"{name} must be a function, not {shown(getattr(self, name))}")
 
 
 @dataclass(frozen=True)
@@ -36,3 +43,7 @@ class DataRequest:
     streams: tuple[str, ...] = ("source", "target")
     withheld: tuple[str, ...] = ()
     cache: CacheRequest | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("streams", "withheld"):
+            check_names(name, getattr(self, name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from attnbridge.data.files import cache_dir, is_current, output_paths
 from attnbridge.data.images import is_whole, load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 
 Map = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Image.Image], Map]
@@ -55,6 +55,8 @@ MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224,
 
 def check_model(name: str) -> None:
     """Raise, with the nearest names, unless ``name`` is one of :data:`MODELS` or an ONNX file that exists."""
+    if not isinstance(name, str):
+        raise unknown_name("saliency model", name, MODELS, "or give the path of an .onnx file")
     if name.endswith(".onnx"):
         if not Path(name).is_file():
             raise AttnBridgeError(f"{name}: no such file; give an ONNX network or one of {', '.join(MODELS)}")
@@ -107,6 +109,8 @@ def check_device(model: str, device: str) -> None:
         AttnBridgeError: if it cannot, naming what there is; for an unknown model.
     """
     check_model(model)
+    if not isinstance(device, str) or device.split(":")[0] not in ("auto", *PROVIDERS):
+        raise AttnBridgeError(f"device must be auto, cpu, cuda, cuda:NUMBER or mps, not {shown(device)}")
     if device in ("auto", "cpu"):
         return
     if model in MODELS and model not in NETWORKS:
@@ -212,6 +216,8 @@ def make_saliency(
             of one name.
     """
     check_device(model, device)
+    if not isinstance(images, Mapping):
+        raise AttnBridgeError(f"images must be files by id, {{'a.jpg': Path(...)}}, not {shown(images)}")
     targets = output_paths(images, out)
     if not out.is_relative_to(cache_dir()):
         with owned(out) as own:

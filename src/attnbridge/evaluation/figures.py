@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from attnbridge.bounds import Count, UpToOne, check_names, check_number
 from attnbridge.data.files import given_path
 from attnbridge.data.provenance import own_file
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
 
 Array = np.ndarray[Any, Any]
+NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["Float"]
+"""NumPy's codes of the types of real numbers."""
+ROUNDING = 1e-3
+"""By how much a map may leave [0, 1]."""
 
 
 def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
@@ -30,9 +35,19 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     Returns:
         uint8 ``(H, W, 3)``.
 
+    Raises:
+        AttnBridgeError: for arrays of other types or shapes, a map that is not in [0, 1], or such a strength.
+
     >>> overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 1))).max()
     np.uint8(0)
     """
+    _check_array("image", image, "uint8 (H, W, 3)", "B", (None, None, 3))
+    _check_array("heat", heat, "float (h, w)", NUMBERS, (None, None))
+    check_number("strength", strength, UpToOne)
+    if not (heat.min() >= -ROUNDING and heat.max() <= 1 + ROUNDING):
+        raise AttnBridgeError(
+            f"heat must be in [0, 1], but goes from {heat.min()} to {heat.max()}; divide it by its maximum"
+        )
     size = (image.shape[1], image.shape[0])
     enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
@@ -41,6 +56,16 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     mixed: Array = (np.float32(1) - opacity)[level] * image
     mixed += added[level]
     return mixed.round().astype(np.uint8)
+
+
+def _check_array(name: str, value: Any, expected: str, types: str, shape: tuple[int | None, ...]) -> None:
+    """Raise unless a value is an array of types, as NumPy's codes, and of a shape, ``None`` standing for any size."""
+    came = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "dtype") else shown(value)
+    if not isinstance(value, np.ndarray):
+        raise AttnBridgeError(f"{name} must be a numpy array, {expected}, not a {type(value).__name__}, {came}")
+    sizes_fit = value.ndim == len(shape) and all(w in (None, s) for w, s in zip(shape, value.shape, strict=True))
+    if not sizes_fit or not value.size or value.dtype.char not in types:
+        raise AttnBridgeError(f"{name} must be {expected}, but is {came}")
 
 
 def class_colours(count: int) -> Array:
@@ -92,8 +117,8 @@ def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.
         count: number of classes.
     """
     cells = []
-    for shown, mask in pairs:
-        for image in (shown, Image.fromarray(colour_mask(mask, count))):
+    for photo, mask in pairs:
+        for image in (photo, Image.fromarray(colour_mask(mask, count))):
             image.thumbnail((144, 288), Image.Resampling.NEAREST)
             cells.append(np.asarray(image))
     return sheet([cells[i : i + 8] for i in range(0, len(cells), 8)])
@@ -130,8 +155,8 @@ def show(
 
     Args:
         images: float ``(B, 3, H, W)`` in [0, 1], as they were before any normalisation.
-        maps: ``(B, K, h, w)``, not negative, as :func:`attnbridge.explain` gives them; each to its own maximum.
-        path: a file to write too.
+        maps: ``(B, K, h, w)``, as :func:`attnbridge.explain` gives them; each to its own maximum, negative as 0.
+        path: a file to write too; its suffix says the format.
         names: a title of each of the K maps.
         cell: width of an image in pixels.
 
@@ -139,26 +164,32 @@ def show(
         The sheet, a row for each image; a notebook shows it as the value of a cell.
 
     Raises:
-        AttnBridgeError: for other shapes, or images that are not in [0, 1].
+        AttnBridgeError: for other shapes, images that are not in [0, 1], maps that are not finite, or a file that
+            cannot be written.
 
     >>> import torch
     >>> show(torch.rand(2, 3, 32, 32), torch.rand(2, 1, 4, 4)).size
     (396, 396)
     """
-    if images.ndim != 4 or images.shape[1] != 3 or maps.ndim != 4 or len(maps) != len(images):
-        raise AttnBridgeError(
-            f"show takes images (B, 3, H, W) and maps (B, K, h, w), not {tuple(images.shape)} and {tuple(maps.shape)}"
-        )
-    if images.min() < 0 or images.max() > 1:
+    from attnbridge.arguments import check_tensors
+
+    check_number("cell", cell, Count)
+    check_tensors(images=(images, "B 3 H W"))
+    check_tensors(maps=(maps, f"{len(images)} K h w"))  # on whichever device
+    if len(check_names("names", names)) not in (0, maps.shape[1]):
+        raise AttnBridgeError(f"names must be {maps.shape[1]}, one for each map of an image, not {shown(names)}")
+    if not (images.min() >= 0 and images.max() <= 1):
         raise AttnBridgeError("show takes images in [0, 1]; give them as they were before they were normalised")
+    if not maps.isfinite().all():
+        raise AttnBridgeError("maps must be finite, but hold NaN or infinity")
     place = None if path is None else given_path(path, "show: path")
     kind = Image.registered_extensions().get(place.suffix.lower()) if place else None
     if place and kind not in Image.SAVE:
         raise AttnBridgeError(f"{place}: its suffix is of no image format that can be written; take .png or .jpg")
     rows = []
     for image, own in zip(images, maps, strict=True):
-        shown, heats = to_uint8(image.float()), own.detach().float().cpu().numpy()
-        rows.append([shown, *(overlay(shown, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
+        plain, heats = to_uint8(image.float()), own.detach().float().clamp_min(0).cpu().numpy()
+        rows.append([plain, *(overlay(plain, heat / max(float(heat.max()), 1e-8)) for heat in heats)])
     drawn = sheet(rows, ["image", *names] if names else (), cell)
     if place is not None:
         with own_file(place) as partial:

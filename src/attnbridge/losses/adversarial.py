@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnbridge.arguments import check_tensors
+
 
 def discriminator_loss(source: Tensor, target: Tensor) -> Tensor:
     r"""Cross-entropy of telling source (1) from target (0).
@@ -26,6 +28,7 @@ def discriminator_loss(source: Tensor, target: Tensor) -> Tensor:
     >>> discriminator_loss(torch.zeros(2, 1, 2, 2), torch.zeros(3, 1, 2, 2))
     tensor(1.3863)
     """
+    check_tensors(source=(source, "..."), target=(target, "..."))
     return F.softplus(-source).mean() + F.softplus(target).mean()
 
 
@@ -49,6 +52,7 @@ def adversarial_loss(target: Tensor) -> Tensor:
     >>> adversarial_loss(torch.zeros(2, 1, 2, 2))
     tensor(0.6931)
     """
+    check_tensors(target=(target, "..."))
     return F.softplus(-target).mean()
 
 

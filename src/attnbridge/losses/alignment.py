@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import came, check_tensors
+from attnbridge.bounds import Count, check_number
+from attnbridge.errors import AttnBridgeError, DivergedError, check_choice
 from attnbridge.losses.transfer import Variant
 
 
@@ -29,11 +32,15 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
+        check_number("height", height, Count)
+        check_number("width", width, Count)
+        self.size = f"{height} {width}"
         self.squeeze = nn.Linear(height * width, height, bias=False)
         self.expand = nn.Linear(height, height * width)
 
     def forward(self, features: Tensor) -> Tensor:
         """Weights ``(B, h, w)`` of features ``(B, C, h, w)``; those of an image sum to 1."""
+        check_tensors(features=(features, f"B C {self.size}"))
         scores: Tensor = self.expand(self.squeeze(features.mean(1).flatten(1)).relu())
         return scores.softmax(1).view(len(features), *features.shape[2:])
 
@@ -58,12 +65,16 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
+        for name, count in (("channels", channels), ("height", height), ("width", width)):
+            check_number(name, count, Count)
+        self.size = f"{channels} {height} {width}"
         self.squeeze = nn.Linear(height * width, height, bias=False)
         self.expand = nn.Linear(height, 1, bias=False)
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Weights ``(B, C)`` of features ``(B, C, h, w)``; those of an image sum to 1."""
+        check_tensors(features=(features, f"B {self.size}"))
         scores: Tensor = self.expand(self.squeeze(features.flatten(2)).relu())[..., 0] + self.bias
         return scores.softmax(1)
 
@@ -92,7 +103,7 @@ def spatial_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     >>> spatial_alignment_loss(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), uniform)
     tensor(6.)
     """
-    squared = _difference(target, source).square().sum(1)
+    squared = _difference(target, source, variant, weights, "B h w").square().sum(1)
     if variant == "code":
         weights = weights * weights[0].numel()
     each = (weights.square() * squared).sum((1, 2))
@@ -104,6 +115,7 @@ class SpatialAlignmentLoss(nn.Module):
 
     def __init__(self, variant: Variant = "code") -> None:
         super().__init__()
+        check_choice("variant", variant, get_args(Variant))
         self.variant: Variant = variant
 
     def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
@@ -134,7 +146,7 @@ def channel_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, vari
     >>> channel_alignment_loss(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([[0.5, 0.5]]))
     tensor(4.)
     """
-    squared = _difference(target, source).square().sum((2, 3))
+    squared = _difference(target, source, variant, weights, "B C").square().sum((2, 3))
     each = (weights * squared).sum(1)
     return each.mean() * (target.shape[1] / 2 if variant == "code" else 1)
 
@@ -144,6 +156,7 @@ class ChannelAlignmentLoss(nn.Module):
 
     def __init__(self, variant: Variant = "code") -> None:
         super().__init__()
+        check_choice("variant", variant, get_args(Variant))
         self.variant: Variant = variant
 
     def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
@@ -169,7 +182,8 @@ def delta_alignment_loss(target: Tensor, source: Tensor, weights: Tensor, varian
     >>> delta_alignment_loss(torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), torch.tensor([0.5, 0.5]))
     tensor(1.)
     """
-    aligned = channel_alignment_loss(target, source, weights[None], variant)
+    squared = _difference(target, source, variant, weights, "C").square().sum((2, 3))
+    aligned = (weights * squared).sum(1).mean() * (target.shape[1] / 2 if variant == "code" else 1)
     return aligned / (target[0, 0].numel() if variant == "code" else 1)
 
 
@@ -178,6 +192,7 @@ class DeltaAlignmentLoss(nn.Module):
 
     def __init__(self, variant: Variant = "code") -> None:
         super().__init__()
+        check_choice("variant", variant, get_args(Variant))
         self.variant: Variant = variant
 
     def forward(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
@@ -196,7 +211,10 @@ def entropy(weights: Tensor) -> Tensor:
     >>> entropy(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]]))
     tensor(0.5000)
     """
+    check_tensors(weights=(weights, "B h ..."))
     flat = weights.flatten(1)
+    if flat.shape[1] == 1:
+        return flat.new_zeros(())  # one place has it all
     each: Tensor = torch.special.entr(flat).sum(1)
     return each.mean() / torch.tensor(flat.shape[1]).log()
 
@@ -213,11 +231,21 @@ def l2_sp_loss(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) ->
         start: their values at the start; those that are not in it, such as a new head's, do not count.
 
     Raises:
-        AttnBridgeError: if they have no name in common.
+        AttnBridgeError: if they have no name in common, or weights of one name have not one shape.
 
     >>> l2_sp_loss({"a": torch.ones(3), "new": torch.ones(9)}, {"a": torch.zeros(3)})
     tensor(1.5000)
     """
+    for what, given in (("parameters", parameters), ("start", start)):
+        if not isinstance(given, Mapping):
+            raise AttnBridgeError(
+                f"{what} must be tensors by name, as dict(network.named_parameters()), not {came(given)}"
+            )
+    for name, value in parameters.items():
+        if name in start and value.shape != start[name].shape:
+            raise AttnBridgeError(
+                f"{name!r} is {tuple(value.shape)}, but {tuple(start[name].shape)} at the start; leave it out of start"
+            )
     moved = [(value - start[name]).square().sum() for name, value in parameters.items() if name in start]
     if not moved:
         raise AttnBridgeError("none of the trained weights has a value to start from; look at their names")
@@ -243,13 +271,21 @@ def spectral_shrinkage_loss(features: Tensor, count: int = 1) -> Tensor:
 
     Raises:
         AttnBridgeError: for a count that is below 1 or above their number.
+        DivergedError: for features that are not finite.
 
     >>> spectral_shrinkage_loss(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)
     tensor(5.)
     """
-    values: Tensor = torch.linalg.svdvals(features.float())
-    if not 1 <= count <= len(values):
-        raise AttnBridgeError(f"count must be from 1 to {len(values)}, the number of singular values, not {count}")
+    check_number("count", count, Count)
+    check_tensors(features=(features, "B D"))
+    if count > min(features.shape):
+        raise AttnBridgeError(
+            f"count must be from 1 to {min(features.shape)}, the number of singular values, not {count}"
+        )
+    try:
+        values: Tensor = torch.linalg.svdvals(features.float())
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise DivergedError(f"features: have no singular values, so they hold NaN or infinity ({error})") from None
     return values[-count:].square().sum()
 
 
@@ -258,6 +294,7 @@ class SpectralShrinkageLoss(nn.Module):
 
     def __init__(self, count: int = 1) -> None:
         super().__init__()
+        check_number("count", count, Count)
         self.count = count
 
     def forward(self, features: Tensor) -> Tensor:
@@ -265,10 +302,13 @@ class SpectralShrinkageLoss(nn.Module):
         return spectral_shrinkage_loss(features, self.count)
 
 
-def _difference(target: Tensor, source: Tensor) -> Tensor:
+def _difference(target: Tensor, source: Tensor, variant: Variant, weights: Tensor, axes: str) -> Tensor:
+    check_choice("variant", variant, get_args(Variant))
+    check_tensors(target=(target, "..."), source=(source, "..."))
     if target.shape != source.shape or target.ndim != 4:
         raise AttnBridgeError(
             f"features of source and target must have one shape (B, C, h, w), not {tuple(source.shape)} and "
             f"{tuple(target.shape)}; name layers that both networks have"
         )
+    check_tensors(target=(target, "B C h w"), weights=(weights, axes))
     return target - source.detach()

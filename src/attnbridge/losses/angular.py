@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Bounds, Positive, check_number
 from attnbridge.errors import AttnBridgeError
+
+_Margin = Annotated[float, Bounds(least=0, most=180)]
 
 
 def angular_margin(classifier: nn.Module, margin: float, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -22,14 +26,16 @@ def angular_margin(classifier: nn.Module, margin: float, scale: float) -> Callab
 
     Args:
         classifier: a linear layer; its weight is trained, its bias does not count.
-        margin: :math:`m`, degrees.
-        scale: :math:`s`.
+        margin: :math:`m`, degrees, from 0 to 180.
+        scale: :math:`s`, above 0.
 
     Raises:
         AttnBridgeError: if PyTorch Metric Learning is not installed, or the classifier is not linear.
     """
     if not isinstance(classifier, nn.Linear):
         raise AttnBridgeError(f"ArcFace needs a linear classifier, but this network has a {type(classifier).__name__}")
+    check_number("margin", margin, _Margin)
+    check_number("scale", scale, Positive)
     try:
         from pytorch_metric_learning.losses import ArcFaceLoss
     except ImportError:
@@ -38,6 +44,10 @@ def angular_margin(classifier: nn.Module, margin: float, scale: float) -> Callab
     del loss.W  # its own weight: the classifier's takes its place
 
     def angular(features: Tensor, labels: Tensor) -> Tensor:
+        check_tensors(
+            features=(features, f"B {classifier.in_features}"),
+            labels=(labels, f"B {classifier.out_features}", "number"),
+        )
         loss.W = classifier.weight.t()
         value: Tensor = loss(features, labels.argmax(1))
         return value

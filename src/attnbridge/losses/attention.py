@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import check_tensors
+from attnbridge.errors import check_choice
 
 Resolution = Literal["map", "saliency"]
 Reduction = Literal["mean", "sum"]
@@ -42,7 +43,8 @@ def attention_loss(
         A scalar, not negative; 0 where the maps equal the saliency.
 
     Raises:
-        AttnBridgeError: for shapes that do not belong together.
+        AttnBridgeError: for shapes that do not belong together, saliency that is neither float nor bool, or a
+            resolution or reduction that is none.
 
     >>> import torch
     >>> attention_loss(torch.zeros(1, 2, 2), torch.ones(1, 4, 4))
@@ -50,7 +52,9 @@ def attention_loss(
     >>> attention_loss(torch.zeros(1, 2, 2), torch.ones(1, 4, 4), reduction="sum")
     tensor(4.)
     """
-    return attention_distance(maps, saliency, resolution=resolution, reduction=reduction, counted=counted).mean()
+    each = attention_distance(maps, saliency, resolution=resolution, reduction=reduction, counted=counted)
+    check_tensors(maps=(maps, "B H W"))
+    return each.mean()
 
 
 def attention_distance(
@@ -67,11 +71,10 @@ def attention_distance(
     >>> attention_distance(torch.zeros(2, 1, 1), torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
     tensor([0.2500, 1.0000])
     """
-    if maps.ndim != 3 or saliency.ndim != 3 or len(maps) != len(saliency):
-        raise AttnBridgeError(
-            "an attention constraint expects maps (B, H, W) and saliency (B, H', W') of the same B, "
-            f"but got {tuple(maps.shape)} and {tuple(saliency.shape)}"
-        )
+    _check_settings(resolution, reduction)
+    check_tensors(empty=True, maps=(maps, "B H W"), saliency=(saliency, "B H' W'", "unit"))
+    if counted is not None:
+        check_tensors(empty=True, saliency=(saliency, "B H' W'", "unit"), counted=(counted, "B H' W'", "unit"))
     saliency = saliency.to(maps.dtype)
     weight = torch.ones_like(saliency) if counted is None else counted.to(maps.dtype)
     if maps.shape != saliency.shape:
@@ -91,9 +94,15 @@ class AttentionLoss(nn.Module):
 
     def __init__(self, resolution: Resolution = "map", reduction: Reduction = "mean") -> None:
         super().__init__()
+        _check_settings(resolution, reduction)
         self.resolution: Resolution = resolution
         self.reduction: Reduction = reduction
 
     def forward(self, maps: Tensor, saliency: Tensor) -> Tensor:
         """See :func:`attention_loss`."""
         return attention_loss(maps, saliency, resolution=self.resolution, reduction=self.reduction)
+
+
+def _check_settings(resolution: Resolution, reduction: Reduction) -> None:
+    check_choice("resolution", resolution, get_args(Resolution))
+    check_choice("reduction", reduction, get_args(Reduction))

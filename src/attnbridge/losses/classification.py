@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import check_tensors
 
 
 def multi_label_soft_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,16 +24,13 @@ def multi_label_soft_margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
         A scalar, not negative.
 
     Raises:
-        AttnBridgeError: if the shapes differ.
+        AttnBridgeError: if the shapes differ, or the batch is empty.
 
     >>> import torch
     >>> multi_label_soft_margin_loss(torch.zeros(2, 3), torch.ones(2, 3))
     tensor(0.6931)
     """
-    if logits.shape != labels.shape:
-        raise AttnBridgeError(
-            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must have the same shape (B, N)"
-        )
+    check_tensors(logits=(logits, "B N"), labels=(labels, "B N", "number"))
     return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
 
 

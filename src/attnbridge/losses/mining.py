@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Positive, UpToOne, check_number
+from attnbridge.errors import AttnBridgeError, check_choice
 
 Fill = Literal["zero", "mean", "blur"]
 BLUR = 8
@@ -25,12 +27,15 @@ def soft_mask(maps: Tensor, threshold: float = 0.5, slope: float = 10.0) -> Tens
 
     Args:
         maps: any shape, each map scaled to its own maximum, in [0, 1].
-        threshold: :math:`\sigma`, the value that becomes a half.
-        slope: :math:`\omega`.
+        threshold: :math:`\sigma`, the value that becomes a half, in [0, 1].
+        slope: :math:`\omega`, above 0.
 
     >>> soft_mask(torch.tensor([0.0, 0.5, 1.0]))
     tensor([0.0067, 0.5000, 0.9933])
     """
+    check_tensors(empty=True, maps=(maps, "..."))
+    check_number("threshold", threshold, UpToOne)
+    check_number("slope", slope, Positive)
     return torch.sigmoid(slope * (maps - threshold))
 
 
@@ -49,21 +54,27 @@ def erase(images: Tensor, mask: Tensor, fill: Fill = "mean", mean: Tensor | None
         mean: ``(3, 1, 1)``, for ``mean``.
 
     Raises:
-        AttnBridgeError: for a fill that is none.
+        AttnBridgeError: for a fill that is none, ``mean`` without a colour, or images and masks that do not fit.
 
     >>> erase(torch.ones(1, 3, 2, 2), torch.full((1, 1, 1), 0.25), "zero").unique()
     tensor([0.7500])
     """
+    check_choice("fill", fill, get_args(Fill))
+    check_tensors(empty=True, images=(images, "P C H W"), mask=(mask, "P h w"))
+    if fill == "mean":
+        if mean is None:
+            raise AttnBridgeError(
+                "fill is 'mean', but mean is None; give the mean colour, (3, 1, 1), or take zero or blur"
+            )
+        check_tensors(empty=True, images=(images, "P C H W"), mean=(mean, "C 1 1"))
     mask = F.interpolate(mask[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
     if fill == "zero":
         return images * (1 - mask)
-    if fill == "mean" and mean is not None:
+    if mean is not None and fill == "mean":
         return images - mask * (images - mean)
-    if fill == "blur":
-        small = (max(1, images.shape[-2] // BLUR), max(1, images.shape[-1] // BLUR))
-        blurred = F.interpolate(F.adaptive_avg_pool2d(images, small), images.shape[-2:], mode="bilinear")
-        return images - mask * (images - blurred)
-    raise AttnBridgeError(f"fill must be zero, mean (with the mean colour) or blur, not {fill!r}")
+    small = (max(1, images.shape[-2] // BLUR), max(1, images.shape[-1] // BLUR))
+    blurred = F.interpolate(F.adaptive_avg_pool2d(images, small), images.shape[-2:], mode="bilinear")
+    return images - mask * (images - blurred)
 
 
 def attention_mining_loss(scores: Tensor, images: Tensor) -> Tensor:
@@ -98,7 +109,10 @@ def mean_by_image(values: Tensor, images: Tensor) -> Tensor:
     >>> mean_by_image(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
     tensor(0.7500)
     """
+    check_tensors(empty=True, values=(values, "P"), images=(images, "P", "long"))
     if not len(values):
         return values.sum()
+    if images.device.type == "cpu" and int(images.min()) < 0:  # a GPU is not waited for
+        raise AttnBridgeError(f"images must be numbers of images, 0 or more, not {int(images.min())}")
     counts = torch.bincount(images)
     return (values / counts[images]).sum() / (counts > 0).sum()

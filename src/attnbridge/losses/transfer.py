@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Positive, check_number
+from attnbridge.errors import AttnBridgeError, check_choice
 
 Statistic = Literal["sum", "sum_power", "max_power"]
 Variant = Literal["paper", "code"]
@@ -25,7 +27,7 @@ def mean_activation_map(features: Tensor, statistic: Statistic = "sum_power", po
     Args:
         features: ``(B, C, h, w)``.
         statistic: over the channels.
-        power: :math:`p` of the two that have one.
+        power: :math:`p` of the two that have one, above 0.
 
     Returns:
         ``(B, h, w)``, not negative.
@@ -33,6 +35,8 @@ def mean_activation_map(features: Tensor, statistic: Statistic = "sum_power", po
     >>> mean_activation_map(torch.tensor([[[[1.0]], [[-3.0]]]]))
     tensor([[[5.]]])
     """
+    _check_statistic(statistic, power)
+    check_tensors(features=(features, "B C h w"))
     if statistic == "sum":
         return features.abs().mean(1)
     if statistic == "sum_power":
@@ -40,9 +44,7 @@ def mean_activation_map(features: Tensor, statistic: Statistic = "sum_power", po
             norms: Tensor = torch.linalg.vector_norm(features, dim=1)
             return norms.square() / features.shape[1]
         return features.abs().pow(power).mean(1)
-    if statistic == "max_power":
-        return features.abs().amax(1).pow(power)
-    raise AttnBridgeError(f"statistic must be sum, sum_power or max_power, not {statistic!r}")
+    return features.abs().amax(1).pow(power)
 
 
 def attention_transfer_loss(
@@ -78,6 +80,7 @@ def attention_transfer_loss(
     >>> attention_transfer_loss(same, torch.cat([same, same], 1), variant="paper").item() < 1e-6
     True
     """
+    check_choice("variant", variant, get_args(Variant))
     _check(student, teacher)
     ours, theirs = _one_size(
         mean_activation_map(student, statistic, power), mean_activation_map(teacher.detach(), statistic, power)
@@ -85,9 +88,7 @@ def attention_transfer_loss(
     difference = F.normalize(ours.flatten(1)) - F.normalize(theirs.flatten(1))
     if variant == "code":
         return difference.square().mean()
-    if variant == "paper":
-        return _half_norm(difference)
-    raise AttnBridgeError(f"variant must be paper or code, not {variant!r}")
+    return _half_norm(difference)
 
 
 class AttentionTransferLoss(nn.Module):
@@ -95,6 +96,8 @@ class AttentionTransferLoss(nn.Module):
 
     def __init__(self, variant: Variant = "code", statistic: Statistic = "sum_power", power: float = 2.0) -> None:
         super().__init__()
+        check_choice("variant", variant, get_args(Variant))
+        _check_statistic(statistic, power)
         self.variant: Variant = variant
         self.statistic: Statistic = statistic
         self.power = power
@@ -158,13 +161,13 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
     >>> kd_loss(torch.zeros(2, 3), torch.zeros(2, 3))
     tensor(0.)
     """
+    check_number("temperature", temperature, Positive)
+    check_tensors(student=(student, "B N"), teacher=(teacher, "B M"))
     if student.shape != teacher.shape:
         raise AttnBridgeError(
             f"the student's logits are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}; both must "
             "have the same classes"
         )
-    if temperature <= 0:
-        raise AttnBridgeError(f"temperature must be above 0, not {temperature}")
     ours, theirs = (F.log_softmax(z / temperature, 1) for z in (student, teacher.detach()))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
@@ -174,6 +177,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
+        check_number("temperature", temperature, Positive)
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -197,6 +201,7 @@ def gradient_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
     >>> gradient_transfer_loss(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, 4.0]]]]))
     tensor(2.5000)
     """
+    check_tensors(student=(student, "B C H W"), teacher=(teacher, "B C H W"))
     return _half_norm(student - teacher.detach())
 
 
@@ -221,6 +226,7 @@ def symmetry_loss(gradient: Tensor, mirrored: Tensor) -> Tensor:
     >>> symmetry_loss(torch.tensor([[[[3.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]]]]))
     tensor(0.)
     """
+    check_tensors(gradient=(gradient, "B C H W"), mirrored=(mirrored, "B C H W"))
     return _half_norm(gradient - mirrored.flip(-1))
 
 
@@ -237,8 +243,18 @@ def per_sample_input_gradient(loss: Tensor, images: Tensor, *, create_graph: boo
         loss: ``(B,)``, of a network without batch statistics, so that no image's loss depends on another's.
         images: that require a gradient.
         create_graph: keep the graph, as a loss on the gradient needs.
+
+    Raises:
+        AttnBridgeError: for another shape, images that require no gradient, or a loss that does not depend on them.
     """
-    return torch.autograd.grad(loss.sum(), images, create_graph=create_graph)[0]
+    check_tensors(loss=(loss, "B"), images=(images, "B ..."))
+    if not (images.requires_grad and loss.requires_grad):
+        without = "loss" if images.requires_grad else "images"
+        raise AttnBridgeError(f"{without}: carries no gradient; compute the loss with autograd on, from images that do")
+    (gradient,) = torch.autograd.grad(loss.sum(), images, create_graph=create_graph, allow_unused=True)
+    if gradient is None:
+        raise AttnBridgeError("loss does not depend on images; give the images that it was computed from")
+    return gradient
 
 
 def _half_norm(difference: Tensor) -> Tensor:
@@ -247,9 +263,7 @@ def _half_norm(difference: Tensor) -> Tensor:
 
 
 def _check(student: Tensor, teacher: Tensor) -> None:
-    for name, value in (("student", student), ("teacher", teacher)):
-        if value.ndim != 4:
-            raise AttnBridgeError(f"the {name}'s features must be (B, C, h, w), but are {tuple(value.shape)}")
+    check_tensors(student=(student, "B C h w"), teacher=(teacher, "b c y x"))
     if len(student) != len(teacher):
         raise AttnBridgeError(f"the student saw {len(student)} images, the teacher {len(teacher)}")
 
@@ -259,3 +273,8 @@ def _one_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     size = (min(ours.shape[-2], theirs.shape[-2]), min(ours.shape[-1], theirs.shape[-1]))
     pooled = [x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (ours, theirs)]
     return pooled[0], pooled[1]
+
+
+def _check_statistic(statistic: Statistic, power: float) -> None:
+    check_choice("statistic", statistic, get_args(Statistic))
+    check_number("power", power, Positive)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import UpToOne, check_number, check_value
 
 LEAST = 1e-4
 """What is added to every probability before it is brought back to a sum of 1, as in SEC's code, so that what is thought
@@ -29,7 +30,8 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
     >>> seed_loss(torch.tensor([[[[0.5]], [[0.5]]]]), torch.tensor([[[[False]], [[True]]]]))
     tensor(0.6931)
     """
-    _check(probabilities, seeds)
+    check_value("balanced", balanced, bool)
+    check_tensors(probabilities=(probabilities, "B L h w"), seeds=(seeds, "B L h w", "bool"))
     logs = torch.where(seeds, _floored(probabilities).log(), 0).sum((2, 3))  # (B, L)
     counts = seeds.sum((2, 3))
     if not balanced:
@@ -44,6 +46,7 @@ class SeedLoss(nn.Module):
 
     def __init__(self, balanced: bool = True) -> None:
         super().__init__()
+        check_value("balanced", balanced, bool)
         self.balanced = balanced
 
     def forward(self, probabilities: Tensor, seeds: Tensor) -> Tensor:
@@ -70,7 +73,14 @@ def expansion_loss(
         foreground: :math:`d_+`; 1 is mean pooling, 0 max pooling.
         background: :math:`d_0`.
         absent: :math:`d_-`.
+
+    Raises:
+        AttnBridgeError: for labels of another number, or a decay outside [0, 1].
     """
+    _check_decays(foreground, background, absent)
+    check_tensors(probabilities=(probabilities, "B L h w"))
+    classes = probabilities.shape[1] - 1
+    check_tensors(probabilities=(probabilities, "B L h w"), labels=(labels, f"B {classes}", "number"))
     ranked = _floored(probabilities).flatten(2).sort(2, descending=True).values  # (B, L, P)
     place = torch.arange(ranked.shape[2], device=ranked.device, dtype=ranked.dtype)
 
@@ -89,6 +99,7 @@ class ExpansionLoss(nn.Module):
 
     def __init__(self, foreground: float = 0.996, background: float = 0.999, absent: float = 0.0) -> None:
         super().__init__()
+        _check_decays(foreground, background, absent)
         self.foreground, self.background, self.absent = foreground, background, absent
 
     def forward(self, probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -111,7 +122,7 @@ def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
     >>> boundary_loss(same, same)
     tensor(0.)
     """
-    _check(probabilities, refined)
+    check_tensors(probabilities=(probabilities, "B L h w"), refined=(refined, "B L h w"))
     wanted = _floored(refined.detach())
     each = wanted * (wanted.log() - _floored(probabilities).log())
     return each.sum(1).mean()
@@ -129,8 +140,6 @@ def _floored(probabilities: Tensor) -> Tensor:
     return least / least.sum(1, keepdim=True)
 
 
-def _check(probabilities: Tensor, other: Tensor) -> None:
-    if probabilities.shape != other.shape or probabilities.ndim != 4:
-        raise AttnBridgeError(
-            f"expected two tensors of one shape (B, L, h, w), not {tuple(probabilities.shape)} and {tuple(other.shape)}"
-        )
+def _check_decays(foreground: float, background: float, absent: float) -> None:
+    for name, decay in (("foreground", foreground), ("background", background), ("absent", absent)):
+        check_number(name, decay, UpToOne)

@@ -161,7 +161,7 @@ def method_entry(name: str) -> MethodEntry:
     Raises:
         AttnBridgeError: for a name that is not in :data:`METHODS`.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise unknown_name("method", name, METHODS)
     return METHODS[name]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import find_head
 from attnbridge.attention.observe import observe
-from attnbridge.bounds import Inside, NotNegative, Positive, ShareOrNone, Side
+from attnbridge.bounds import Inside, NotNegative, Positive, ShareOrNone, Side, check_values
 from attnbridge.data.request import CacheRequest, DataRequest
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError, DivergedError
@@ -87,6 +87,7 @@ class Method(Predicting, LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network", "frequencies", "plain_loader"])
+        self._check_options()
         self.classes, self.image_size = tuple(classes), image_size
         self.own_network = network is not None
         how: dict[str, Any] = {"weights": weights, "stride": stride, "layer": layer, "dilated": self.dilated}
@@ -107,6 +108,12 @@ class Method(Predicting, LightningModule):
         self.optimisation = Optimisation(
             optimizer, lr, backbone_lr, momentum, weight_decay, schedule, tuple(step_at), step_by
         )
+
+    def _check_options(self) -> None:
+        """Raise unless all options are as the signatures of this class and of those that it stands on write them."""
+        for owner in type(self).__mro__:
+            if owner.__module__.startswith("attnbridge.methods.") and "__init__" in vars(owner):
+                check_values(vars(owner)["__init__"], self.hparams)
 
     @property
     def loss_weights(self) -> dict[str, float]:

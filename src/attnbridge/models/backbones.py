@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, eval_mode, find_layer, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import observe
+from attnbridge.bounds import Count, MapSize, check_number, check_value
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
@@ -84,6 +85,10 @@ def build_backbone(
     >>> backbone.layer, backbone.channels
     ('layer4', 512)
     """
+    check_number("num_classes", num_classes, Count)
+    check_value("image_size", image_size, MapSize)
+    check_value("weights", weights, str)
+    check_value("layer", layer, str | None)
     if isinstance(name, nn.Module):
         return _own(name, num_classes, layer, image_size)
     network = _create(name, num_classes, weights, stride, image_size, dilated)
@@ -130,7 +135,7 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dila
 def _create(
     name: str, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool = False
 ) -> nn.Module:
-    if not timm.is_model(name):
+    if not isinstance(name, str) or not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models(), "see `timm.list_models()`")
     if stride not in (8, 16, 32, None):
         raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")

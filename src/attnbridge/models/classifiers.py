@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import timm
 import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
+from attnbridge.arguments import check_tensors
 from attnbridge.attention.layers import check_layer
 from attnbridge.data.files import sha256
 from attnbridge.data.transforms import Shape, Size
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
 from attnbridge.models.device import pick_device
 from attnbridge.models.weights import PACKAGED, hub, load_packaged, load_state
+
+Activation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,17 @@ class Classifier:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layer: str | None = None
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Activation = "softmax"
     checksum: str | None = None
     shape: Shape = "stretch"
 
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, get_args(Activation))
+        check_choice("shape", self.shape, get_args(Shape))
+
     def normalise(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], ``(B, 3, H, W)``, as the network wants them."""
+        """Images, floats in [0, 1], ``(B, 3, H, W)``, as the network wants them."""
+        check_tensors(empty=True, images=(images, "B 3 H W"))
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
         return (images - mean) / std
 
@@ -95,7 +103,7 @@ def check_classifier(name: str, layer: str | None = None) -> None:
     Raises:
         AttnBridgeError: for an unknown name, with the nearest ones.
     """
-    if not timm.is_model(name):
+    if not isinstance(name, str) or not timm.is_model(name):
         raise unknown_name("model", name, timm.list_models(), "or name the folder of a run made by `attnbridge fit`")
     if layer:
         with torch.device("meta"):

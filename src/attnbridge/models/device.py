@@ -22,7 +22,7 @@ def device_name(text: str) -> str:
     >>> device_name("cuda:1")
     'cuda:1'
     """
-    if not _FORM.fullmatch(text):
+    if not isinstance(text, str) or not _FORM.fullmatch(text):
         raise AttnBridgeError(f"--device must be auto, cpu, mps, cuda or cuda:NUMBER, not {text!r}")
     return text
 
@@ -42,7 +42,7 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     import torch
 
-    name = device_name(name or "auto")
+    name = device_name("auto" if name is None else name)
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Count, check_values
+
 SMALLEST = 32  # pixels that five halvings leave one of
 
 
@@ -34,15 +37,16 @@ class DomainDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
+        channels: Count,
         *,
-        width: int = 64,
-        projection: int | None = 32,
-        upsample: int = 5,
+        width: Count = 64,
+        projection: Count | None = 32,
+        upsample: Count = 5,
         spectral: bool = False,
     ) -> None:
+        check_values(DomainDiscriminator.__init__, locals())
         super().__init__()
-        self.upsample = upsample
+        self.channels, self.upsample = channels, upsample
         norm = spectral_norm if spectral else lambda layer: layer
         self.project = norm(nn.Conv2d(channels, projection, 1)) if projection else nn.Identity()
         widths = [projection or channels, width, width * 2, width * 4, width * 8]
@@ -53,6 +57,7 @@ class DomainDiscriminator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of "source", ``(B, 1, h, w)``, from features ``(B, C, H, W)``; 14x14 gives 2x2."""
+        check_tensors(empty=True, features=(features, f"B {self.channels} H W"))
         size = [max(SMALLEST, side * self.upsample) for side in features.shape[2:]]
         enlarged = F.interpolate(self.project(features), size, mode="bilinear", align_corners=False)
         return self.layers(enlarged)  # type: ignore[no-any-return]
@@ -66,5 +71,13 @@ class PooledDiscriminator(nn.Sequential):
         width: inside.
     """
 
-    def __init__(self, channels: int, width: int = 256) -> None:
+    def __init__(self, channels: Count, width: Count = 256) -> None:
+        check_values(PooledDiscriminator.__init__, locals())
         super().__init__(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, 1))
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of "source", ``(B, 1)``."""
+        check_tensors(empty=True, features=(features, f"B {self.channels}"))
+        logits: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        return logits

@@ -11,8 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from attnbridge.arguments import check_network, check_tensors
 from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import forward_until, observe
+from attnbridge.bounds import check_names
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError
@@ -73,6 +75,9 @@ def find_frozen_stem(
     ...     network(features).shape
     torch.Size([2, 5])
     """
+    check_network(network)
+    check_tensors(images=(images, "B C H W"))
+    frozen, layers = check_names("frozen", frozen), check_names("layers", layers)
     if not frozen:
         raise AttnBridgeError("data.views needs model.frozen: the modules from the first one on that are not trained")
     for name in frozen:

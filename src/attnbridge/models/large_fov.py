@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Count, ShareOrNone, check_values
 
 
 class LargeFOV(nn.Sequential):
@@ -18,7 +21,10 @@ class LargeFOV(nn.Sequential):
         dropout: after each of the two inner layers.
     """
 
-    def __init__(self, channels: int, labels: int, width: int = 1024, rate: int = 12, dropout: float = 0.5) -> None:
+    def __init__(
+        self, channels: Count, labels: Count, width: Count = 1024, rate: Count = 12, dropout: ShareOrNone = 0.5
+    ) -> None:
+        check_values(LargeFOV.__init__, locals())
         last = nn.Conv2d(width, labels, 1)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -31,3 +37,10 @@ class LargeFOV(nn.Sequential):
             nn.Dropout(dropout),
             last,
         )
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(B, L, h, w)``."""
+        check_tensors(empty=True, features=(features, f"B {self.channels} h w"))
+        logits: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        return logits

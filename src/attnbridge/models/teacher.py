@@ -10,10 +10,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from attnbridge.arguments import check_tensors
 from attnbridge.attention.layers import find_head, is_channels_last, prefix_tokens, to_maps
 from attnbridge.attention.observe import Observation, observe
+from attnbridge.bounds import MapSize, check_value
 from attnbridge.data.transforms import Size, sides
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.models.backbones import Backbone
 from attnbridge.models.weights import PACKAGED, load_state
 
@@ -26,9 +28,15 @@ class Teacher:
     Args:
         built: from :func:`~attnbridge.models.backbones.build_backbone`.
         image_size: side of the images in pixels, or height and width.
+
+    Raises:
+        AttnBridgeError: for something else than a backbone, or a size that is none.
     """
 
     def __init__(self, built: Backbone, image_size: Size) -> None:
+        if not isinstance(built, Backbone):
+            raise AttnBridgeError(f"built must be a Backbone, as build_backbone gives it, not {shown(built)}")
+        check_value("image_size", image_size, MapSize)
         self.network = built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (built.mean, built.std))
         self.image_size = image_size
@@ -40,7 +48,8 @@ class Teacher:
         return self
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] as the network wants them."""
+        """Images ``(B, 3, H, W)``, floats in [0, 1], as the network wants them."""
+        check_tensors(empty=True, images=(images, "B 3 H W"), mean=(self.mean, "C 1 1"))
         images = images.to(self.mean.dtype)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 

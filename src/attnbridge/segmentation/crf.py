@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Natural, NotNegative, Positive, check_values
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.segmentation.lattice import Permutohedral
 
 Backend = Literal["torch", "pydensecrf"]
@@ -33,12 +35,12 @@ class CRF(NamedTuple):
         gaussian_xy: :math:`\theta_\gamma`, pixels.
     """
 
-    iterations: int = 10
-    bilateral_weight: float = 10.0
-    bilateral_xy: float = 80.0
-    bilateral_rgb: float = 13.0
-    gaussian_weight: float = 3.0
-    gaussian_xy: float = 3.0
+    iterations: Natural = 10
+    bilateral_weight: NotNegative = 10.0
+    bilateral_xy: Positive = 80.0
+    bilateral_rgb: Positive = 13.0
+    gaussian_weight: NotNegative = 3.0
+    gaussian_xy: Positive = 3.0
 
     @staticmethod
     def of_size(height: int, width: int) -> CRF:
@@ -71,8 +73,8 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
 
     Raises:
-        AttnBridgeError: for images and probabilities of different sizes, images that are not uint8, or a backend
-            that is unknown or not installed.
+        AttnBridgeError: for images and probabilities of different sizes, images that are not uint8, energies out of
+            range, or a backend that is unknown or not installed.
 
     >>> image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
     >>> image[..., 3:] = 255
@@ -83,14 +85,16 @@ def mean_field(images: Tensor, probabilities: Tensor, crf: CRF | None = None, ba
     tensor([0, 0, 0, 1, 1, 1])
     """
     crf = crf or CRF()
-    if images.dtype != torch.uint8 or images.ndim != 4 or probabilities.ndim != 4:
-        raise AttnBridgeError("expected uint8 images (B, 3, H, W) and probabilities (B, L, H, W)")
+    if not isinstance(crf, CRF):
+        raise AttnBridgeError(f"crf must be a CRF, as CRF(iterations=5), not {shown(crf)}")
+    check_values(CRF, crf._asdict(), "crf.")
+    check_tensors(empty=True, images=(images, "B 3 H W", "uint8"), probabilities=(probabilities, "b L h w"))
     if images.shape[2:] != probabilities.shape[2:] or len(images) != len(probabilities):
         raise AttnBridgeError(
             f"images {tuple(images.shape)} and probabilities {tuple(probabilities.shape)} must be of one size; "
             "enlarge the probabilities"
         )
-    if backend not in get_args(Backend):
+    if not isinstance(backend, str) or backend not in get_args(Backend):
         raise unknown_name("backend", backend, get_args(Backend))
     if not len(images):
         return probabilities.float()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import ShareOrNone, check_number
 from attnbridge.data.sample import IGNORE_INDEX
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """From claims, bool ``(L, H, W)`` with label 0 the background, and maps ``(N, H, W)`` to labels ``(H, W)``."""
@@ -33,8 +36,9 @@ class CueSettings:
 
     def __post_init__(self) -> None:
         for name in ("threshold", "background"):
-            if not 0 <= getattr(self, name) < 1:
-                raise AttnBridgeError(f"--{name} must be from 0 to below 1, not {getattr(self, name)}")
+            check_number(f"--{name}", getattr(self, name), ShareOrNone)
+        if not isinstance(self.rule, str) or (":" not in self.rule and self.rule not in RULES):
+            raise no_rule(self.rule)
 
 
 def ignore_conflicts(claims: Tensor, _maps: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ def find_rule(name: str) -> Rule:
         return RULES[name]
     module, colon, function = name.partition(":")
     if not colon:
-        raise unknown_name("rule", name, RULES, "or a function of your own, `package.module:function`")
+        raise no_rule(name)
     try:
         found: Rule = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -92,6 +96,11 @@ def find_rule(name: str) -> Rule:
     if not callable(found):
         raise AttnBridgeError(f"--rule {name}: is no function, but a {type(found).__name__}")
     return found
+
+
+def no_rule(name: Any) -> AttnBridgeError:
+    """The error for a rule that is neither known nor a function's name."""
+    return unknown_name("rule", name, RULES, "or a function of your own, `package.module:function`")
 
 
 def make_cue(
@@ -113,13 +122,19 @@ def make_cue(
         uint8 ``(H, W)``: 0 background, class index + 1, 255 unknown.
 
     Raises:
-        AttnBridgeError: for a rule that is not known, or that gives something else than labels.
+        AttnBridgeError: for shapes that do not fit each other, or a rule that is not known, or that gives something
+            else than labels.
 
     >>> maps = torch.tensor([[[0.9, 0.5, 0.2, 0.0]], [[0.0, 0.8, 0.1, 0.0]]])
     >>> make_cue(maps, torch.tensor([True, True]), torch.tensor([[1.0, 1.0, 0.2, 0.0]]))
     tensor([[  1,   2, 255,   0]], dtype=torch.uint8)
     """
     settings = settings or CueSettings()
+    if not isinstance(settings, CueSettings):
+        raise AttnBridgeError(f"settings must be CueSettings, as CueSettings(threshold=0.3), not {shown(settings)}")
+    check_tensors(maps=(maps, "N H W"), present=(present, "N", "bool"))
+    if saliency is not None:
+        check_tensors(maps=(maps, "N H W"), saliency=(saliency, "H W"))
     maps = maps * present[:, None, None]
     quiet = saliency if saliency is not None else maps.amax(0)
     claims = torch.cat([(quiet < settings.background)[None], maps > settings.threshold])

@@ -7,6 +7,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import UpToOne, check_number
 from attnbridge.errors import AttnBridgeError
 
 EIGHT = np.zeros((3, 3, 3), dtype=bool)
@@ -35,13 +37,21 @@ def grow_seeds(
         Bool ``(B, L, h, w)``, on the device of ``seeds``.
 
     Raises:
-        AttnBridgeError: for shapes that do not fit each other.
+        AttnBridgeError: for shapes that do not fit each other, seeds that are not bool, or thresholds outside [0, 1].
 
     >>> probabilities = torch.tensor([[[[0.1, 0.1, 0.6, 0.1]], [[0.9, 0.9, 0.4, 0.9]]]])
     >>> seeds = torch.tensor([[[[False, False, False, False]], [[True, False, False, False]]]])
     >>> grow_seeds(probabilities, seeds, torch.ones(1, 1))[0, 1, 0]
     tensor([ True,  True, False, False])
     """
+    check_number("background", background, UpToOne)
+    check_number("foreground", foreground, UpToOne)
+    check_tensors(
+        empty=True,
+        probabilities=(probabilities, "B L h w"),
+        seeds=(seeds, "b l y x", "bool"),
+        labels=(labels, "c n", "number"),
+    )
     if probabilities.shape != seeds.shape or labels.shape != (len(seeds), seeds.shape[1] - 1):
         raise AttnBridgeError(
             f"probabilities {tuple(probabilities.shape)} and seeds {tuple(seeds.shape)} must have one shape "

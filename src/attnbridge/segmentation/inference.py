@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import came, check_tensors
+from attnbridge.bounds import Scale, check_value
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.segmentation.crf import CRF, mean_field
 
 Network = Callable[[Tensor], Tensor]
@@ -32,8 +34,7 @@ class Inference:
     crf: bool = True
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
-            raise AttnBridgeError(f"scales must be one or more numbers above 0, not {self.scales}")
+        check_value("scales", self.scales, Sequence[Scale])
 
 
 @torch.no_grad()
@@ -46,7 +47,8 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
         how: scales, mirroring, CRF.
 
     Raises:
-        AttnBridgeError: for a scale at which the network takes no images.
+        AttnBridgeError: for a scale at which the network takes no images, images that are not floats, or answers that
+            are no finite probabilities.
 
     Returns:
         ``(B, L, H, W)``, the labels of a pixel sum to 1.
@@ -56,24 +58,37 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
     tensor([0])
     """
     how = how or Inference()
+    if not callable(network):
+        raise AttnBridgeError(f"network must be a function from images to probabilities, not {came(network)}")
+    if not isinstance(how, Inference):
+        raise AttnBridgeError(f"how must be an Inference, as Inference(flip=False), not {shown(how)}")
+    check_tensors(images=(images, "B 3 H W"))
     size = (images.shape[2], images.shape[3])
     answers = []
     for scale in how.scales:
         sides = [max(1, round(scale * side)) for side in size]
         scaled = images if scale == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True)
         try:
-            answers.append(enlarged(network(scaled), size))
+            answers.append(enlarged(_answer(network, scaled), size))
         except AssertionError as error:  # timm's transformers take one size
             raise AttnBridgeError(
                 f"the network takes no images of {sides[0]} x {sides[1]} pixels ({error}); set evaluation.scales to "
                 "[1.0]"
             ) from None
         if how.flip:
-            answers.append(enlarged(network(scaled.flip(3)), size).flip(3))
+            answers.append(enlarged(_answer(network, scaled.flip(3)), size).flip(3))
     probabilities = torch.stack(answers).mean(0)
+    if not bool(probabilities.isfinite().all()):
+        raise AttnBridgeError("the network's probabilities are not finite; look for NaN in its weights or the images")
     if not how.crf:
         return probabilities
     return mean_field((images.clamp(0, 1) * 255).round().byte(), probabilities, CRF.of_size(*size))
+
+
+def _answer(network: Network, images: Tensor) -> Tensor:
+    probabilities = network(images)
+    check_tensors(images=(images, "B 3 H W"), probabilities=(probabilities, "B L h w"))
+    return probabilities
 
 
 def enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attnbridge.bounds import BatchSize, Views, Workers
+from attnbridge.bounds import BatchSize, Views, Workers, check_values
 from attnbridge.data.dataset import EpochSampler, ImageDataset, ShardSampler
 from attnbridge.data.feature_cache import CachedFeatureDataset, cache_features, feature_cache_dir
 from attnbridge.data.request import DataRequest
@@ -34,9 +34,8 @@ class ImageDataModule(LightningDataModule):
     """What the method asks for, see :class:`~attnbridge.data.request.DataRequest`."""
 
     def __init__(self, batch_size: BatchSize, workers: Workers | None, views: Views | None = None) -> None:
+        check_values(ImageDataModule.__init__, locals(), "data.")
         super().__init__()
-        if views is not None and views < 1:
-            raise AttnBridgeError(f"data.views must be at least 1, or null for new ones each time, not {views}")
         self.views = views
         self.batch_size = batch_size
         self._epochs = 0

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attnbridge.bounds import BatchSize, Count, Seed, Share, ShareOrNone, Side, Views, Workers
+from attnbridge.bounds import BatchSize, Count, Seed, Share, ShareOrNone, Side, Views, Workers, check_values
 from attnbridge.data.cifar import NAMES, Images, load_cifar
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import class_names, class_splits, hash_order, scan_class_folders
@@ -48,7 +48,7 @@ class ArrayDataset(ImageDataset):
         update(self.images.contiguous().numpy().tobytes())
 
     def _sample(self, index: int) -> Sample:
-        record = self.records[index % len(self.records)]
+        record = self.record(index)
         image = self.transform(tv_tensors.Image(self.images[index % len(self.records)])).as_subclass(torch.Tensor)
         return {"image": image, "labels": self.labels(record), "domain": self.domain, "id": record.id}
 
@@ -94,10 +94,9 @@ class ClassificationDataModule(ImageDataModule):
         views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
+        check_values(ClassificationDataModule.__init__, locals(), "data.")
         super().__init__(batch_size, workers, views)
-        self.data, self.root = data, Path(root) if root else None
-        if not 0 <= val_share < 1:
-            raise AttnBridgeError(f"data.val_share must be at least 0 and below 1, not {val_share}")
+        self.data, self.root = str(data), Path(root) if root else None
         self.train_count, self.val_share = train_count, val_share
         self.image_size = image_size
         self.augment: Augment = augment

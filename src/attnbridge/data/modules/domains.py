@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.bounds import BatchSize, Inside, Seed, Share, Side, Views, Workers
+from attnbridge.bounds import BatchSize, Inside, Seed, Share, Side, Views, Workers, check_values
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
 from attnbridge.data.folders import hash_order
@@ -60,10 +60,9 @@ class MultiDomainDataModule(ImageDataModule):
         views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
+        check_values(MultiDomainDataModule.__init__, locals(), "data.")
         super().__init__(batch_size, workers, views)
         self.root, self.sources, self.target = Path(data), tuple(sources), target
-        if not 0 < val_share < 1:
-            raise AttnBridgeError(f"data.val_share must be above 0 and below 1, not {val_share}")
         self.classes = domain_classes(self.root, [*self.sources, target])
         self.generalise, self.val_share, self.min_crop, self.seed = generalise, val_share, min_crop, seed
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])

@@ -8,9 +8,10 @@ from typing import Any
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
+from attnbridge.bounds import MapSize, check_names, check_value
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.sample import Batch, Sample, as_floats
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 
 
 class LoaderDataModule(ImageDataModule):
@@ -34,6 +35,16 @@ class LoaderDataModule(ImageDataModule):
         val: DataLoader[Batch] | None = None,
         test: DataLoader[Batch] | None = None,
     ) -> None:
+        if not isinstance(train, Mapping) or not train or not all(map(_is_loader, train.values())):
+            raise AttnBridgeError(
+                f'train must be loaders by stream, as {{"target": DataLoader(...)}}, not {shown(train)}'
+            )
+        for name, loader in (("val", val), ("test", test)):
+            if loader is not None and not _is_loader(loader):
+                raise AttnBridgeError(f"{name} must be a DataLoader or None, not {shown(loader)}")
+        check_value("image_size", image_size, MapSize)
+        if not check_names("classes", classes):
+            raise AttnBridgeError("classes is empty; give the names of the classes in index order")
         super().__init__(1, 0)
         self.train, self.val, self.test = dict(train), val, test
         self.classes, self.image_size = list(classes), image_size
@@ -101,3 +112,7 @@ class LoaderDataModule(ImageDataModule):
 
     def test_dataloader(self) -> Any:
         return self._loader("test")
+
+
+def _is_loader(value: Any) -> bool:
+    return hasattr(value, "__iter__") and hasattr(value, "dataset")

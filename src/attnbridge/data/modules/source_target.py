@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from attnbridge.bounds import AtLeastOne, BatchSize, Count, Seed, Share, Side, Views, Workers
+from attnbridge.bounds import AtLeastOne, BatchSize, Count, Seed, Share, Side, Views, Workers, check_values
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.folders import find_images, has_split, hash_order, pair_classes, scan_pair, subsample_per_class
 from attnbridge.data.guidance import Guide, scan_guided
@@ -78,6 +78,7 @@ class SourceTargetDataModule(ImageDataModule):
         views: Views | None = None,
         seed: Seed = 0,
     ) -> None:
+        check_values(SourceTargetDataModule.__init__, locals(), "data.")
         super().__init__(batch_size, workers, views)
         self.source, self.target = Path(source) if source else None, Path(target)
         self.saliency_model = saliency if is_model(saliency) else None

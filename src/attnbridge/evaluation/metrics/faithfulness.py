@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from scipy.stats import rankdata
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from attnbridge.arguments import came, check_network, check_tensors
+from attnbridge.bounds import Count, Seed, check_names, check_number
 from attnbridge.errors import AttnBridgeError, unknown_name
 
 Baseline = Tensor | Literal["blur", "zero"]
+Activation = Literal["softmax", "sigmoid"]
 Look = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -25,7 +28,7 @@ def insertion_curve(
     *,
     baseline: Baseline = "blur",
     steps: int = 20,
-    activation: Literal["softmax", "sigmoid"] = "softmax",
+    activation: Activation = "softmax",
     batch: int = 32,
 ) -> Tensor:
     r"""Probability of a class as the pixels where the map is strongest are put into the baseline.
@@ -51,14 +54,16 @@ def insertion_curve(
         ``(B, K + 1)`` in [0, 1], from the baseline to the image.
 
     Raises:
-        AttnBridgeError: for wrong shapes, classes out of range, maps that are not finite, or unknown names.
+        AttnBridgeError: for wrong shapes, classes out of range, maps or answers that are not finite, or unknown names.
 
     >>> network = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())  # a class's logit: its channel's maximum
     >>> images, maps = torch.tensor([[[[0.0, 0.0]], [[0.0, 9.0]]]]), torch.tensor([[[0.1, 0.9]]])
     >>> insertion_curve(network, images, maps, torch.tensor([1]), baseline="zero", steps=2).round(decimals=2)
     tensor([[0.5000, 1.0000, 1.0000]])
     """
-    _check(images, maps, classes, steps, activation, batch)
+    check_network(network)
+    _check_settings(baseline, steps, activation, batch)
+    _check(images, maps, classes)
     background = _background(baseline, images)
     rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)  # of each pixel, 0 the strongest
     pairs = torch.cartesian_prod(*(torch.arange(count, device=maps.device) for count in (len(maps), steps + 1)))
@@ -71,7 +76,10 @@ def insertion_curve(
             raise AttnBridgeError(f"expected logits (M, N) for {classes}, not {getattr(logits, 'shape', type(logits))}")
         probabilities = logits.float().softmax(1) if activation == "softmax" else logits.float().sigmoid()
         found.append(probabilities.gather(1, classes[image, None]))
-    return torch.cat(found).view(len(maps), -1)
+    curves = torch.cat(found).view(len(maps), -1)
+    if not bool(curves.isfinite().all()):
+        raise AttnBridgeError("the network's logits are NaN or infinite; look for NaN in its weights or the images")
+    return curves
 
 
 def deletion_curve(
@@ -88,6 +96,7 @@ def deletion_curve(
     >>> deletion_curve(network, torch.rand(3, 3, 2, 2), torch.rand(3, 2, 2), torch.tensor([0, 1, 1]), steps=4).shape
     torch.Size([3, 5])
     """
+    check_tensors(images=(images, "B C H W"))
     return insertion_curve(network, _background(baseline, images), maps, classes, baseline=images, **options)
 
 
@@ -110,6 +119,12 @@ class _MeanArea(Metric):
 
     def __init__(self, network: nn.Module, **settings: Any) -> None:
         super().__init__()
+        check_network(network)
+        known = ("baseline", "steps", "activation", "batch")
+        for name in settings:
+            if name not in known:
+                raise unknown_name("setting", name, known)
+        _check_settings(**{"baseline": "zero", "steps": 1, "activation": "softmax", "batch": 1, **settings})
         self.network, self.settings = (network,), settings  # in a tuple it is no submodule
         self.add_state(self.state, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
@@ -177,12 +192,19 @@ def sanity_check(
     >>> [layer for layer, _ in sanity_check(network, torch.rand(2, 3, 8, 8), lambda network, images: images.mean(1))]
     ['2', '0']
     """
+    check_network(network)
+    check_tensors(images=(images, "B ..."))
+    check_number("seed", seed, Seed)
+    if not callable(look):
+        raise AttnBridgeError(f"look must be a function from network and images to maps, not {came(look)}")
     modules = {name: module for name, module in network.named_modules() if list(module.parameters())}
     if layers is None:
         layers = [name for name, module in modules.items() if list(module.parameters(recurse=False))][::-1]
-    for name in layers:
+    for name in check_names("layers", layers):
         if name not in modules:
             raise unknown_name("layer with weights", name, modules)
+    if not layers:
+        raise AttnBridgeError("there is no layer to randomise: layers is empty, or the network has no weights")
     kept = [
         (module, name, tensor, tensor.detach().clone())
         for module in network.modules()
@@ -218,6 +240,8 @@ def _randomise(layer: nn.Module) -> None:
 
 def _ranks(maps: Tensor, images: Tensor, state: str) -> Tensor:
     """Ranks of each map's pixels, centred and of length 1, ``(B, H W)``; zeros for a constant map."""
+    if not isinstance(maps, Tensor):
+        raise AttnBridgeError(f"`look` must give maps ({len(images)}, H, W), a tensor, not {came(maps)}, {state}")
     if maps.ndim != 3 or len(maps) != len(images) or not maps.isfinite().all():
         raise AttnBridgeError(f"`look` must give finite maps ({len(images)}, H, W), not {tuple(maps.shape)}, {state}")
     ranks = torch.from_numpy(rankdata(maps.detach().flatten(1).double().cpu().numpy(), axis=1))
@@ -225,25 +249,34 @@ def _ranks(maps: Tensor, images: Tensor, state: str) -> Tensor:
 
 
 def _background(baseline: Baseline, images: Tensor) -> Tensor:
+    _check_baseline(baseline)
     if isinstance(baseline, Tensor):
         try:
             return baseline.to(images).expand_as(images)
         except RuntimeError:
             came = f"{tuple(baseline.shape)} for images {tuple(images.shape)}"
             raise AttnBridgeError(f"baseline must broadcast to the images, e.g. as (C, 1, 1), but is {came}") from None
-    if baseline not in ("blur", "zero"):
-        raise unknown_name("baseline", baseline, ["blur", "zero"], hint="or give a tensor")
     side = min(11, 2 * min(images.shape[2:], default=1) - 1)  # what the reflected border allows
     return torch.zeros_like(images) if baseline == "zero" else gaussian_blur(images, [side, side], [5.0, 5.0])
 
 
-def _check(images: Tensor, maps: Tensor, classes: Tensor, steps: int, activation: str, batch: int) -> None:
+def _check_settings(baseline: Any, steps: Any, activation: Any, batch: Any) -> None:
+    _check_baseline(baseline)
+    if activation not in get_args(Activation):
+        raise unknown_name("activation", activation, get_args(Activation))
+    check_number("steps", steps, Count)
+    check_number("batch", batch, Count)
+
+
+def _check_baseline(baseline: Any) -> None:
+    if not isinstance(baseline, Tensor) and (not isinstance(baseline, str) or baseline not in ("blur", "zero")):
+        raise unknown_name("baseline", baseline, ["blur", "zero"], hint="or give a tensor")
+
+
+def _check(images: Tensor, maps: Tensor, classes: Tensor) -> None:
+    check_tensors(images=(images, "b ..."), maps=(maps, "B ...", "number"), classes=(classes, "c ...", "number"))
     if images.ndim != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.isfinite().all():
         came = f"{tuple(images.shape)} and {tuple(maps.shape)}, {int((~maps.isfinite()).sum())} values not finite"
         raise AttnBridgeError(f"images and maps must be (B, C, H, W) and finite (B, H, W), not {came}; resize the maps")
     if classes.shape != maps.shape[:1] or classes.dtype != torch.long or int(classes.min()) < 0:
         raise AttnBridgeError(f"classes must be long indices ({len(maps)},), one per image, but are {classes}")
-    if activation not in ("softmax", "sigmoid"):
-        raise unknown_name("activation", activation, ["softmax", "sigmoid"])
-    if steps < 1 or batch < 1:
-        raise AttnBridgeError(f"steps and batch must be 1 or more, not {steps} and {batch}")

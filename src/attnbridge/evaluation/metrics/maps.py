@@ -2,8 +2,9 @@
 
 An image here is one map with one mask: for several classes of an image, give one map per class; a mean over
 classes, as in the pointing game's paper, takes one metric per class. The states are sums over images, which add
-up over batches and processes. Metrics of one kind with different settings may count the same in the first batch,
-and a ``torchmetrics.MetricCollection`` then takes them for one: give it ``compute_groups=False``.
+up over batches and processes. Before the first image a score is NaN, and torchmetrics warns. Metrics of one kind
+with different settings may count the same in the first batch, and a ``torchmetrics.MetricCollection`` then takes
+them for one: give it ``compute_groups=False``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchvision.ops import box_iou
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.arguments import came, check_tensors
+from attnbridge.bounds import Count, NotNegative, Share, check_number, check_value
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.evaluation.settings import THRESHOLDS
 
 BOX_THRESHOLDS = tuple(round(0.01 * i, 2) for i in range(100))
@@ -91,8 +94,7 @@ class PointingGame(_MaskScore):
 
     def __init__(self, tolerance: float = 0, **options: Any) -> None:
         super().__init__("hits", torch.tensor(0), **options)
-        if not tolerance >= 0:
-            raise AttnBridgeError(f"tolerance must be a distance in pixels, 0 or more, not {tolerance}")
+        check_number("tolerance", tolerance, NotNegative)
         self.tolerance = tolerance
 
     def _add(self, maps: Tensor, masks: Tensor) -> None:
@@ -159,8 +161,8 @@ class BestThresholdIoU(_MaskScore):
     iou: Tensor
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, **options: Any) -> None:
-        super().__init__("iou", torch.zeros(len(thresholds), dtype=torch.float64), **options)
-        self.thresholds = _checked_thresholds(thresholds)
+        self.thresholds = checked_thresholds(thresholds)
+        super().__init__("iou", torch.zeros(len(self.thresholds), dtype=torch.float64), **options)
 
     def _add(self, maps: Tensor, masks: Tensor) -> None:
         # level: how many thresholds a pixel exceeds; a histogram per image, outside and inside the mask
@@ -207,10 +209,9 @@ class MaxBoxAccuracy(_MapScore):
     def __init__(
         self, iou: Sequence[float] = (0.3, 0.5, 0.7), thresholds: Sequence[float] = BOX_THRESHOLDS, **options: Any
     ) -> None:
+        check_value("iou", iou, Sequence[Share])
+        self.iou, self.thresholds = tuple(iou), checked_thresholds(thresholds)
         super().__init__("boxed", torch.zeros(len(iou), len(thresholds), dtype=torch.long), **options)
-        if not iou or not all(0 < value <= 1 for value in iou):
-            raise AttnBridgeError(f"iou must be one or more values in (0, 1], not {tuple(iou)}")
-        self.iou, self.thresholds = tuple(iou), _checked_thresholds(thresholds)
 
     def update(self, maps: Tensor, boxes: Sequence[Tensor]) -> None:
         """Count a batch: maps ``(B, H, W)``, any finite values; for each the boxes ``(n, 4)``, n > 0, of its objects.
@@ -218,6 +219,8 @@ class MaxBoxAccuracy(_MapScore):
         A box is x0, y0, x1, y1 in the map's pixels, the ends exclusive. Anything else raises AttnBridgeError.
         """
         maps = _checked_maps(maps)
+        if isinstance(boxes, Tensor) or not isinstance(boxes, Sequence):
+            raise AttnBridgeError(f"boxes must be a list of a tensor (n, 4) for each map, not {came(boxes)}")
         if len(boxes) != len(maps):
             raise AttnBridgeError(f"expected a tensor of boxes for each of the {len(maps)} maps, but got {len(boxes)}")
         truths = [_checked_boxes(each).cpu().double() for each in boxes]
@@ -249,6 +252,7 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     tensor([[[0, 1, 1, 0],
              [0, 0, 0, 0]]], dtype=torch.int32)
     """
+    check_value("size", size, tuple[Count, Count])
     x0, y0, x1, y1 = _checked_boxes(boxes)[:, :, None].unbind(1)
     rows, columns = (torch.arange(side, device=boxes.device) for side in size)
     return ((rows >= y0) & (rows < y1))[:, :, None] & ((columns >= x0) & (columns < x1))[:, None]
@@ -261,6 +265,7 @@ def _part_boxes(covered: NDArray[np.bool_]) -> Tensor:
 
 
 def _checked_maps(maps: Tensor) -> Tensor:
+    check_tensors(empty=True, maps=(maps, "...", "number"))
     maps = maps.detach().float()
     if maps.ndim != 3:
         raise AttnBridgeError(f"maps must have the shape (B, H, W), one per image, but have {tuple(maps.shape)}")
@@ -270,6 +275,7 @@ def _checked_maps(maps: Tensor) -> Tensor:
 
 
 def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    check_tensors(empty=True, maps=(maps, "...", "number"), masks=(masks, "...", "number"))
     maps = _checked_maps(maps)
     if masks.shape != maps.shape:
         came = f"{tuple(maps.shape)} and {tuple(masks.shape)}"
@@ -284,16 +290,20 @@ def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked_boxes(boxes: Tensor) -> Tensor:
+    check_tensors(empty=True, boxes=(boxes, "...", "number"))
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
         raise AttnBridgeError(f"boxes must have the shape (n, 4) with n > 0, but have {tuple(boxes.shape)}")
-    wrong = boxes[(boxes[:, 2:] <= boxes[:, :2]).any(1)].tolist()
+    wrong = boxes[~(boxes[:, 2:] > boxes[:, :2]).all(1)].tolist()  # NaN too
     if wrong:
         raise AttnBridgeError(f"a box is x0, y0, x1, y1 with exclusive ends, so x1 > x0 and y1 > y0; not {wrong[0]}")
     return boxes
 
 
-def _checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Thresholds, if they rise within [0, 1); else AttnBridgeError."""
+    if not isinstance(thresholds, Sequence) or len(thresholds):
+        check_value("thresholds", thresholds, Sequence[float])
     values = tuple(thresholds)
-    if not values or list(values) != sorted(set(values)) or values[0] < 0 or values[-1] >= 1:
-        raise AttnBridgeError(f"thresholds must rise within [0, 1), but are {values}; sort them, each once")
+    if not values or not all(0 <= value < 1 for value in values) or list(values) != sorted(set(values)):
+        raise AttnBridgeError(f"thresholds must rise within [0, 1), but are {shown(values)}; sort them, each once")
     return values

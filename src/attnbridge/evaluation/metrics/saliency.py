@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from attnbridge.arguments import check_tensors
 from attnbridge.errors import AttnBridgeError
 
 LEVELS = 255
@@ -54,11 +55,15 @@ class SaliencyScores(Metric):
 
     def update(self, saliency: Tensor, mask: Tensor) -> None:
         """Count one image: saliency float ``(H, W)`` in [0, 1], mask bool ``(H, W)``."""
+        check_tensors(saliency=(saliency, "H W"), mask=(mask, "h w", "number"))
         if saliency.shape != mask.shape:
             raise AttnBridgeError(
                 f"saliency and mask must have one size, not {tuple(saliency.shape)} and {tuple(mask.shape)}"
             )
-        truth = mask.bool().flatten()
+        check_tensors(mask=(mask, "H W", "bool"))
+        if not bool((saliency >= 0).all() & (saliency <= 1).all()):
+            raise AttnBridgeError(f"saliency must be in [0, 1], but goes from {saliency.min()} to {saliency.max()}")
+        truth = mask.flatten()
         level = (saliency.flatten() * LEVELS).round().long()  # a pixel is taken at the thresholds below its level
         taken = torch.stack([_at_least(level[truth]), _at_least(level[~truth])]).double()
         hits, wrong = taken[0], taken[1]

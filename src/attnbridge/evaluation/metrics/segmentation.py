@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from attnbridge.arguments import check_tensors
+from attnbridge.bounds import Count, Inside, check_number
+from attnbridge.errors import AttnBridgeError, check_choice
+from attnbridge.evaluation.metrics.maps import checked_thresholds
 from attnbridge.evaluation.settings import THRESHOLDS
 from attnbridge.segmentation.combine import enlarge_maps
 
@@ -43,15 +47,32 @@ class MapSegmentation(Metric):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        check_number("num_classes", num_classes, Count)
+        check_choice("present", present, get_args(Present))
+        check_number("score_threshold", score_threshold, Inside)
         self.num_classes, self.present, self.score_threshold = num_classes, present, score_threshold
-        self.thresholds = tuple(thresholds)
+        self.thresholds = checked_thresholds(thresholds)
         side = num_classes + 1
         zeros = torch.zeros(len(self.thresholds), side, side, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
         self.confusion: Tensor
 
     def update(self, scores: Tensor, maps: Tensor, mask: Tensor, labels: Tensor) -> None:
-        """Count a batch: scores and labels ``(B, N)``, maps ``(B, N, h, w)``, mask ``(B, H, W)``."""
+        """Count a batch: scores and labels ``(B, N)``, maps ``(B, N, h, w)``, mask long ``(B, H, W)``.
+
+        Raises:
+            AttnBridgeError: for other shapes, or values in the mask that are neither a class nor 255.
+        """
+        count = self.num_classes
+        check_tensors(
+            empty=True,
+            scores=(scores, f"B {count}"),
+            maps=(maps, f"B {count} h w"),
+            mask=(mask, "B H W", "long"),
+            labels=(labels, f"B {count}", "number"),
+        )
+        if not len(scores):
+            return
         present = scores > self.score_threshold if self.present == "predicted" else labels > 0
         order = (scores * present).argsort(1, descending=True)[:, : max(1, int(present.sum(1).max()))]
         shown = present.gather(1, order)
@@ -59,6 +80,12 @@ class MapSegmentation(Metric):
         maps = enlarge_maps(maps, (mask.shape[1], mask.shape[2])) * shown[:, :, None, None]
         counted = mask != 255
         truth = mask[counted]
+        side = self.num_classes + 1
+        known = torch.bincount(truth, minlength=side)
+        if len(known) > side:
+            raise AttnBridgeError(
+                f"mask holds the value {len(known) - 1}; expected 0 (background), 1 to {count} (classes) or 255"
+            )
         # level: how many thresholds a map exceeds at a pixel. Of the classes in order of their score, the k-th
         # wins at the thresholds from the highest level of those before it up to its own.
         levels = torch.bucketize(maps, torch.tensor(self.thresholds, device=maps.device))
@@ -71,9 +98,8 @@ class MapSegmentation(Metric):
             won += torch.bincount(cell + reached, minlength=len(won))
             won -= torch.bincount(cell + level, minlength=len(won))
             reached = level
-        side = self.num_classes + 1
         counts = won.view(side, side, -1).cumsum(2)[:, :, :-1].permute(2, 0, 1).contiguous()
-        counts[:, :, 0] = torch.bincount(truth, minlength=side) - counts.sum(2)
+        counts[:, :, 0] = known - counts.sum(2)
         self.confusion += counts
 
     def compute(self) -> Tensor:
@@ -84,11 +110,14 @@ class MapSegmentation(Metric):
 
 
 def mean_iou(iou: Tensor) -> Tensor:
-    """mIoU of each threshold, ``(T,)``, from :class:`MapSegmentation`'s IoU, classes that occur only.
+    """mIoU of each threshold, ``(T,)``, from :class:`MapSegmentation`'s IoU ``(T, N + 1)``, classes that occur only.
+
+    NaN where none occurs.
 
     >>> mean_iou(torch.tensor([[0.5, float("nan"), 1.0]]))
     tensor([0.7500])
     """
+    check_tensors(iou=(iou, "T C"))
     return iou.nanmean(1)
 
 
@@ -112,6 +141,7 @@ class LabelPrecision(Metric):
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
+        check_number("num_classes", num_classes, Count)
         self.num_classes = num_classes
         # flat, since torchmetrics gathers an empty vector from a process without an image
         self.add_state("logits", [], dist_reduce_fx="cat")
@@ -121,11 +151,15 @@ class LabelPrecision(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Keep a batch: logits ``(B, N)``, and labels ``(B, N)``, 0 or 1."""
+        count = self.num_classes
+        check_tensors(empty=True, logits=(logits, f"B {count}"), labels=(labels, f"B {count}", "number"))
         self.logits.append(logits.detach().float().flatten())  # type: ignore[union-attr]
         self.labels.append(labels.float().flatten())  # type: ignore[union-attr]
 
     def compute(self) -> Tensor:
         """The mean over the classes that occur, float64; NaN if none does."""
+        if not len(self.logits):
+            return torch.tensor(torch.nan, dtype=torch.float64)
         logits = dim_zero_cat(self.logits).view(-1, self.num_classes)
         labels = dim_zero_cat(self.labels).view(-1, self.num_classes) > 0
         occurs = labels.any(0).nonzero().flatten().tolist()
@@ -148,9 +182,17 @@ def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         A scalar in (0, 1], float64.
 
+    Raises:
+        AttnBridgeError: for other shapes or types, labels of which none is true, or logits that are NaN.
+
     >>> average_precision(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
     0.8333333333333333
     """
+    check_tensors(logits=(logits, "B"), labels=(labels, "B", "bool"))
+    if not bool(labels.any()):
+        raise AttnBridgeError("labels: none is true, so the class has no average precision")
+    if bool(logits.isnan().any()):
+        raise AttnBridgeError("logits hold NaN, which has no rank; look for NaN in the network's weights or the images")
     different, level = torch.unique(logits, return_inverse=True)
     found, right = (torch.bincount(at, minlength=len(different)).flip(0) for at in (level, level[labels]))
     precision = right.cumsum(0).double() / found.cumsum(0)
