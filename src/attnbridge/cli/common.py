@@ -52,6 +52,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust``."""
+    parser.add_argument(
+        "--trust", action="store_true", help="let the run's configuration name classes (class_path), which runs code"
+    )
+
+
 def report_skipped(messages: list[str]) -> int:
     """Print what could not be read; the exit status."""
     for message in messages:

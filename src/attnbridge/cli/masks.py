@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from attnbridge.bounds import Bounds
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, report_skipped
+from attnbridge.cli.common import OVERRIDES, Verb, add_device, add_trust, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
@@ -125,13 +125,14 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, the tree of the images' folder")
     parser.add_argument("--threshold", type=float, help="of a classifier's maps; default: the one that the run chose")
     parser.add_argument("--workers", type=int, help="processes for the CRF; default: as many as cores, 0 beside a GPU")
+    add_trust(parser)
     add_device(parser)
 
 
 def segment(options: argparse.Namespace) -> int:
     """Masks of a folder of images; status 1 if some could not be read."""
     images = find_images([options.images], options.out)
-    run = Run(options.run).check()
+    run = Run(options.run, trust=options.trust).check()
 
     from attnbridge.data.files import output_paths
     from attnbridge.data.provenance import OwnFiles
@@ -162,12 +163,13 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
         "--scales", type=float, nargs="+", default=[0.75, 1.0, 1.25], help="of the images; default: 0.75 1 1.25"
     )
     parser.add_argument("--no-flip", action="store_true", help="without the mirrored images")
+    add_trust(parser)
     add_device(parser)
 
 
 def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
-    run = load_run(options.checkpoint).check()
+    run = load_run(options.checkpoint, trust=options.trust).check()
     for scale in options.scales:
         if not Bounds(above=0).hold(scale):
             raise AttnBridgeError(f"--scales must be above 0, not {scale}")
@@ -210,13 +212,14 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
     parser.add_argument("--out", type=Path, required=True, help="folder to write results/ and results.tgz")
     parser.add_argument("--threshold", type=float, help="of the background; default: the one that the run chose")
+    add_trust(parser)
     add_device(parser)
 
 
 def submit(options: argparse.Namespace) -> int:
     """Segmentations for VOC's test server."""
     list_names(options.kit, options.names)
-    run = Run(options.run).check()
+    run = Run(options.run, trust=options.trust).check()
 
     from attnbridge.evaluation.folders.submission import write_submission
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import OVERRIDES, Verb, add_device
+from attnbridge.cli.common import OVERRIDES, Verb, add_device, add_trust
 from attnbridge.errors import AttnBridgeError
-from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.experiments.options import check_value
@@ -59,6 +59,7 @@ def demo(options: argparse.Namespace) -> int:
 def _checked(options: argparse.Namespace) -> Experiment:
     """The experiment that is asked for, once nothing is found wrong with it; from here on the process trains."""
     experiment = load_experiment(options.config, with_device(options.overrides, options.device))
+    check_named_runs(experiment, options.trust)
     check_experiment(experiment)
     check_network(experiment)
     pick_device(options.device)
@@ -70,6 +71,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
     parser.add_argument("--out", type=Path, help="the run's folder; default: runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    add_trust(parser)
     add_device(parser)
     parser.epilog = OVERRIDES
 
@@ -91,12 +93,13 @@ def fit(options: argparse.Namespace) -> int:
 def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--target", type=Path, help="other target data, with val/ and test/")
+    add_trust(parser)
     add_device(parser)
 
 
 def test(options: argparse.Namespace) -> int:
     """Score a run again; with ``--target`` on other data."""
-    run = load_run(options.run)
+    run = load_run(options.run, trust=options.trust)
     experiment = run.config
     if options.target:
         experiment = experiment.with_options(data={experiment.entry.data.own_path: str(options.target)})
@@ -116,6 +119,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
     parser.add_argument("--out", type=Path, help="folder of the trials; default: runs/search_NAME")
     parser.add_argument("--trials", type=int, default=8, help="how many runs in all; default: 8")
+    add_trust(parser)
     add_device(parser)
     parser.epilog = OVERRIDES
 

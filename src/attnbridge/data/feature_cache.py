@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.files import cache_dir, make_folder
+from attnbridge.data.files import cache_dir, partial_folder
 from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.errors import AttnBridgeError
 
@@ -92,16 +91,13 @@ def cache_features(
     """
     if folder.is_dir():
         return
-    partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
-    try:
+    with partial_folder(folder.parent) as partial:
         _fill(partial, images, views, keep, workers)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another run was faster
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run was faster
+                raise
 
 
 def _fill(

@@ -74,7 +74,7 @@ def plain_cell(value: Any) -> Any:
     >>> plain_cell("=HYPERLINK(1)"), plain_cell("-0.5"), plain_cell(-0.5), plain_cell("a.jpg")
     ("'=HYPERLINK(1)", '-0.5', -0.5, 'a.jpg')
     """
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
         return value
     try:
         float(value)
@@ -84,7 +84,7 @@ def plain_cell(value: Any) -> Any:
 
 
 def _original(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA) else cell
 
 
 def read_json(path: Path) -> Any:

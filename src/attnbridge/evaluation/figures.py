@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from attnbridge.data.images import BAND
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
 
@@ -33,12 +34,17 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     """
     size = (image.shape[1], image.shape[0])
     enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
     opacity = (strength * np.sqrt(np.arange(256) / 255)).astype(np.float32)[:, None]
     added = opacity * TURBO.astype(np.float32)
-    mixed: Array = (np.float32(1) - opacity)[level] * image
-    mixed += added[level]
-    return mixed.round().astype(np.uint8)
+    laid = np.empty_like(image)
+    rows = max(1, BAND // image.shape[1])
+    for top in range(0, len(image), rows):  # floats of a whole large image would take gigabytes
+        band = slice(top, top + rows)
+        level = (enlarged[band].clip(0, 1) * 255).round().astype(np.uint8)
+        mixed: Array = (np.float32(1) - opacity)[level] * image[band]
+        mixed += added[level]
+        laid[band] = mixed.round().astype(np.uint8)
+    return laid
 
 
 def class_colours(count: int) -> Array:

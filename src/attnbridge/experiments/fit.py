@@ -29,13 +29,13 @@ from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, run_record, write_json
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
-from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.options import data_arguments, data_options, method_options
 from attnbridge.experiments.runs import CONFIG, RECORD, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.methods import load_data, load_method, load_object
-from attnbridge.methods.base import Method
+from attnbridge.methods.base import Method, read_checkpoint
 
 QUIET = (
     "lightning.pytorch.utilities.rank_zero",
@@ -43,6 +43,8 @@ QUIET = (
     "lightning.fabric.utilities.seed",
 )
 """Loggers that give hints on hardware and add-ons."""
+RESUMED = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "random_state")
+"""What a checkpoint holds beside the method."""
 PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
 
@@ -56,6 +58,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     logger: Any = None,
     resume: bool = False,
+    trust: bool = False,
     **changes: Any,
 ) -> Run:
     """Train, score and report an experiment; what it needs first, an earlier stage or a teacher, is trained first.
@@ -70,6 +73,7 @@ def fit(
         callbacks: of Lightning, beside those that score and save.
         logger: of Lightning; ``metrics.csv`` is written anyhow.
         resume: go on with what is in ``out``, from the last whole epoch.
+        trust: whether runs that ``init_from`` and ``teacher`` name may name classes, whose code may run.
         changes: other values of the experiment: ``seed=1``, ``model={"lr": 1e-3}``, ``trainer={"max_epochs": 2}``.
 
     Returns:
@@ -90,6 +94,7 @@ def fit(
     known = Experiment.from_mapping({**known.to_mapping(), **plain}) if plain else known
     known, module = data_module_of(known, data)
     folder = Path(out) if out is not None else Path("runs") / Path(known.name).stem
+    check_named_runs(known, trust)
     if module is None:
         check_experiment(known)
     if network is None:
@@ -136,6 +141,7 @@ def train(
         _start_from(method, earlier)
     task = load_object(experiment.entry.task).of(data, experiment.evaluation)
     run, timer = Run(folder), Timer()
+    checkpoint = _resumed(run) if resume else None
     own = [MetricsTable(folder / "metrics.csv"), timer, LastCheckpoint(run.checkpoint)]
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     trainer.callbacks += [*task.callbacks(method, folder), *own]  # type: ignore[attr-defined]
@@ -144,7 +150,6 @@ def train(
         with atomic_write(folder / CONFIG) as partial:
             partial.write_text(yaml.safe_dump(experiment.to_mapping(), sort_keys=False))
     start = time.perf_counter()
-    checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
     try:
         _fit(trainer, method, data, checkpoint)
     except Exception:
@@ -304,7 +309,18 @@ def _check_folder(experiment: Experiment, folder: Path, resume: bool) -> None:
     if is_main_process() and run.begun and not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
     if resume and run.begun:
-        check_same(run.config, experiment, folder)
+        check_same(Run(folder, trust=True).config, experiment, folder)
+
+
+def _resumed(run: Run) -> str | None:
+    """The checkpoint to go on with, if there is one: of a whole epoch, and nothing in it would be run."""
+    if not os.path.lexists(run.checkpoint):
+        return None
+    found = read_checkpoint(run.checkpoint)
+    lacking = [name for name in RESUMED if name not in found]
+    if lacking:
+        raise AttnBridgeError(f"{run.checkpoint}: lacks {lacking[0]!r}, so training cannot go on; remove it")
+    return str(run.checkpoint)
 
 
 def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: str | None) -> None:
@@ -344,8 +360,8 @@ def _prerequisites(experiment: Experiment, folder: Path, resume: bool) -> tuple[
 
 
 def _done_or(named: str, own: Path) -> Run:
-    """The run that is named, if it is one; else the one that is to be trained."""
-    return Run(named) if Run(named).done else Run(own)
+    """The run that is named, if it is one; else the one that is to be trained. Named ones were looked at before."""
+    return Run(named if Run(named).done else own, trust=True)
 
 
 def _first_stage(experiment: Experiment, folder: Path, resume: bool) -> Run:
@@ -376,7 +392,7 @@ def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experim
         trainer = {**known.trainer, **experiment.trainer}
         known = replace(known, data=experiment.data, seed=experiment.seed, trainer=trainer)
         train(known, run.folder, resume=resume or run.folder.exists())
-        run = Run(run.folder)
+        run = Run(run.folder, trust=True)
     if own != run.record["classes"]:
         raise AttnBridgeError(
             f"{run.folder}: the teacher knows {', '.join(run.record['classes'])}, in this order, but the data has "
@@ -387,7 +403,7 @@ def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experim
 
 def _start_from(method: Method, earlier: Run) -> None:
     """Begin with the weights of an earlier stage."""
-    found = torch.load(earlier.checkpoint, map_location="cpu", weights_only=True)
+    found = read_checkpoint(earlier.checkpoint)
     prefixes = method.training_only_prefixes
     state = {k: v for k, v in found["state_dict"].items() if not k.startswith(prefixes)}
     own = {k: v for k, v in method.state_dict().items() if not k.startswith(prefixes)}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from attnbridge.data.files import make_folder
+from attnbridge.data.files import make_folder, partial_folder
 from attnbridge.data.palette import palette_png
 from attnbridge.data.voc import VOC_CLASSES, find_image, list_names
 from attnbridge.errors import AttnBridgeError, unknown_name
@@ -45,14 +44,14 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
     values = np.array([0] + [VOC_CLASSES.index(name) + 1 for name in segmenter.classes], np.uint8)
     images = {name: find_image(kit, name) for name in list_names(kit, names)}
     part = Path("results") / kit.absolute().name / "Segmentation" / f"{COMPETITION}_{names}_cls"
-    with tempfile.TemporaryDirectory(dir=make_folder(out), prefix=".partial") as folder:
-        masks = make_folder(Path(folder) / part)
+    with partial_folder(out) as folder:
+        masks = make_folder(folder / part)
         for name, path in track(images.items(), "segmenting", transient=True):
             answer = segmenter.answer(path, None)
             labels = answer if answer.ndim == 2 else refine_mask(path, answer, segmenter.crf, segmenter.device)
             palette_png(values[labels]).save(masks / f"{name}.png")
-        with tarfile.open(Path(folder) / "results.tgz", "w:gz") as archive:
-            archive.add(Path(folder) / "results", "results")
-        (Path(folder) / "results").replace(out / "results")
-        (Path(folder) / "results.tgz").replace(out / "results.tgz")
+        with tarfile.open(folder / "results.tgz", "w:gz") as archive:
+            archive.add(folder / "results", "results")
+        (folder / "results").replace(out / "results")
+        (folder / "results.tgz").replace(out / "results.tgz")
     return out / "results.tgz"

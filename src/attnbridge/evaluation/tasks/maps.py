@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MultilabelAccuracy
 
+from attnbridge.data.arrays import read_arrays
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import class_colours, colour_mask, data_uri, overlay, sheet
@@ -321,7 +322,7 @@ def class_figure(runs: Sequence[RunRecord]) -> Figure:
 
 def example_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 144) -> Image.Image:
     """The same test images: image, each run's maps over it and the segmentation they give, truth."""
-    data = [np.load(folder / "examples.npz") for folder in folders]
+    data = [read_arrays(folder / "examples.npz", "images", "masks", "scores", "maps") for folder in folders]
     count = len(runs[0]["classes"])
     rows = []
     for i, image in enumerate(data[0]["images"]):
