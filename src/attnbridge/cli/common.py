@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from attnbridge.models.device import device_name
 
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+CODE = "A configuration is code: it may name classes (class_path), which are imported and called; see SECURITY.md."
 GROUPS = {
     "look": "look: where does a network look?",
     "train": "train: teach it where to look",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from attnbridge.bounds import Bounds
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, add_trust, report_skipped
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
@@ -31,7 +31,7 @@ def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
+    parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file. {CODE}"
     parser.add_argument("--source", type=Path, required=True, help="class folders of simple images, CLASS/*.jpg")
     parser.add_argument(
         "--target", type=Path, required=True, help="train/, val/ (and test/), or VOC's layout; see docs/"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, add_trust
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, load_experiment, with_device
@@ -73,7 +73,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     add_trust(parser)
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -121,7 +121,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=8, help="how many runs in all; default: 8")
     add_trust(parser)
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def search(options: argparse.Namespace) -> int:
@@ -155,7 +155,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=0, help="choose the options that a row's `search` names first")
     parser.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def benchmark(options: argparse.Namespace) -> int:
