@@ -146,7 +146,9 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """Which way up an opened image lies, as its EXIF tag says; 1 for upright."""
+    """Which way up an opened image lies, as its EXIF tag says; 1 for upright, as Pillow gives every TIFF."""
+    if image.format == "TIFF":
+        return 1
     if image.format == "PNG":
         image.load()  # its tags may follow its pixels
     raw = image.info.get("Raw profile type exif")

@@ -65,7 +65,11 @@ def read_rows(path: Path, delimiter: str | None = None) -> list[list[str]]:
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in which no spreadsheet finds a formula."""
     with path.open("w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
+        plain = csv.writer(handle, lineterminator="\n")
+        quoted = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:  # Python leaves a lone \r, which ends a line, without quotes
+            writer = quoted if any("\r" in cell for cell in row if isinstance(cell, str)) else plain
+            writer.writerow([plain_cell(cell) for cell in row])
 
 
 def plain_cell(value: Any) -> Any:

@@ -196,8 +196,10 @@ def _classes(value: Any, option: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _classes(each, option)
-    elif isinstance(value, str) and option.split(".")[-1] in OBJECTS and ("." in value or value[:1].isupper()):
-        yield option, value
+    elif isinstance(value, str):
+        named = option.split(".")[-1] in OBJECTS and ("." in value or value[:1].isupper())
+        if named or CLASS in value:
+            yield option, value
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
