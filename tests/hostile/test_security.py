@@ -42,6 +42,7 @@ from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.saliency import load_model
 from attnbridge.data.text import plain_cell, read_rows, write_rows
 from attnbridge.datasets.layouts import MultiLabelImage, write_voc
+from attnbridge.datasets.matlab import load_variable
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation import record
 from attnbridge.evaluation.figures import overlay
@@ -572,6 +573,26 @@ def test_a_report_runs_nothing_of_its_examples(copy: Path, mark: Path) -> None:
         Run(copy).write_report()
 
 
+def packed_variable(mark: Path) -> bytes:
+    """A MATLAB file of 300 kB with a variable of 300 MB."""
+    data = zlib.compress(struct.pack("<II", 14, 300_000_000) + bytes(300_000_000), 9)
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(data)) + data
+
+
+MATLAB: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "inflating": (packed_variable, "it holds more than 268,435,456 bytes"),
+    "a pickle": (objects, "cannot be read as a MATLAB file"),
+    "empty": (lambda _: b"", "cannot be read as a MATLAB file"),
+}
+
+
+@pytest.mark.parametrize("name", MATLAB)
+def test_a_file_of_matlab_runs_nothing(name: str, tmp_path: Path, mark: Path) -> None:
+    make, words = MATLAB[name]
+    with pytest.raises(AttnBridgeError, match=rf"a\.mat: .*{words}"):
+        load_variable(file_at(tmp_path, "a.mat", make(mark)), "GTcls")
+
+
 # ---- Runs of others
 
 
@@ -1079,6 +1100,7 @@ DOORS = {
     "tables are written by text.py": (r"csv\.(writer|DictWriter)\(", {"data/text.py"}),
     "an archive is unpacked with a filter": (r"extractall\((?![^)]*filter=\"data\")", set()),
     "modes are left to the umask": (r"\.chmod\(|NamedTemporaryFile|mkdtemp", set()),
+    "MATLAB's files are read by matlab.py": (r"loadmat\(", {"datasets/matlab.py"}),
     "YAML makes no objects": (r"yaml\.(load|full_load|unsafe_load|load_all)\(", set()),
     "nothing is evaluated": (r"(?<![\w.])(eval|exec)\(|os\.system|shell=True", set()),
 }

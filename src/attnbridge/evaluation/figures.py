@@ -33,14 +33,15 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
     np.uint8(0)
     """
     size = (image.shape[1], image.shape[0])
-    enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    enlarged = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     opacity = (strength * np.sqrt(np.arange(256) / 255)).astype(np.float32)[:, None]
     added = opacity * TURBO.astype(np.float32)
     laid = np.empty_like(image)
-    rows = max(1, BAND // image.shape[1])
+    rows = max(1, BAND // 16 // image.shape[1])
     for top in range(0, len(image), rows):  # floats of a whole large image would take gigabytes
-        band = slice(top, top + rows)
-        level = (enlarged[band].clip(0, 1) * 255).round().astype(np.uint8)
+        band = slice(top, min(top + rows, len(image)))
+        heats = np.asarray(enlarged.crop((0, band.start, image.shape[1], band.stop)))
+        level = (heats.clip(0, 1) * 255).round().astype(np.uint8)
         mixed: Array = (np.float32(1) - opacity)[level] * image[band]
         mixed += added[level]
         laid[band] = mixed.round().astype(np.uint8)
