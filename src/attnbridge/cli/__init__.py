@@ -28,6 +28,7 @@ FORMER = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find no modules in the working folder
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
