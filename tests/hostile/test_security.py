@@ -732,7 +732,10 @@ def wheel(folder: Path) -> PackagedFile:
 def source_archive(folder: Path, mark: Path) -> Path:
     """A package that runs something where it is built."""
     (folder / "carried-1").mkdir()
-    file_at(folder / "carried-1", "setup.py", f"open({str(mark)!r}, 'w')\n".encode())
+    built = b"[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    file_at(folder / "carried-1", "pyproject.toml", built)
+    for name in ("setup", "backend"):
+        file_at(folder / "carried-1", f"{name}.py", f"open({str(mark)!r}, 'w')\n".encode())
     file_at(folder / "carried-1", "PKG-INFO", b"Metadata-Version: 2.1\nName: carried\nVersion: 1\n")
     with tarfile.open(folder / "carried-1.tar.gz", "w:gz") as packed:
         packed.add(folder / "carried-1", "carried-1")
@@ -1071,7 +1074,7 @@ class Tags(HTMLParser):
 def test_a_page_holds_no_foreign_tags(copy: Path) -> None:
     found = json.loads((copy / "run.json").read_text())
     hostile = HOSTILE_NAME + "</title></pre><script>alert(1)</script>"
-    found |= {"name": hostile, "classes": [f"{hostile}{i}" for i in range(len(found["classes"]))]}
+    found |= {"name": hostile, "seed": hostile, "classes": [f"{hostile}{i}" for i in range(len(found["classes"]))]}
     found["protocol"] = {hostile: hostile}
     MapTask.write_page(replaced(copy / "report.html"), hostile, hostile, [found], [copy])
     page = Tags()

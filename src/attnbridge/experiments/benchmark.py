@@ -211,7 +211,8 @@ def _case_images(records: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     image = data_uri(class_sheet([r for r, _ in shown], [f for _, f in shown], most=len(shown)))
     return (
         f'<h2>{case}</h2><figure><img alt="images and maps" src="{image}"><figcaption>After the last epoch, seed '
-        f"{first}: the map of each image's true class, to its own maximum, and the answer.</figcaption></figure>"
+        f"{html.escape(str(first))}: the map of each image's true class, to its own maximum, and the answer."
+        "</figcaption></figure>"
     )
 
 

@@ -272,7 +272,7 @@ def score_table(runs: Sequence[RunRecord]) -> str:
     best = {key: max(r["scores"][key[0]][key[1]] for r in runs) for _, *key_ in COLUMNS for key in [tuple(key_)]}
     rows = []
     for run in runs:
-        cells = [f"<td>{html.escape(run['name'])}</td><td>{run['seed']}</td>"]
+        cells = [f"<td>{html.escape(run['name'])}</td><td>{html.escape(str(run['seed']))}</td>"]
         for _, mode, field in COLUMNS:
             value = run["scores"][mode][field]
             text = f"{value:.2f}" if field == "threshold" else f"{100 * value:.1f}"
