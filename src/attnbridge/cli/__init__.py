@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         70 for a bug; 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find no modules in the working folder
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -13,6 +13,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.models.device import device_name
 
 OVERRIDES = "Options of the configuration are written --section.option VALUE, as in --trainer.max_epochs 8."
+CODE = "A configuration is code: it may name classes (class_path), which are imported and called; see SECURITY.md."
 GROUPS = {
     "look": "look: where does a network look?",
     "train": "train: teach it where to look",
@@ -88,6 +89,13 @@ def number_of(option: str, annotation: str) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust``."""
+    parser.add_argument(
+        "--trust", action="store_true", help="let the run's configuration name classes (class_path), which runs code"
+    )
 
 
 def report_skipped(messages: list[str]) -> int:

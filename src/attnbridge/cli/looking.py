@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.attention import METHODS
-from attnbridge.cli.common import Verb, add_device, number_of, path_of, report_skipped
+from attnbridge.cli.common import Verb, add_device, add_trust, number_of, path_of, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError, unknown_name
@@ -18,6 +18,7 @@ from attnbridge.models.device import pick_device
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
     parser.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+    add_trust(parser)
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def explain(options: argparse.Namespace) -> int:
         raise AttnBridgeError(f"--{chosen[0]} and --{chosen[1]} both choose the classes; give one of them")
     top = 1 if options.top is None else options.top
     images = find_images(options.images, options.out)
-    _check_model(options.model, options.weights, options.layer)
+    _check_model(options, options.layer)
 
     from attnbridge.evaluation.folders.explain import ExplainSettings, choose_classes, explain_images
 
@@ -87,7 +88,7 @@ def verify(options: argparse.Namespace) -> int:
         raise AttnBridgeError(f"{images}: no such folder; expected one folder of images for each person")
     if options.pairs is not None and not options.pairs.is_file():
         raise AttnBridgeError(f"{options.pairs}: no such file; leave --pairs out to have pairs drawn")
-    _check_model(options.model, options.weights, None)
+    _check_model(options, None)
     pick_device(options.device)
 
     from attnbridge.data.face_pairs import draw_pairs, read_pairs
@@ -106,13 +107,14 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_model(name: str, weights: str, layer: str | None) -> None:
+def _check_model(options: argparse.Namespace, layer: str | None) -> None:
     """A run's folder, or a timm model, its weights and its layer, by name."""
+    name, weights = options.model, options.weights
     folder = run_folder(name)
     if folder is not None:
         if weights != "imagenet":
             raise AttnBridgeError("--weights belongs to a timm model; a run has its own")
-        Run(folder).check()
+        Run(folder, trust=options.trust).check()
         return
     if weights != "imagenet" and not Path(weights).is_file():
         raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, or `imagenet`")
@@ -125,7 +127,7 @@ def _load(options: argparse.Namespace) -> Any:
     """The network of a run's folder, or a timm model by name, on a device."""
     folder = run_folder(options.model)
     if folder is not None:
-        return Run(folder).classifier(options.device)
+        return Run(folder, trust=options.trust).classifier(options.device)
     from attnbridge.models.classifiers import load_classifier
 
     return load_classifier(options.model, options.weights, options.device)

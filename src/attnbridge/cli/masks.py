@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, number_of, path_of, report_skipped
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of, report_skipped
 from attnbridge.data.folders import find_images
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.saliency import check_device
@@ -39,7 +39,7 @@ def _add_cue_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file."
+    parser.epilog = f"{OVERRIDES} They hold for both networks; for one alone name a YAML file. {CODE}"
     parser.add_argument(
         "--source", type=path_of("--source"), required=True, help="class folders of simple images, CLASS/*.jpg"
     )
@@ -149,13 +149,14 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         type=number_of("--workers", "Workers"),
         help="processes for the CRF; default: as many as cores, 0 beside a GPU",
     )
+    add_trust(parser)
     add_device(parser)
 
 
 def segment(options: argparse.Namespace) -> int:
     """Masks of a folder of images; status 1 if some could not be read."""
     images = find_images([options.images], options.out)
-    run = Run(options.run).check()
+    run = Run(options.run, trust=options.trust).check()
 
     from attnbridge.data.files import output_paths
     from attnbridge.evaluation.folders.cues import write_sheet
@@ -193,12 +194,13 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
         help="of the images; default: 0.75 1 1.25",
     )
     parser.add_argument("--no-flip", action="store_true", help="without the mirrored images")
+    add_trust(parser)
     add_device(parser)
 
 
 def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
-    run = load_run(options.checkpoint).check()
+    run = load_run(options.checkpoint, trust=options.trust).check()
 
     from attnbridge.data.cues import cue_path
     from attnbridge.data.folders import SourceTarget
@@ -242,13 +244,14 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
         type=number_of("--threshold", "ShareOrNone"),
         help="of the background; default: the one that the run chose",
     )
+    add_trust(parser)
     add_device(parser)
 
 
 def submit(options: argparse.Namespace) -> int:
     """Segmentations for VOC's test server."""
     list_names(options.kit, options.names)
-    run = Run(options.run).check()
+    run = Run(options.run, trust=options.trust).check()
 
     from attnbridge.evaluation.folders.submission import write_submission
 

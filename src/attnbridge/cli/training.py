@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import OVERRIDES, Verb, add_device, number_of, path_of
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.errors import AttnBridgeError
-from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, evaluation_overrides, load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.experiments.runs import load_run
@@ -62,6 +62,7 @@ def demo(options: argparse.Namespace) -> int:
 def _checked(options: argparse.Namespace) -> Experiment:
     """The experiment that is asked for, once nothing is found wrong with it; from here on the process trains."""
     experiment = load_experiment(options.config, with_device(options.overrides, options.device))
+    check_named_runs(experiment, options.trust)
     check_experiment(experiment)
     check_network(experiment)
     pick_device(options.device)
@@ -73,8 +74,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
     parser.add_argument("--out", type=check_out, help="the run's folder; default: runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    add_trust(parser)
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -94,6 +96,7 @@ def fit(options: argparse.Namespace) -> int:
 def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=path_of("run"), help="folder of a run")
     parser.add_argument("--target", type=path_of("--target"), help="other target data, with val/ and test/")
+    add_trust(parser)
     add_device(parser)
     parser.epilog = (
         "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its "
@@ -104,7 +107,7 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
 
 def test(options: argparse.Namespace) -> int:
     """Score a run again; with ``--target`` on other data, with ``--evaluation.*`` by other settings."""
-    run = load_run(options.run)
+    run = load_run(options.run, trust=options.trust)
     experiment, settings = run.config, evaluation_overrides(options.overrides)
     if options.target and settings:
         raise AttnBridgeError(
@@ -132,8 +135,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials", type=number_of("--trials", "Count"), default=8, help="how many runs in all; default: 8"
     )
+    add_trust(parser)
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def search(options: argparse.Namespace) -> int:
@@ -170,7 +174,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--saliency", default="u2net", help="model of the source's saliency maps")
     add_device(parser)
-    parser.epilog = OVERRIDES
+    parser.epilog = f"{OVERRIDES} {CODE}"
 
 
 def benchmark(options: argparse.Namespace) -> int:

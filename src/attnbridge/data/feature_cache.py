@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.files import cache_dir, make_folder
+from attnbridge.data.files import cache_dir, partial_folder
 from attnbridge.data.sample import Batch, Sample, collate
 from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError
@@ -98,18 +97,15 @@ def cache_features(
     if _is_whole(folder, len(images.records) * views):
         return
     if os.path.lexists(folder):  # half of it was lost; the cache is the program's own
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial") as place:
-            folder.rename(Path(place) / folder.name)
-    partial = Path(tempfile.mkdtemp(dir=make_folder(folder.parent), prefix=".partial"))
-    try:
+        with partial_folder(folder.parent) as place:
+            folder.rename(place / folder.name)
+    with partial_folder(folder.parent) as partial:
         _fill(partial, images, views, keep, workers)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another run was faster
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run was faster
+                raise
 
 
 def _is_whole(folder: Path, rows: int) -> bool:

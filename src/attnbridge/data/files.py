@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
+import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,14 +98,28 @@ def named(path: Path) -> Iterator[None]:
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A file to write in the folder of ``path``, which is made where it is not there; gone at the end, unless moved."""
-    with tempfile.NamedTemporaryFile(dir=make_folder(path.parent), prefix=".partial", delete=False) as handle:
-        partial = Path(handle.name)
+    partial = make_folder(path.parent) / _partial_name()
+    partial.touch(exist_ok=False)  # who may read it is left to the umask
     try:
-        partial.chmod(0o644)
         with named(path):
             yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """A folder to fill, in another, which is made where it is not there; gone at the end, unless moved."""
+    partial = make_folder(parent) / _partial_name()
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial_name() -> str:
+    return f".partial{secrets.token_hex(4)}"
 
 
 def output_paths(images: Iterable[str], out: Path) -> dict[str, Path]:
@@ -131,6 +146,11 @@ def is_current(path: Path, *made_of: Path) -> bool:
 
 def run_program(command: Sequence[str], purpose: str, cwd: Path | None = None) -> str:
     """Run a program and return what it printed.
+
+    Args:
+        command: its words.
+        purpose: what it is run for, in messages.
+        cwd: where; a folder of one's own, if the program reads files of the folder that it runs in.
 
     Raises:
         AttnBridgeError: if it is not installed or fails; the message ends with its last words.

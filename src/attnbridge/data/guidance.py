@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from PIL import Image
-
 from attnbridge.data.folders import pair_classes, scan_pair
-from attnbridge.data.images import Box, ImageRecord, check_record, image_size_of
+from attnbridge.data.images import Box, ImageRecord, check_record, image_size_of, open_image
 from attnbridge.data.voc import IGNORED, MASK_FOLDERS, is_voc
 from attnbridge.errors import AttnBridgeError, unknown_name
 
@@ -71,7 +69,7 @@ def _in_folders(records: Sequence[ImageRecord], folders: Sequence[Path]) -> tupl
 
 def _by_saliency(record: ImageRecord) -> ImageRecord:
     assert record.mask is not None
-    with Image.open(record.mask) as image:
+    with open_image(record.mask) as image:
         if image.mode != "L":
             raise AttnBridgeError(f"{record.mask}: its mode is {image.mode}; a saliency map must be 8-bit grey (L)")
     inside = record.classes[0] + 1 if len(record.classes) == 1 else IGNORED

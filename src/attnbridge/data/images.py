@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from attnbridge.data.tags import check_exif, check_header
 from attnbridge.errors import AttnBridgeError, check_choice, shown
 
 ORIENTATION = 0x0112
 MODES = ("RGB", "L", "P", "RGBA", "1")
 """Pillow's modes that images are read in."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What an image may be, whatever its name says. None of them starts a program, as EPS does; of several frames the first
+is read."""
+PIXELS_VARIABLE, MOST_PIXELS = "ATTNBRIDGE_MAX_PIXELS", 100_000_000
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError, AssertionError,
+    RuntimeError, MemoryError, BufferError, struct.error, zlib.error,
+)  # fmt: skip
+"""What Pillow and its decoders raise for the bytes of a file."""
+BAND = 1 << 24
+"""Pixels that are converted at once."""
 
 
 Box = tuple[int, int, int, int, int]
@@ -62,6 +77,59 @@ def class_balanced_order(records: Sequence[ImageRecord]) -> list[int]:
     return [place for *_, place in sorted(order)]
 
 
+def most_pixels() -> int:
+    """How many pixels an image may have: 100 million, or ``$ATTNBRIDGE_MAX_PIXELS``.
+
+    Raises:
+        AttnBridgeError: for a value that is no whole number above 0.
+    """
+    text = os.environ.get(PIXELS_VARIABLE, str(MOST_PIXELS))
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise AttnBridgeError(f"{PIXELS_VARIABLE} must be a whole number of pixels above 0, not {text!r}")
+    return int(text)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file, its header read and its size checked, its pixels not yet decoded.
+
+    Only a regular file of one of :data:`FORMATS` is opened. What Pillow raises inside is told with the file's name.
+
+    Raises:
+        AttnBridgeError: if the file is missing, no regular file, no image, broken, or larger than :func:`most_pixels`.
+    """
+    most = most_pixels()
+    if not _is_file(path):
+        raise AttnBridgeError(f"{path}: {'is no regular file' if os.path.lexists(path) else 'no such image'}")
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it
+    try:
+        with path.open("rb") as handle:
+            check_header(handle, most)
+            with Image.open(handle, formats=FORMATS) as image:
+                if image.width * image.height > most:
+                    raise Image.DecompressionBombError(f"{_text(image.size)} pixels")
+                yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise AttnBridgeError(
+            f"{path}: is larger than the {most:,} pixels that an image may have ({error}); make it smaller, or allow "
+            f"more with {PIXELS_VARIABLE}"
+        ) from None
+    except BROKEN as error:
+        words = f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else f"{error}"
+        words = words or type(error).__name__
+        raise AttnBridgeError(
+            f"{path}: cannot be read as an image ({words}); replace the file or take it out of the dataset"
+        ) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def load_image(path: Path, mode: str = "RGB") -> Image.Image:
     """Decode an image completely, upright as its EXIF tag says.
 
@@ -70,27 +138,48 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
         mode: PIL mode to convert to, one of :data:`MODES`; ``"P"`` keeps palette indices as they are stored.
 
     Raises:
-        AttnBridgeError: if the file is missing, not an image, or truncated, or the mode is none.
+        AttnBridgeError: see :func:`open_image`; for a truncated one, values that are not those of an image, or a mode
+            that is none.
     """
     check_choice("mode", mode, MODES)
     if not isinstance(path, str | os.PathLike):
         raise AttnBridgeError(f"path must be a file's, not {shown(path)}")
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image if mode == "P" else _converted(image, mode)
-    except FileNotFoundError:
-        raise AttnBridgeError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AttnBridgeError(
-            f"{path}: cannot be read as an image ({error}); replace the file or take it out of the dataset"
-        ) from None
+    with open_image(Path(path)) as image:
+        image.load()
+        orientation(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if mode == "P" else _converted(image, mode)
+
+
+def orientation(image: Image.Image) -> int:
+    """Which way up an opened image lies, as its EXIF tag says; 1 for upright, as Pillow gives every TIFF."""
+    if image.format == "TIFF":
+        return 1
+    if image.format == "PNG":
+        image.load()  # its tags may follow its pixels
+    raw = image.info.get("Raw profile type exif")
+    if isinstance(raw, str):
+        check_exif(bytes.fromhex("".join(raw.split("\n")[3:])))
+    if isinstance(image.info.get("exif"), bytes):
+        check_exif(image.info["exif"])
+    turn = image.getexif().get(ORIENTATION, 1)
+    return turn if isinstance(turn, int) else 1
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """To 8 bits: 16-bit grey is scaled, transparent pixels become white."""
+    """To 8 bits, in bands, so that a large image takes little more than itself."""
+    rows = max(1, BAND // image.width)
+    if image.height <= rows:
+        return _converted_band(image, mode)
+    whole = Image.new(mode, image.size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_converted_band(band, mode), (0, top))
+    return whole
+
+
+def _converted_band(image: Image.Image, mode: str) -> Image.Image:
+    """16-bit grey is scaled, transparent pixels become white."""
     if image.mode.startswith("I"):
         values = np.asarray(image, np.float64)
         if values.min() < 0 or values.max() > 65535:
@@ -140,23 +229,19 @@ def image_size_of(path: Path) -> tuple[int, int]:
     A JPEG or PNG that lacks its end marker is decoded to make sure.
 
     Raises:
-        AttnBridgeError: if the file is missing, not an image, or truncated.
+        AttnBridgeError: see :func:`load_image`.
     """
-    try:
-        with path.open("rb") as handle:
-            handle.seek(0, 2)
-            length = handle.tell()
-            handle.seek(max(0, length - 64))
-            tail = handle.read()
-            handle.seek(0)
-            with Image.open(handle) as image:
-                size, kind = image.size, image.format
-                if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # lies on its side
-                    size = size[1], size[0]
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        load_image(path)
-        raise AttnBridgeError(f"{path}: cannot be read as an image") from None
-    marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
-    if marker is not None and marker not in tail:
+    with open_image(path) as image:
+        size, marker = image.size, {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(image.format or "")
+        if orientation(image) in (5, 6, 7, 8):  # lies on its side
+            size = size[1], size[0]
+    if marker is not None and marker not in _tail(path):
         load_image(path)
     return size
+
+
+def _tail(path: Path) -> bytes:
+    """The end of a file."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - 64))
+        return handle.read()

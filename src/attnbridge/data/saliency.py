@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from attnbridge.bounds import Bounds
 from attnbridge.data.download import PackagedFile, packaged_file
 from attnbridge.data.files import cache_dir, is_current, output_paths
 from attnbridge.data.images import is_whole, load_image
@@ -50,6 +51,10 @@ NETWORKS = {
 }
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 """ONNX Runtime's names of devices."""
+SIDES = Bounds(least=8, most=2048)
+"""Of the images that a network may take."""
+SMALL_FILE, MOST_MEMORY = 1 << 20, 3 << 29
+"""Bytes of a file that is small, and of memory that its network may take."""
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -134,25 +139,55 @@ def _providers(available: list[str], device: str) -> list[Any]:
 
 def _network(path: Path, device: str) -> Model:
     onnxruntime = _library("onnxruntime", "onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
     try:
         providers = _providers(onnxruntime.get_available_providers(), device)
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), _session_options(onnxruntime, path), providers=providers)
         name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime's errors have no common class of their own
-        raise AttnBridgeError(f"{path}: cannot be read as an ONNX network ({str(error).splitlines()[0]})") from None
+        raise AttnBridgeError(f"{path}: cannot be read as an ONNX network ({_first_line(error)})") from None
     if device != "auto" and PROVIDERS[device.split(":")[0]] not in session.get_providers():
         raise AttnBridgeError(f"ONNX Runtime cannot use the device {device!r}; its words above say why")
-    height, width = (side if isinstance(side, int) else 320 for side in shape[2:])
+    sides = [side if isinstance(side, int) else 320 for side in shape[2:]]
+    if len(sides) != 2 or not all(map(SIDES.hold, sides)):
+        raise AttnBridgeError(
+            f"{path}: takes an input of the shape {shape}; expected images, (1, 3, HEIGHT, WIDTH), of sides {SIDES}"
+        )
+    height, width = sides
 
     def look(image: Image.Image) -> Map:
         small = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), np.float32)
         scaled = (small / max(float(small.max()), 1e-6) - MEAN) / STD
-        answer = session.run(None, {name: scaled.transpose(2, 0, 1)[None]})[0]
+        try:
+            answer = np.asarray(session.run(None, {name: scaled.transpose(2, 0, 1)[None]})[0], np.float32)
+        except Exception as error:  # as above
+            raise AttnBridgeError(f"{path}: cannot be run ({_first_line(error)})") from None
+        if answer.ndim < 2 or answer.size != answer.shape[-1] * answer.shape[-2] or not np.isfinite(answer).all():
+            raise AttnBridgeError(f"{path}: gives {answer.shape}, not one map of finite numbers, (1, 1, HEIGHT, WIDTH)")
         return _enlarged(_stretched(answer.reshape(answer.shape[-2:])), image.size)
 
     return look
+
+
+def _session_options(onnxruntime: Any, path: Path) -> Any:
+    """A small file may ask for any amount of memory; it gets what a network of its size needs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    if path.stat().st_size < SMALL_FILE:
+        _bound_memory(onnxruntime)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+@cache
+def _bound_memory(onnxruntime: Any) -> None:
+    """Make, once in a process, the memory that the networks of small files share."""
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    bounds = onnxruntime.OrtArenaCfg(MOST_MEMORY, -1, -1, -1)
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kind), bounds)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def spectral_residual(image: Image.Image) -> Map:

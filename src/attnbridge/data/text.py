@@ -68,7 +68,11 @@ def read_rows(path: Path, delimiter: str | None = None) -> list[list[str]]:
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in which no spreadsheet finds a formula."""
     with path.open("w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
+        plain = csv.writer(handle, lineterminator="\n")
+        quoted = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:  # Python leaves a lone \r, which ends a line, without quotes
+            writer = quoted if any("\r" in cell for cell in row if isinstance(cell, str)) else plain
+            writer.writerow([plain_cell(cell) for cell in row])
 
 
 def plain_cell(value: Any) -> Any:
@@ -77,7 +81,7 @@ def plain_cell(value: Any) -> Any:
     >>> plain_cell("=HYPERLINK(1)"), plain_cell("-0.5"), plain_cell(-0.5), plain_cell("a.jpg")
     ("'=HYPERLINK(1)", '-0.5', -0.5, 'a.jpg')
     """
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
         return value
     try:
         float(value)
@@ -87,7 +91,7 @@ def plain_cell(value: Any) -> Any:
 
 
 def _original(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA) else cell
 
 
 def read_json(path: Path) -> Any:

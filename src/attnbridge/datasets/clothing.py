@@ -12,6 +12,7 @@ import numpy as np
 from attnbridge.data.images import image_size_of
 from attnbridge.datasets.class_folders import Labelled, class_folder_images, find_root, list_folders, load_class_mapping
 from attnbridge.datasets.layouts import VOID, LabelledImage, MultiLabelImage
+from attnbridge.datasets.matlab import load_variable
 from attnbridge.errors import AttnBridgeError, unknown_name
 
 LEFT_OUT = ("0536", "1707")
@@ -144,15 +145,5 @@ def _translate(path: Path, variable: str, values: Values) -> Values:
 
 
 def _load(path: Path, variable: str) -> Values:
-    """A variable of a MATLAB file. A broken file makes SciPy raise errors of many kinds."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such file; is the download complete?")
-    try:
-        value: Values = loadmat(path)[variable]
-    except KeyError:
-        raise AttnBridgeError(f"{path}: has no variable {variable!r}; expected Clothing Co-Parsing's file") from None
-    except Exception as error:
-        raise AttnBridgeError(f"{path}: cannot be read as a MATLAB file ({error}); fetch it again") from None
+    value: Values = load_variable(path, variable)
     return value

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from attnbridge.data.files import inner_path
-from attnbridge.data.images import ORIENTATION, load_image
+from attnbridge.data.images import ORIENTATION, open_image, orientation
 from attnbridge.data.voc import IGNORED
 from attnbridge.datasets.ids import plain_ids
 from attnbridge.datasets.layouts import VOID, Mask, MultiLabelImage, read_mapping
@@ -225,12 +225,8 @@ def _run_lengths(tool: Any, path: Path, entry: Entry, size: tuple[int, int]) -> 
 def _upright(mask: Mask, file: Path, path: Path) -> Mask:
     """The mask, turned like its image."""
     size = mask.shape[1], mask.shape[0]
-    try:
-        with Image.open(file) as image:
-            stored, turn = image.size, image.getexif().get(ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        load_image(file)
-        raise AttnBridgeError(f"{file}: cannot be read as an image") from None
+    with open_image(file) as image:
+        stored, turn = image.size, orientation(image)
     if stored != size and not (turn in (5, 6, 7, 8) and stored == size[::-1]):
         raise AttnBridgeError(
             f"{file}: is {stored[0]}x{stored[1]} pixels, but {path.name} says {size[0]}x{size[1]}; "

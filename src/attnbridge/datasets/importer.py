@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from attnbridge.data.files import given_path, inner_path
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.text import read_json
+from attnbridge.data.text import read_json, read_rows
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.datasets import PublicSet, find_set, how_to_get, load, resolve_split
 from attnbridge.datasets.layouts import check_voc, write_class_folders, write_voc
@@ -158,8 +157,7 @@ def _stamps(entry: PublicSet, root: Path, split: str) -> list[list[Any]]:
 
 
 def _counted(out: Path, split: str) -> ImportResult:
-    with (out / "labels.csv").open(newline="") as handle:
-        header, *rows = csv.reader(handle)
+    header, *rows = read_rows(out / "labels.csv", ",")
     wanted = set(list_names(out, split))
     sums = [0] * len(header)
     for row in rows:

@@ -18,6 +18,7 @@ from rich.progress import track
 from attnbridge.data.files import atomic_write, inner_path, make_folder
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
+from attnbridge.data.text import read_rows, write_rows
 from attnbridge.errors import AttnBridgeError
 
 console = Console(stderr=True)
@@ -122,10 +123,8 @@ def write_voc(
             counts[name] += 1
     if not names:
         raise AttnBridgeError(f"{split}: no image was found for {out}")
-    with own.writing(table) as partial, partial.open("w", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["id", *classes])
-        writer.writerows([name, *row] for name, row in rows.items())
+    with own.writing(table) as partial:
+        write_rows(partial, [["id", *classes], *([name, *row] for name, row in rows.items())])
     with own.writing(_list(out, split)) as partial:
         partial.write_text("".join(f"{name}\n" for name in names))
     return counts
@@ -135,8 +134,7 @@ def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     """Rows of an earlier call."""
     if not table.is_file():
         return {}
-    with table.open(newline="") as handle:
-        header, *rows = csv.reader(handle)
+    header, *rows = read_rows(table, ",") or [[]]
     if header != ["id", *classes]:
         raise AttnBridgeError(f"{table}: is of the classes {', '.join(header[1:])}; name another folder for --out")
     return {row[0]: row[1:] for row in rows}

@@ -15,6 +15,7 @@ from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.voc import VOC_CLASSES, list_names
 from attnbridge.datasets.layouts import Mask, console, link
+from attnbridge.datasets.matlab import load_variable
 from attnbridge.datasets.voc import fetch, find_kit
 from attnbridge.errors import AttnBridgeError
 
@@ -118,11 +119,9 @@ def read_mask(path: Path) -> Mask:
     Raises:
         AttnBridgeError: if the file is broken, or holds something else.
     """
-    from scipy.io import loadmat
-
     try:
-        mask: np.ndarray[Any, Any] = loadmat(path, variable_names="GTcls")["GTcls"][0, 0]["Segmentation"]
-    except Exception as error:  # scipy raises whatever the bytes lead it to
+        mask: np.ndarray[Any, Any] = load_variable(path, "GTcls")[0, 0]["Segmentation"]
+    except (IndexError, ValueError, TypeError) as error:  # it is no such structure
         raise AttnBridgeError(f"{path}: holds no GTcls.Segmentation ({error}); unpack SBD again") from None
     values = np.unique(mask)
     if mask.ndim != 2 or not np.isin(values, [*range(len(VOC_CLASSES) + 1), 255]).all():

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attnbridge.bounds import Count, UpToOne, check_names, check_number
 from attnbridge.data.files import given_path
+from attnbridge.data.images import BAND
 from attnbridge.data.provenance import own_file
 from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.evaluation.colours import TEN, TURBO, TWENTY
@@ -49,13 +50,19 @@ def overlay(image: Array, heat: Array, strength: float = 0.55) -> Array:
             f"heat must be in [0, 1], but goes from {heat.min()} to {heat.max()}; divide it by its maximum"
         )
     size = (image.shape[1], image.shape[0])
-    enlarged = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    level = (enlarged.clip(0, 1) * 255).round().astype(np.uint8)
+    enlarged = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     opacity = (strength * np.sqrt(np.arange(256) / 255)).astype(np.float32)[:, None]
     added = opacity * TURBO.astype(np.float32)
-    mixed: Array = (np.float32(1) - opacity)[level] * image
-    mixed += added[level]
-    return mixed.round().astype(np.uint8)
+    laid = np.empty_like(image)
+    rows = max(1, BAND // 16 // image.shape[1])
+    for top in range(0, len(image), rows):  # floats of a whole large image would take gigabytes
+        band = slice(top, min(top + rows, len(image)))
+        heats = np.asarray(enlarged.crop((0, band.start, image.shape[1], band.stop)))
+        level = (heats.clip(0, 1) * 255).round().astype(np.uint8)
+        mixed: Array = (np.float32(1) - opacity)[level] * image[band]
+        mixed += added[level]
+        laid[band] = mixed.round().astype(np.uint8)
+    return laid
 
 
 def _check_array(name: str, value: Any, expected: str, types: str, shape: tuple[int | None, ...]) -> None:

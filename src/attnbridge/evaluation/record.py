@@ -37,7 +37,8 @@ class RunRecord(TypedDict):
         evaluation: the settings that they were made with.
         date: when, UTC.
         versions: of Python and of the packages.
-        git: commit of the working folder, and whether files were changed since.
+        git: commit of this package's own source tree, and whether files were changed since; ``None`` for one that was
+            installed.
         hardware: processor, cores, threads, GPU.
     """
 
@@ -56,11 +57,13 @@ class RunRecord(TypedDict):
     hardware: dict[str, Any]
 
 
+SOURCE = Path(__file__).resolve().parents[3]
+"""The source tree, if the package is used from one."""
 PACKAGES = ("attnbridge", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "pillow")
 
 
 def run_record() -> dict[str, Any]:
-    """Versions, git state of the working folder, hardware and date, as JSON."""
+    """Versions, git state of this package, hardware and date, as JSON."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -122,13 +125,28 @@ def _version(name: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and whether files were changed since, of the folder the program runs in."""
+    """Commit and whether files were changed since, of the source tree that this package lies in.
+
+    Nothing is asked of the folder that the program runs in: a repository's own configuration names programs, such as
+    ``core.fsmonitor``, that git runs.
+    """
+    if not (SOURCE / ".git").exists() or not (SOURCE / "src" / "attnbridge").is_dir():
+        return None
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+        commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}
+    return {"commit": commit.strip(), "modified": bool(status.strip())}
+
+
+def _git(*words: str) -> str:
+    """What git says of the source tree; it runs no hook and nothing that the repository names."""
+    options = [part for setting in ("core.fsmonitor=false", "core.hooksPath=/dev/null") for part in ("-c", setting)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", *options, *words], cwd=SOURCE, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def _processor() -> str:

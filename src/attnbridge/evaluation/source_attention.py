@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,6 +13,7 @@ from torch import Tensor
 from attnbridge.attention.normalise import normalise_maps
 from attnbridge.data.provenance import own_file
 from attnbridge.data.sample import Sample
+from attnbridge.data.text import write_rows
 from attnbridge.evaluation.figures import overlay, sheet, to_uint8
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
@@ -36,13 +37,12 @@ def save_source_attention(method: Method, samples: Sequence[Sample], folder: Pat
         attention_sheet(samples, attended).save(partial, "PNG")
     weighed = {name: weights for name, (weights, _) in attended.items() if weights.ndim == 2}
     if weighed:
-        with own_file(folder / CHANNELS) as partial, partial.open("w", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["layer", "channel", "weight"])
-            for name, weights in weighed.items():
-                mean = weights.mean(0) * weights.shape[1]
-                for channel in mean.argsort(descending=True).tolist():
-                    writer.writerow([name, channel, f"{mean[channel]:.4f}"])
+        rows: list[list[Any]] = [["layer", "channel", "weight"]]
+        for name, weights in weighed.items():
+            mean = weights.mean(0) * weights.shape[1]
+            rows += [[name, channel, f"{mean[channel]:.4f}"] for channel in mean.argsort(descending=True).tolist()]
+        with own_file(folder / CHANNELS) as partial:
+            write_rows(partial, rows)
 
 
 def attention_sheet(

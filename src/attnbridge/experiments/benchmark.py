@@ -29,7 +29,7 @@ from attnbridge.evaluation.summary import (
 )
 from attnbridge.evaluation.tasks.classification import class_sheet
 from attnbridge.evaluation.tasks.masks import mask_sheet
-from attnbridge.experiments.checks import check_experiment, check_network
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.fit import check_same, train, untouched
 from attnbridge.experiments.pipeline import PipelineRequest, train_chain
@@ -103,7 +103,7 @@ def run_row(row: str, seed: int, folder: Path, data: TableData, out: Path, reque
         AttnBridgeError: for what training would stumble over, or a run that is there with other options.
     """
     experiment = replace(load_experiment(row, request.overrides).with_options(data=data.paths), name=row, seed=seed)
-    run, first_seed = Run(folder), request.seeds[0]
+    run, first_seed = Run(folder, trust=True), request.seeds[0]
     console.print(f"{row}, seed {seed}: done already, in {folder}" if run.done else f"[bold]{row}[/], seed {seed}")
     if not run.done:
         _check_row(row, experiment)
@@ -144,6 +144,7 @@ def _check_row(row: str, experiment: Experiment) -> None:
         raise AttnBridgeError(
             f"{row}: a segmentation network is no row of a table of maps; train it with `attnbridge fit`"
         )
+    check_named_runs(experiment)
     check_experiment(experiment)
     check_network(experiment)
     if experiment.entry.data == SOURCE_TARGET:
@@ -240,7 +241,8 @@ def _case_images(records: Sequence[RunRecord], folders: Sequence[Path]) -> str:
     image = data_uri(class_sheet([r for r, _ in shown], [f for _, f in shown], most=len(shown)))
     return (
         f'<h2>{case}</h2><figure><img alt="images and maps" src="{image}"><figcaption>After the last epoch, seed '
-        f"{first}: the map of each image's true class, to its own maximum, and the answer.</figcaption></figure>"
+        f"{html.escape(str(first))}: the map of each image's true class, to its own maximum, and the answer."
+        "</figcaption></figure>"
     )
 
 

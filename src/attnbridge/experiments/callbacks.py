@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from attnbridge.data.files import atomic_write
 from attnbridge.data.provenance import OwnFiles, own_file
+from attnbridge.data.text import write_rows
 
 VALIDATED = ("val/", "target/")
 """What the names of validation's metrics begin with; an epoch without validation has none."""
@@ -86,10 +86,9 @@ class MetricsTable(Callback):
             self._write()
 
     def _write(self) -> None:
-        with own_file(self.path) as partial, partial.open("w", newline="") as handle:
-            table = csv.DictWriter(handle, list(dict.fromkeys(name for row in self.rows for name in row)))
-            table.writeheader()
-            table.writerows(self.rows)
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with own_file(self.path) as partial:
+            write_rows(partial, [names, *([row.get(name, "") for name in names] for row in self.rows)])
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -14,6 +14,7 @@ from attnbridge.data.files import atomic_write, cache_dir
 from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
+from attnbridge.experiments.runs import Run
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -38,6 +39,21 @@ def check_experiment(experiment: Experiment, training: bool = True) -> None:
     if training:
         _check_needs(experiment)
     load_object(experiment.entry.data.check)(training, **experiment.data)
+
+
+def check_named_runs(experiment: Experiment, trust: bool = False) -> None:
+    """Look at the runs that an experiment begins with or learns from.
+
+    Args:
+        experiment: that may name the folders of runs.
+        trust: whether their configurations may name classes.
+
+    Raises:
+        AttnBridgeError: for a run whose configuration cannot be read, or names a class and is not trusted.
+    """
+    for name in (experiment.init_from, experiment.teacher):
+        if name and Run(name).done:
+            Run(name, trust=trust).check()
 
 
 def _check_needs(experiment: Experiment) -> None:

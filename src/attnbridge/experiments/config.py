@@ -26,6 +26,10 @@ from attnbridge.experiments.options import (
 )
 from attnbridge.methods import METHODS, MethodEntry, method_entry
 
+CLASS = "class_path"
+"""The key by which a configuration names a class, which is imported and called."""
+OBJECTS = ("callbacks", "logger", "plugins", "profiler", "strategy", "accelerator")
+"""The trainer's options that may name a class without :data:`CLASS`."""
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUFFIXES = (".yaml", ".yml")
 SECTIONS = ("model", "data", "trainer")
@@ -165,6 +169,44 @@ class Experiment:
                 return f"{section}.{name}", old.get(name), new.get(name)
             return section, old, new
         return None
+
+
+def check_names_no_class(config: Options, where: str) -> None:
+    """Raise for a configuration of others that names a class, since naming one runs its code.
+
+    Args:
+        config: sections and options, as a YAML file holds them.
+        where: what to call it in the message.
+
+    Raises:
+        AttnBridgeError: for a class that is not of this package.
+    """
+    for option, name in _classes(config):
+        if not name.startswith("attnbridge."):
+            raise AttnBridgeError(
+                f"{where}: {option} names the class {name}, whose code would run; a run of others is only looked at: "
+                "if you trust it, say --trust (trust=True in Python), or take the option out of the file"
+            )
+
+
+def _classes(value: Any, option: str = "") -> Iterator[tuple[str, str]]:
+    """The classes that a configuration names, with the option that names each.
+
+    >>> list(_classes({"trainer": {"callbacks": [{"class_path": "a.B"}], "logger": "a.C", "strategy": "ddp"}}))
+    [('trainer.callbacks', 'a.B'), ('trainer.logger', 'a.C')]
+    """
+    if isinstance(value, Mapping):
+        if CLASS in value:
+            yield option or CLASS, str(value[CLASS])
+        for name, each in value.items():
+            yield from _classes(each, f"{option}.{name}" if option else str(name))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _classes(each, option)
+    elif isinstance(value, str):
+        named = option.split(".")[-1] in OBJECTS and ("." in value or value[:1].isupper())
+        if named or CLASS in value:
+            yield option, value
 
 
 def check_config(config: dict[str, Any], where: str) -> None:

@@ -36,13 +36,13 @@ from attnbridge.evaluation.record import RunRecord, check_scores, run_record, wr
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
-from attnbridge.experiments.checks import check_experiment, check_network, check_processes
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.options import data_arguments, data_options, method_options, shortened, trainer_options
 from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.methods import load_data, load_method, load_object
-from attnbridge.methods.base import Method
+from attnbridge.methods.base import Method, read_checkpoint
 
 QUIET = (
     "lightning.pytorch.utilities.rank_zero",
@@ -53,6 +53,8 @@ QUIET = (
 METRICS = "metrics.csv"
 WRITTEN = (CONFIG, METRICS, "validation.txt", "attention", "checkpoints")
 """What a run writes while it trains."""
+RESUMED = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "random_state")
+"""What a checkpoint holds beside the method."""
 PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
 OUTPUTS = (RECORD, REPORT, CHECKPOINT, METRICS, EXAMPLES, IMAGE, CHANNELS)
@@ -68,6 +70,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     logger: Any = None,
     resume: bool = False,
+    trust: bool = False,
     **changes: Any,
 ) -> Run:
     """Train, score and report an experiment; what it needs first, an earlier stage or a teacher, is trained first.
@@ -82,6 +85,7 @@ def fit(
         callbacks: of Lightning, beside those that score and save.
         logger: of Lightning; ``metrics.csv`` is written anyhow.
         resume: go on with what is in ``out``, from the last whole epoch.
+        trust: whether runs that ``init_from`` and ``teacher`` name may name classes, whose code may run.
         changes: other values of the experiment: ``seed=1``, ``model={"lr": 1e-3}``, ``trainer={"max_epochs": 2}``.
 
     Returns:
@@ -102,6 +106,7 @@ def fit(
     known = Experiment.from_mapping({**known.to_mapping(), **plain}).with_options(**sections)
     known, module = data_module_of(known, data)
     folder = check_out(out) if out is not None else Path("runs") / Path(known.name).stem
+    check_named_runs(known, trust)
     if module is None:
         check_experiment(known)
     if network is None:
@@ -141,7 +146,7 @@ def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
         folder: the run's folder.
         parts: of :func:`train`.
     """
-    run = Run(folder)
+    run = Run(folder, trust=True)
     with owned(folder):
         with untouched():
             train(experiment, folder, **parts)
@@ -184,8 +189,8 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
     run, timer = Run(folder), Timer()
     saves = [MetricsTable(folder / METRICS), timer, LastCheckpoint(run.checkpoint)]
     trainer.strategy.checkpoint_io = AtomicCheckpointIO(own)
+    checkpoint = _resumed(run) if resume else None
     start = time.perf_counter()
-    checkpoint = str(run.checkpoint) if resume and run.checkpoint.is_file() else None
     with named(folder), _undone(run) if is_main_process() else nullcontext():
         if is_main_process():
             write_config(experiment, own)
@@ -220,7 +225,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
 
 def write_config(experiment: Experiment, own: OwnFiles) -> None:
     """Write what a run is of into its folder, unless it says so already."""
-    run = Run(own.folder)
+    run = Run(own.folder, trust=True)
     if not run.begun or run.config != experiment:
         with own.writing(own.folder / CONFIG) as partial:
             partial.write_text(dump_yaml(experiment.to_mapping()))
@@ -444,7 +449,7 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
     if not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
     # how it is scored may change
-    check_same(replace(run.config, evaluation=experiment.evaluation), experiment, folder)
+    check_same(replace(Run(folder, trust=True).config, evaluation=experiment.evaluation), experiment, folder)
     outputs += (folder / "attention").glob("epoch_*.png")
     own.check(outputs)
     own.check_unchanged(outputs)
@@ -452,6 +457,17 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
 
 def _is_there(path: Path) -> bool:
     return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _resumed(run: Run) -> str | None:
+    """The checkpoint to go on with, if there is one: of a whole epoch, and nothing in it would be run."""
+    if not os.path.lexists(run.checkpoint):
+        return None
+    found = read_checkpoint(run.checkpoint)
+    lacking = [name for name in RESUMED if name not in found]
+    if lacking:
+        raise AttnBridgeError(f"{run.checkpoint}: lacks {lacking[0]!r}, so training cannot go on; remove it")
+    return str(run.checkpoint)
 
 
 def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: str | None) -> None:
@@ -502,8 +518,8 @@ def _prerequisites(experiment: Experiment, folder: Path, resume: bool) -> tuple[
 
 
 def _done_or(named: str, own: Path) -> Run:
-    """The run that is named, if it is one; else the one that is to be trained."""
-    return Run(named) if Run(named).done else Run(own)
+    """The run that is named, if it is one; else the one that is to be trained. Named ones were looked at before."""
+    return Run(named if Run(named).done else own, trust=True)
 
 
 def _first_stage(experiment: Experiment, folder: Path, resume: bool) -> Run:
@@ -543,7 +559,7 @@ def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experim
         fresh = load_experiment(experiment.teacher)
         trainer = {**fresh.trainer, **experiment.trainer}
         _train_unless_done(run, replace(fresh, data=experiment.data, seed=experiment.seed, trainer=trainer), resume)
-        run = Run(run.folder)
+        run = Run(run.folder, trust=True)
     if own != run.record["classes"]:
         raise AttnBridgeError(
             f"{run.folder}: the teacher knows {', '.join(run.record['classes'])}, in this order, but the data has "
@@ -554,7 +570,7 @@ def _with_teacher(experiment: Experiment, folder: Path, resume: bool) -> Experim
 
 def _start_from(method: Method, earlier: Run) -> None:
     """Begin with the weights of an earlier stage."""
-    found = torch.load(earlier.checkpoint, map_location="cpu", weights_only=True)
+    found = read_checkpoint(earlier.checkpoint)
     prefixes = method.training_only_prefixes
     state = {k: v for k, v in found["state_dict"].items() if not k.startswith(prefixes)}
     own = {k: v for k, v in method.state_dict().items() if not k.startswith(prefixes)}

@@ -126,7 +126,7 @@ def train_chain(request: PipelineRequest) -> Chain:
 
 def _run_stages(request: PipelineRequest, bridge: Experiment, network: Experiment, again: Experiment | None) -> Chain:
     settings, out, device = request.settings, request.out, request.device
-    stages, classifier = Stages(out, request.replace), Run(out / "classifier")
+    stages, classifier = Stages(out, request.replace), Run(out / "classifier", trust=True)
     pair = pair_of(bridge)
     everything = all_images(pair)
     images = stamps(pair, str(bridge.data["saliency"]), everything.values())
@@ -247,7 +247,7 @@ def mask(run: Path, records: dict[str, ImageRecord], folder: Path, labelled: boo
     Raises:
         AttnBridgeError: for an image that cannot be read.
     """
-    segmenter = Run(run).segmenter(device=device)
+    segmenter = Run(run, trust=True).segmenter(device=device)
     present = {i: multi_hot(r.classes, len(segmenter.classes)) for i, r in records.items()} if labelled else None
     workers = default_workers(segmenter.device)
     bad = write_masks(segmenter, {i: r.image for i, r in records.items()}, folder, present, workers)
@@ -274,7 +274,7 @@ def write_report(
     out: Path, masks: dict[str, ImageRecord], records: Sequence[ImageRecord], last: str, device: str | None
 ) -> None:
     """``report.html``: images, class maps, cues and masks side by side; the scores before and after."""
-    model = Run(out / "classifier").classifier(device)
+    model = Run(out / "classifier", trust=True).classifier(device)
     classes, places = model.classes, output_paths(masks, out / "masks")
     named = {record.image: places[name] for name, record in masks.items()}
     maker = CueMaker(model, scales=(1.0,), flip=False)

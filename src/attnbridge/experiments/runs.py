@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from attnbridge.data.files import given_path
 from attnbridge.data.text import read_json, read_yaml
 from attnbridge.errors import AttnBridgeError
-from attnbridge.experiments.config import Experiment
+from attnbridge.experiments.config import Experiment, check_names_no_class
+from attnbridge.experiments.options import check_value
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ class Run:
 
     Args:
         folder: made by :func:`~attnbridge.experiments.fit.fit`.
+        trust: whether its configuration may name classes, whose code may run. That of others may not.
 
     >>> run = Run("no/run")
     >>> run.done, run.report.as_posix()
     (False, 'no/run/report.html')
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
+        self.folder, self.trust = Path(folder), trust
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -75,12 +77,15 @@ class Run:
         """What was trained.
 
         Raises:
-            AttnBridgeError: if it is no run, or was made with names that are others now.
+            AttnBridgeError: if it is no run, was made with names that are others now, or names a class and is not
+                trusted.
         """
         path = self._existing(CONFIG)
         config = read_yaml(path)
         if not isinstance(config, dict):
             raise self._unreadable(TypeError(f"{path.name} holds no sections"))
+        if not self.trust:
+            check_names_no_class(config, str(path))
         return Experiment.from_mapping(config, str(path))
 
     @cached_property
@@ -118,20 +123,20 @@ class Run:
         """
         import torch
 
-        from attnbridge.methods.base import no_network
+        from attnbridge.methods.base import no_network, read_checkpoint
 
-        kind, checkpoint = load_method(self.config.method), self._existing(CHECKPOINT)
-        try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            options = dict(state["hyper_parameters"])
-        except Exception as error:  # pickle's and zip's errors have no common class
-            raise self._unreadable(error) from None
+        kind, state = load_method(self.config.method), read_checkpoint(self._existing(CHECKPOINT))
+        options = state["hyper_parameters"]
+        check_value("image_size", options.get("image_size", 224), "Side | tuple[Side, Side]")
         if state["own_network"] and network is None:
             raise no_network()
-        with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
-            method: Method = kind(**options, network=network)
-        method.on_load_checkpoint(state)
-        method.load_state_dict(state["state_dict"])
+        try:
+            with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
+                method: Method = kind(**options, network=network)
+            method.on_load_checkpoint(state)
+            method.load_state_dict(state["state_dict"])
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:  # of options of any type
+            raise self._unreadable(error) from None
         return method.eval()
 
     def classifier(self, device: str | None = None) -> Classifier:
@@ -254,8 +259,12 @@ class Run:
         return AttnBridgeError(f"{self.folder}: its configuration or checkpoint cannot be read ({words})")
 
 
-def load_run(folder: Path | str) -> Run:
+def load_run(folder: Path | str, *, trust: bool = False) -> Run:
     """A run by its folder, or by its checkpoint.
+
+    Args:
+        folder: of the run, or its ``last.ckpt``.
+        trust: whether its configuration may name classes (``class_path``), whose code may run.
 
     Raises:
         AttnBridgeError: for a path that is no run.
@@ -264,7 +273,7 @@ def load_run(folder: Path | str) -> Run:
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: no/run/config.yaml: no such file; expected the folder of a run made by ...
     """
-    found = Run(_named_folder(given_path(folder, "the run's folder")))
+    found = Run(_named_folder(given_path(folder, "the run's folder")), trust=trust)
     found._existing(CONFIG)
     return found
 

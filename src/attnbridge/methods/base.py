@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from attnbridge.methods.optimisation import Optimisation, OptimizerName, Schedul
 from attnbridge.methods.prediction import Predicting
 from attnbridge.models.backbones import build_backbone, freeze
 from attnbridge.models.frozen_stem import StemCache
+from attnbridge.models.weights import load_tensors
 
 EPOCH_LOG: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
 """How a loss is logged: its mean over the epoch and the processes."""
@@ -222,9 +224,16 @@ class Method(Predicting, LightningModule):
     @classmethod
     def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Any:
         """Lightning's, see :meth:`on_save_checkpoint`; the weights that are drawn and then replaced by those of the
-        checkpoint take no random numbers from others."""
+        checkpoint take no random numbers from others. Nothing in the file is run, whatever ``weights_only`` says.
+
+        Raises:
+            AttnBridgeError: for a file that is no method's checkpoint, or asks for more than tensors and plain values.
+        """
+        path = arguments[0] if arguments else options.get("checkpoint_path")
+        if isinstance(path, str | Path) and "://" not in str(path):
+            read_checkpoint(Path(path))
         with torch.random.fork_rng(devices=[]):
-            return super().load_from_checkpoint(*arguments, **options)
+            return super().load_from_checkpoint(*arguments, **{**options, "weights_only": True})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what rebuilds the method for use: ``Method.load_from_checkpoint(path)`` needs no other weights."""
@@ -243,6 +252,19 @@ class Method(Predicting, LightningModule):
         own, state = self.state_dict(), checkpoint["state_dict"]
         unused = [k for k in state if k not in own and k.startswith(self.training_only_prefixes)]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in unused}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A method's checkpoint; nothing in it is run, see :func:`~attnbridge.models.weights.load_tensors`.
+
+    Raises:
+        AttnBridgeError: if it cannot be read, or is of something else.
+    """
+    found = load_tensors(path)
+    kinds = {"state_dict": dict, "hyper_parameters": dict, "own_network": bool}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise AttnBridgeError(f"{path}: is no checkpoint of a run; it lacks one of {', '.join(kinds)}")
+    return found
 
 
 def no_network() -> AttnBridgeError:

