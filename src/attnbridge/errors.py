@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 
 
 class AttnBridgeError(Exception):
@@ -43,3 +45,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
         text = f"there are: {shown}"
     return AttnBridgeError(f"unknown {kind} {name!r}; {text}" + (f"; {hint}" if hint else ""))
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Tell of something that is suspicious, but may be meant: on stderr, or wherever logging leads, once a process."""
+    logging.getLogger("attnbridge").warning("warning: %s", message)

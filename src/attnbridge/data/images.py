@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, warn_once
 
 ORIENTATION = 0x0112
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -107,6 +107,8 @@ def check_record(record: ImageRecord) -> None:
         AttnBridgeError: for a corrupt or truncated image, or a saliency map or mask of another size.
     """
     size = image_size_of(record.image)
+    if min(size) < 2:
+        warn_once(f"{record.image}: is {_text(size)} pixels; is it an image?")
     for what, path in (("saliency map", record.saliency), ("mask", record.mask)):
         if path is not None and image_size_of(path) != size:
             raise AttnBridgeError(

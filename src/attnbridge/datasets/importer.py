@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.files import atomic_write
+from attnbridge.data.labels import read_labels
+from attnbridge.data.text import read_object
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.datasets import PublicSet, find_set, how_to_get, load, resolve_split
 from attnbridge.datasets.layouts import write_class_folders, write_voc
@@ -130,11 +131,11 @@ def _records(out: Path) -> dict[str, Any]:
                 f"{out}: is a data set that `attnbridge data import` did not write; name another folder for --out"
             )
         return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise AttnBridgeError(f"{path}: is not JSON ({error}); remove {out} and import again") from None
-    return dict(found)
+    found = read_object(path)
+    for split, record in found.items():
+        if not isinstance(record, dict):
+            raise AttnBridgeError(f"{path}: what it says of {split!r} is no record; remove {out} and import again")
+    return found
 
 
 def _record(out: Path, records: dict[str, Any]) -> None:
@@ -149,11 +150,6 @@ def _stamps(entry: PublicSet, root: Path, split: str) -> list[list[Any]]:
 
 
 def _counted(out: Path, split: str) -> ImportResult:
-    with (out / "labels.csv").open(newline="") as handle:
-        header, *rows = csv.reader(handle)
-    wanted = set(list_names(out, split))
-    sums = [0] * len(header)
-    for row in rows:
-        if row[0] in wanted:
-            sums = [total + (cell == "1") for total, cell in zip(sums, row, strict=True)]
-    return ImportResult(out, "voc", split, dict(zip(header[1:], sums[1:], strict=True)), len(wanted))
+    labels, wanted = read_labels(out / "labels.csv"), set(list_names(out, split))
+    sums = Counter(k for name in wanted for k in labels.present.get(name, ()))
+    return ImportResult(out, "voc", split, {name: sums[k] for k, name in enumerate(labels.classes)}, len(wanted))

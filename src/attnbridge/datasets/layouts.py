@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.progress import track
 
 from attnbridge.data.files import atomic_write, make_folder
 from attnbridge.data.palette import palette_png
+from attnbridge.data.text import read_rows, read_table, write_rows
 from attnbridge.errors import AttnBridgeError
 
 console = Console(stderr=True)
@@ -104,10 +104,8 @@ def write_voc(
             counts[name] += 1
     if not names:
         raise AttnBridgeError(f"{split}: no image was found for {out}")
-    with atomic_write(table) as partial, partial.open("w", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["id", *classes])
-        writer.writerows([name, *row] for name, row in rows.items())
+    with atomic_write(table) as partial:
+        write_rows(partial, [["id", *classes], *([name, *row] for name, row in rows.items())])
     with atomic_write(out / "ImageSets" / "Segmentation" / f"{split}.txt") as partial:
         partial.write_text("".join(f"{name}\n" for name in names))
     return counts
@@ -117,11 +115,10 @@ def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     """Rows of an earlier call."""
     if not table.is_file():
         return {}
-    with table.open(newline="") as handle:
-        header, *rows = csv.reader(handle)
+    header, rows = read_table(table, "id,CLASS,...")
     if header != ["id", *classes]:
         raise AttnBridgeError(f"{table}: is of the classes {', '.join(header[1:])}; name another folder for --out")
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for _, row in rows}
 
 
 def link(image: Path, to: Path) -> None:
@@ -151,6 +148,6 @@ def read_mapping(name: str) -> dict[str, str]:
 
     Labels that the file does not name have no class. Lines that begin with ``#`` are remarks.
     """
-    text = (files("attnbridge.datasets") / "mappings" / f"{name}.csv").read_text()
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return {row["label"].strip(): row["class"].strip() for row in csv.DictReader(lines)}
+    with as_file(files("attnbridge.datasets") / "mappings" / f"{name}.csv") as path:
+        rows = [row for row in read_rows(path, ",") if not row[0].startswith("#")]
+    return {label.strip(): own.strip() for label, own, *_ in rows[1:]}

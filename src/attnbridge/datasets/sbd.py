@@ -11,6 +11,7 @@ from rich.progress import track
 from attnbridge.data.files import atomic_write, make_folder
 from attnbridge.data.images import image_size_of
 from attnbridge.data.palette import palette_png
+from attnbridge.data.text import read_lines
 from attnbridge.data.voc import VOC_CLASSES, list_names
 from attnbridge.datasets.layouts import Mask, console, link
 from attnbridge.datasets.voc import fetch, find_kit
@@ -72,7 +73,7 @@ def _find(root: Path) -> Path:
 def _names(path: Path) -> list[str]:
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; expected one image's name a line")
-    return path.read_text().split()
+    return [word for _, line in read_lines(path) for word in line.split()]
 
 
 def _bring(name: str, source: Path, kit: Path) -> None:
