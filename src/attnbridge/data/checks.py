@@ -58,7 +58,7 @@ def check_source_target(
     classes = pair_classes(source_folder, target_folder)
     for split in splits[1:]:
         check_scored(found[split], classes, split)
-    check_saliency(learnt)
+    check_saliency([record.saliency for record in learnt if record.saliency])
     if training:
         warn_of_absent(target_folder, classes, {**({"source": learnt} if source_folder else {}), **found})
     warn_of_twins(found)
@@ -108,7 +108,7 @@ def check_domains(
         found[domain] = scan_domain(root, domain, classes, own)
         for record in found[domain]:
             check_record(record)
-        check_saliency(found[domain])
+        check_saliency([record.saliency for record in found[domain] if record.saliency])
         warn_of_absent(root / domain, classes, {"train": found[domain]})
     warn_of_twins(found)
 

@@ -70,8 +70,6 @@ def _pair(path: Path, number: int, line: str, images: Path, shelf: dict[str, lis
 
 
 def _image(path: Path, number: int, images: Path, name: str, place: int, shelf: dict[str, list[Path]]) -> Path:
-    if Path(name).name != name:
-        raise AttnBridgeError(f"{path}, line {number}: {name!r} is not the name of a folder in {images}")
     if name not in shelf:
         shelf[name] = _images(images / name)
     for found in shelf[name]:

@@ -169,6 +169,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_cache(path: Path) -> Any:
+    """What a JSON file of the user's cache holds; ``None`` if it is not there or broken, and is to be made again."""
+    try:
+        return read_json(path)
+    except AttnBridgeError:
+        return None
+
+
 def read_xml(path: Path) -> ET.Element:
     """The root of an XML file, in the encoding that it names itself.
 

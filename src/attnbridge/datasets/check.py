@@ -20,7 +20,7 @@ from attnbridge.data.folders import class_names, list_images, scan_class_folders
 from attnbridge.data.images import ImageRecord, image_size_of, load_image
 from attnbridge.data.labels import read_labels
 from attnbridge.data.masks import examine_mask
-from attnbridge.data.text import read_object
+from attnbridge.data.text import read_cache
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
 from attnbridge.datasets import detect_layout
 from attnbridge.errors import AttnBridgeError, warn_once
@@ -60,7 +60,8 @@ def check_set(root: Path) -> Check:
     classes, splits = _splits(root)
     check = Check(classes)
     memory = cache_dir("checks", hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16] + ".json")
-    fine, scanned = _remembered(memory), {}
+    remembered, scanned = read_cache(memory), {}
+    fine: dict[str, Any] = remembered if isinstance(remembered, dict) else {}
     for split, records in splits:
         if isinstance(records, AttnBridgeError):
             check.problems.append(f"{split}: {records}")
@@ -81,14 +82,6 @@ def check_set(root: Path) -> Check:
     with atomic_write(memory) as partial:
         partial.write_text(json.dumps(fine))
     return check
-
-
-def _remembered(memory: Path) -> dict[str, Any]:
-    """Stamps of the files that were fine; none if they cannot be read."""
-    try:
-        return read_object(memory) if memory.is_file() else {}
-    except AttnBridgeError:
-        return {}
 
 
 def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[ImageRecord] | AttnBridgeError]]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from attnbridge.data.text import read_object, read_yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
@@ -22,6 +20,12 @@ if TYPE_CHECKING:
     from attnbridge.methods.base import Method
     from attnbridge.models.classifiers import Classifier
 
+FIELDS: dict[str, Any] = {
+    "name": str, "method": str, "task": str, "seed": int, "seconds": int | float, "scores": dict, "classes": list,
+    "protocol": dict, "date": str, "versions": dict, "git": dict | None, "hardware": dict,
+}  # fmt: skip
+"""Kinds of what a record holds."""
+TASKS = "attnbridge.evaluation.tasks."
 CONFIG, RECORD, REPORT, CHECKPOINT = "config.yaml", "run.json", "report.html", "checkpoints/last.ckpt"
 
 
@@ -79,12 +83,9 @@ class Run:
             AttnBridgeError: if it is no run, or was made with names that are others now.
         """
         path = self._existing(CONFIG)
-        try:
-            config = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise self._unreadable(error) from None
+        config = read_yaml(path)
         if not isinstance(config, dict):
-            raise self._unreadable(TypeError(f"{path.name} holds no sections"))
+            raise AttnBridgeError(f"{path}: holds no sections such as `model:`; expected what `attnbridge fit` wrote")
         return Experiment.from_mapping(config, str(path))
 
     @cached_property
@@ -92,10 +93,22 @@ class Run:
         """Scores, protocol, versions, hardware: ``run.json``.
 
         Raises:
-            AttnBridgeError: if it was not finished.
+            AttnBridgeError: if it was not finished, or the file is no record of a run.
         """
-        found: RunRecord = json.loads(self._existing(RECORD).read_text())
-        return found
+        path = self._existing(RECORD)
+        found: Any = read_object(path)
+        for name, kind in FIELDS.items():
+            if not isinstance(found.get(name), kind):
+                raise AttnBridgeError(
+                    f"{path}: is no record of a run: its {name!r} is {found.get(name)!r:.80}, not as `attnbridge fit` "
+                    "wrote it; put the file back, or train again"
+                )
+        task = load_object(found["task"]) if found["task"].startswith(TASKS) else None
+        if not hasattr(task, "check"):
+            raise AttnBridgeError(f"{path}: its task {found['task']!r} is none; put the file back, or train again")
+        task.check(found, path)
+        record: RunRecord = found
+        return record
 
     @property
     def scores(self) -> dict[str, Any]:

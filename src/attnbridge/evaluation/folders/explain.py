@@ -28,6 +28,7 @@ from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, overlay, sheet
+from attnbridge.evaluation.finite import check_finite
 from attnbridge.models.classifiers import Classifier, find_classes
 
 Choice = Callable[[Tensor], Tensor]
@@ -170,6 +171,8 @@ class FolderExplainer:
             layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
             maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
         maps = maps.cpu()
+        for what, values in (("scores", kept[0]), ("maps", maps)):
+            check_finite(values, f"the {what} of {self.model.name}")
         if self.model.shape == "pad":
             sizes = [(each.height, each.width) for each in loaded]
             maps = torch.stack([without_padding(m, s, self.model.size) for m, s in zip(maps, sizes, strict=True)])
@@ -217,6 +220,11 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
                 ) from None
     if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= header.keys()):
         raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
+    for number, line in enumerate(lines[1:], 2):
+        if not _is_entry(line):
+            raise AttnBridgeError(
+                f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
+            )
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
     if done and lines[0] != header:
         changed = next(k for k in [*header, *lines[0]] if lines[0].get(k) != header.get(k))
@@ -225,6 +233,23 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
             f"{header.get(changed)!r}; name another folder with --out, or delete this one"
         )
     return done
+
+
+def _is_entry(line: Any) -> bool:
+    """Whether a line of the manifest is that of an image; its files have the image's name."""
+    if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+        return False
+    if "error" in line:
+        return True
+    name, shown = line["id"], line.get("classes")
+    fields: dict[str, Any] = {"name": str, "score": int | float, "overlay": str}
+    return (
+        line.get("arrays") == f"{name}.npz"
+        and isinstance(line.get("file"), list)
+        and isinstance(shown, list)
+        and all(isinstance(c, dict) and all(isinstance(c.get(k), v) for k, v in fields.items()) for c in shown)
+        and all(c["overlay"].startswith(f"{name}.") and "/" not in c["overlay"][len(name) :] for c in shown)
+    )
 
 
 def _write_manifest(out: Path, header: dict[str, Any], done: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from attnbridge.evaluation.metrics.maps import EnergyInside
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
-from attnbridge.evaluation.tasks.base import Task, row_head, save_examples
+from attnbridge.evaluation.tasks.base import Task, check_answers, row_head, save_examples
 from attnbridge.evaluation.tasks.classification import class_sheet
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
@@ -33,6 +33,9 @@ RULES = ("source_validation", "target_oracle", "last")
 
 class DomainTask(Task):
     """Accuracy on a domain without labels, see :class:`DomainScores`."""
+
+    numbers = (*RULES, "val_top1")
+    lists = ("curve",)
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
@@ -129,6 +132,7 @@ class DomainScores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        check_answers(outputs, batch)
         labels = batch["labels"].argmax(1)
         self.accuracy[SPLITS[dataloader_idx]].update(outputs["scores"].float(), labels)
         if dataloader_idx == 1 and "saliency" in batch:
