@@ -43,18 +43,14 @@ def check_scored(records: Sequence[ImageRecord], classes: Sequence[str], split: 
         AttnBridgeError: for a mask that is none, and for a split in which there is nothing to score.
     """
     if not any(record.classes for record in records):
-        raise AttnBridgeError(
-            f"{records[0].image}: no image of {split} is labelled with a class; nothing can be scored"
-        )
+        raise AttnBridgeError(f"{records[0].image}: has no label, nor has another image of {split}: nothing to score")
     masked = [record for record in records if record.mask is not None]
     some = spread(masked, MASKS)
     with ThreadPoolExecutor(4) as pool:
         looks = list(pool.map(lambda record: examine_mask(record, classes), some))
     if len(some) == len(masked) and looks and not any(look.shown for look in looks):
-        what = (
-            "every pixel of the masks is 255 (ignored)" if all(look.void for look in looks) else "no mask shows a class"
-        )
-        raise AttnBridgeError(f"{some[0].mask}: {what}, nor does another one of {split}; nothing can be scored")
+        what = "has no pixel that is not 255 (ignored)" if looks[0].void else "shows no class"
+        raise AttnBridgeError(f"{some[0].mask}: {what}, nor does another mask of {split}: nothing to score")
     for kind in ("in the mask, but not in the labels", "void", "colours"):
         _tell(looks, kind)
 

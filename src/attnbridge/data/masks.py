@@ -26,9 +26,7 @@ def load_mask(path: Path) -> Image.Image:
     image = load_image(path, "P")
     with path.open("rb") as handle:
         if handle.read(3) == JPEG:
-            raise AttnBridgeError(
-                f"{path}: is a JPEG, which changes the values of a mask; save it as PNG from its source"
-            )
+            raise AttnBridgeError(f"{path}: is a JPEG, which changes a mask's values; save it as PNG from its source")
     if image.mode not in ("P", "L"):
         raise AttnBridgeError(
             f"{path}: is of mode {image.mode}; expected 8-bit class indices (P or L): 0 background, 1 the first class"

@@ -80,7 +80,7 @@ def _mask_tool() -> Any:
 
 def _instances(root: Path, split: str) -> Path:
     path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
+    if not path.exists():
         there = [p.stem.removeprefix("instances_") for p in sorted(path.parent.glob("instances_*.json"))]
         if there and split not in SPLITS:
             raise unknown_name(f"split of {root}:", split, there)
