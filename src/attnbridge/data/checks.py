@@ -12,7 +12,7 @@ from typing import Any
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
-from attnbridge.data.doubts import check_saliency, check_scored, warn_of_absent, warn_of_twins
+from attnbridge.data.doubts import check_masks, check_saliency, check_scored, warn_of_absent, warn_of_twins
 from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.images import ImageRecord, check_record
@@ -51,11 +51,15 @@ def check_source_target(
         raise AttnBridgeError(
             f"{target}: has a test split, but none for validation, by which a threshold is chosen; name part of it val"
         )
+    classes = pair_classes(source_folder, target_folder)
     learnt = scan_pair(source_folder, target_folder, maps, "source", lists) if source_folder else []
     found = {split: scan_pair(source_folder, target_folder, maps, split, lists) for split in splits}
     if guided:
-        scan_guided(source_folder, target_folder, guided, guided_by)
-    classes = pair_classes(source_folder, target_folder)
+        known = scan_guided(source_folder, target_folder, guided, guided_by)
+        if guided_by == "saliency":
+            check_saliency([record.mask for record in known if record.mask])
+        else:
+            check_masks(known, classes, guided)
     for split in splits[1:]:
         check_scored(found[split], classes, split)
     check_saliency([record.saliency for record in learnt if record.saliency])
@@ -75,8 +79,10 @@ def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> No
     if training:
         source = Path(options["source"]) if options.get("source") else None
         classes = pair_classes(source, Path(options["target"]))
-        for record in with_cues(found, Path(cues) if cues else None, classes):
+        cued = with_cues(found, Path(cues) if cues else None, classes)
+        for record in cued:
             check_record(record)
+        check_masks(cued, classes, "the cues")
 
 
 def check_domains(

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from attnbridge.data.images import ImageRecord, load_image
-from attnbridge.data.masks import MaskLook, examine_mask
+from attnbridge.data.masks import IGNORED, MaskLook, examine_mask
 from attnbridge.errors import AttnBridgeError, warn_once
 
 MASKS, MAPS, TWINS = 500, 64, 200
@@ -40,17 +40,28 @@ def check_scored(records: Sequence[ImageRecord], classes: Sequence[str], split: 
     """Check the labels and masks of a split that is scored; what is only suspicious is warned of.
 
     Raises:
-        AttnBridgeError: for a mask that is none, and for a split in which there is nothing to score.
+        AttnBridgeError: see :func:`check_masks`; for a split without labels.
     """
     if not any(record.classes for record in records):
         raise AttnBridgeError(f"{records[0].image}: has no label, nor has another image of {split}: nothing to score")
+    check_masks(records, classes, split)
+
+
+def check_masks(records: Sequence[ImageRecord], classes: Sequence[str], split: str) -> None:
+    """Check the masks of images, as far as they have some; what is only suspicious is warned of.
+
+    Raises:
+        AttnBridgeError: for a mask that is none, more classes than 8 bits hold, and masks that all show nothing.
+    """
     masked = [record for record in records if record.mask is not None]
+    if masked and len(classes) >= IGNORED:
+        raise AttnBridgeError(f"{masked[0].mask}: there are {len(classes)} classes, but 8-bit masks hold 254 at most")
     some = spread(masked, MASKS)
     with ThreadPoolExecutor(4) as pool:
         looks = list(pool.map(lambda record: examine_mask(record, classes), some))
     if len(some) == len(masked) and looks and not any(look.shown for look in looks):
         what = "has no pixel that is not 255 (ignored)" if looks[0].void else "shows no class"
-        raise AttnBridgeError(f"{some[0].mask}: {what}, nor does another mask of {split}: nothing to score")
+        raise AttnBridgeError(f"{some[0].mask}: {what}, nor does another mask of {split}: nothing to score or to learn")
     for kind in ("in the mask, but not in the labels", "void", "colours"):
         _tell(looks, kind)
 

@@ -8,12 +8,13 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from attnbridge.errors import AttnBridgeError
 
+Kind = TypeVar("Kind")
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -153,6 +154,16 @@ def read_json(path: Path) -> Any:
         raise AttnBridgeError(f"{path}: is nested too deeply for JSON that people write") from None
 
 
+def read_cache(path: Path, kind: type[Kind]) -> Kind | None:
+    """What a JSON file of the program's own cache holds; ``None`` to have it made again: it is not there, cut in half,
+    or holds something of another type than ``kind``."""
+    try:
+        found = read_json(path)
+    except AttnBridgeError:
+        return None
+    return found if isinstance(found, kind) else None
+
+
 def _no_number(text: str) -> None:
     raise ValueError(f"it holds {text}, which is no number; what is not known is null")
 
@@ -167,14 +178,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise AttnBridgeError(f"{path}: expected a JSON object, {{...}}, but it holds a {type(found).__name__}")
     return found
-
-
-def read_cache(path: Path) -> Any:
-    """What a JSON file of the user's cache holds; ``None`` if it is not there or broken, and is to be made again."""
-    try:
-        return read_json(path)
-    except AttnBridgeError:
-        return None
 
 
 def read_xml(path: Path) -> ET.Element:

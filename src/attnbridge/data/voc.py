@@ -49,7 +49,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
             raise unknown_name(f"class for {root}:", name, kit, "the target domain does not know it")
     index = {k: classes.index(name) if name in classes else None for k, name in enumerate(kit)}
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
-    records, images = [], images_by_id(root / "JPEGImages")
+    records, images = [], _Images(root, f"the list {names}")
     for identity in list_names(root, names):
         mask = _mask(root, identity) if masks or not (labels or _annotation(root, identity).is_file()) else None
         if labels:
@@ -61,7 +61,7 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         else:
             found = _in_mask(mask) if mask else ()
         present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
-        image = image_of(root / "JPEGImages", identity, images, f"the list {names}")
+        image = images.find(identity)
         records.append(ImageRecord(f"{image.name}", image, present, mask=mask if masks else None, values=values))
     return records
 
@@ -105,9 +105,22 @@ def find_images_of(root: Path, names: str) -> dict[str, Path]:
     Raises:
         AttnBridgeError: see :func:`list_names`; for a name without image, or with two.
     """
-    folder, where = root / "JPEGImages", f"the list {names}"
-    images = images_by_id(folder)
-    return {name: image_of(folder, name, images, where) for name in list_names(root, names)}
+    images = _Images(root, f"the list {names}")
+    return {name: images.find(name) for name in list_names(root, names)}
+
+
+class _Images:
+    """The images of a kit by the names of lists, each folder listed once; ``where``: what names them."""
+
+    def __init__(self, root: Path, where: str) -> None:
+        self.root, self.where = root / "JPEGImages", where
+        self.listed: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, identity: str) -> Path:
+        path = self.root / identity
+        if path.parent not in self.listed:
+            self.listed[path.parent] = images_by_id(path.parent) if path.parent.is_dir() else {}
+        return image_of(path.parent, path.name, self.listed[path.parent], self.where)
 
 
 def _mask(root: Path, identity: str) -> Path:

@@ -60,8 +60,8 @@ def check_set(root: Path) -> Check:
     classes, splits = _splits(root)
     check = Check(classes)
     memory = cache_dir("checks", hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16] + ".json")
-    remembered, scanned = read_cache(memory), {}
-    fine: dict[str, Any] = remembered if isinstance(remembered, dict) else {}
+    fine: dict[str, Any] = read_cache(memory, dict) or {}
+    scanned: dict[str, list[ImageRecord]] = {}
     for split, records in splits:
         if isinstance(records, AttnBridgeError):
             check.problems.append(f"{split}: {records}")

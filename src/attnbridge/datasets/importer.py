@@ -10,7 +10,7 @@ from typing import Any
 
 from attnbridge.data.files import atomic_write
 from attnbridge.data.labels import read_labels
-from attnbridge.data.text import read_object
+from attnbridge.data.text import read_json
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.datasets import PublicSet, find_set, how_to_get, load, resolve_split
 from attnbridge.datasets.layouts import write_class_folders, write_voc
@@ -131,10 +131,9 @@ def _records(out: Path) -> dict[str, Any]:
                 f"{out}: is a data set that `attnbridge data import` did not write; name another folder for --out"
             )
         return {}
-    found = read_object(path)
-    for split, record in found.items():
-        if not isinstance(record, dict):
-            raise AttnBridgeError(f"{path}: what it says of {split!r} is no record; remove {out} and import again")
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(record, dict) for record in found.values()):
+        raise AttnBridgeError(f"{path}: does not say what was imported; remove {out} and import again")
     return found
 
 

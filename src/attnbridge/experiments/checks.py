@@ -91,8 +91,8 @@ def _layer_names(backbone: str, stride: int | None, image_size: Any, dilated: bo
     memory = cache_dir(
         "layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}{'-dilated' * dilated}.json"
     )
-    remembered = read_cache(memory)
-    if isinstance(remembered, list) and all(isinstance(name, str) for name in remembered):
+    remembered = read_cache(memory, list)
+    if remembered and all(isinstance(name, str) for name in remembered):
         return remembered
     from attnbridge.models.backbones import layer_names
 

@@ -103,6 +103,8 @@ class Run:
                     f"{path}: is no record of a run: its {name!r} is {found.get(name)!r:.80}, not as `attnbridge fit` "
                     "wrote it; put the file back, or train again"
                 )
+        if not all(isinstance(name, str) for name in found["classes"]):
+            raise AttnBridgeError(f"{path}: expected 'classes' to be a list of names, not {found['classes']!r:.80}")
         task: Any = load_object(found["task"]) if found["task"].startswith(TASKS) else None
         if not hasattr(task, "check"):
             raise AttnBridgeError(f"{path}: its task {found['task']!r} is none; put the file back, or train again")

@@ -40,7 +40,7 @@ def prepare_photos(cache: Path | None = None) -> tuple[Path, Path]:
     cache = cache or cache_dir("photos")
     catalogue = read_object(CATALOGUE)
     done = cache / "catalogue.json"
-    if read_cache(done) != catalogue:
+    if read_cache(done, dict) != catalogue:
         packages = fetch_packages(catalogue["packages"], cache / "apt")
         _sort(catalogue, packages, cache)
         done.write_text(json.dumps(catalogue))

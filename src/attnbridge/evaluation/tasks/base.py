@@ -82,8 +82,8 @@ class Task:
                 value = value.get(part) if isinstance(value, dict) else None
             if name in cls.numbers and (not isinstance(value, int | float) or isinstance(value, bool)):
                 raise AttnBridgeError(f"{where}: expected the score {name} to be a number, not {value!r:.80}")
-            if name in cls.lists and not isinstance(value, list):
-                raise AttnBridgeError(f"{where}: expected the score {name} to be a list, not {value!r:.80}")
+            if name in cls.lists and not (isinstance(value, list) and all(map(_is_point, value))):
+                raise AttnBridgeError(f"{where}: expected the score {name} to be a list of numbers, not {value!r:.80}")
             if name.endswith("iou") and name in cls.lists and len(value) != labels:
                 raise AttnBridgeError(f"{where}: has {len(value)} values of {name} for {labels} labels")
 
@@ -179,6 +179,12 @@ def check_answers(outputs: Any, batch: Any) -> None:
             f"{batch['id'][wrong[0]]}: the network's {name} of it are not finite, so there is nothing to score; its "
             "training diverged, or it does not work in this precision"
         )
+
+
+def _is_point(value: Any) -> bool:
+    """Whether this is a score of a list: a number, null, or several by name."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(each, int | float | None) for each in values)
 
 
 class SplitScores(Callback):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.metrics.maps import EnergyInside
@@ -36,6 +37,17 @@ class DomainTask(Task):
 
     numbers = (*RULES, "val_top1")
     lists = ("curve",)
+
+    @classmethod
+    def check(cls, record: RunRecord, where: Path) -> None:
+        super().check(record, where)
+        if not isinstance(record["protocol"].get("domains"), str):
+            raise AttnBridgeError(f"{where}: its protocol names no domains")
+        for point in record["scores"]["curve"]:
+            if not isinstance(point, dict) or not {"epoch", "val", "target"} <= point.keys():
+                raise AttnBridgeError(
+                    f"{where}: expected points of the curve to have epoch, val and target, not {point}"
+                )
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
