@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,18 @@ def mask_of(*classes: int) -> np.ndarray[Any, Any]:
 
 def pair(root: Path) -> Path:
     """A source and a target of two classes, ``train``, ``val`` and ``test`` of four images each."""
+    return Path(shutil.copytree(Path(_pair().name) / "x", root))
+
+
+@cache
+def _pair() -> tempfile.TemporaryDirectory[str]:
+    """It is drawn once."""
+    place = tempfile.TemporaryDirectory()
+    _draw(Path(place.name) / "x")
+    return place
+
+
+def _draw(root: Path) -> None:
     seed = 0
     for name in ("cat", "dog"):
         for i in range(3):
@@ -50,7 +65,6 @@ def pair(root: Path) -> Path:
             shown = [c + 1 for c, there in enumerate(labels) if there]
             palette_png(mask_of(*shown)).save(folder / f"masks/00{i}.png")
         (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    return root
 
 
 def kit(root: Path) -> Path:

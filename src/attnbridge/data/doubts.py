@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from attnbridge.data.images import ImageRecord, load_image
 from attnbridge.data.masks import IGNORED, MaskLook, examine_mask
 from attnbridge.errors import AttnBridgeError, warn_once
 
-MASKS, MAPS, TWINS = 500, 64, 200
+MASKS, MAPS, TWINS = 200, 64, 100
 """How many files of a split are looked at."""
 ENDS = 1 << 14
 """Bytes at both ends of a file by which it is told from others of its size."""
@@ -124,10 +125,11 @@ def _centre_and_border(path: Path) -> tuple[float, float] | None:
 def warn_of_twins(splits: Mapping[str, Sequence[ImageRecord]]) -> None:
     """Warn of images that two splits share: the same file, or one of the same size and the same ends."""
     sizes = {split: _by_size([record.image for record in records]) for split, records in splits.items()}
+    ends = cache(_ends)
     for first, second in combinations(splits, 2):
         few, many = sorted((first, second), key=lambda split: len(splits[split]))
         some = spread([record.image for record in splits[few]], TWINS)
-        twins = [(a, b) for a in some for b in sizes[many].get(a.stat().st_size, ())[:TWINS] if _same(a, b)]
+        twins = [(a, b) for a in some for b in sizes[many].get(a.stat().st_size, ())[:TWINS] if ends(a) == ends(b)]
         shared = {a for a, _ in twins}
         if shared:
             one, other = twins[0]
@@ -143,10 +145,6 @@ def _by_size(paths: Sequence[Path]) -> dict[int, list[Path]]:
     for path in paths:
         found.setdefault(path.stat().st_size, []).append(path)
     return found
-
-
-def _same(first: Path, second: Path) -> bool:
-    return first.samefile(second) or _ends(first) == _ends(second)
 
 
 def _ends(path: Path) -> bytes:
