@@ -37,7 +37,6 @@ from attnbridge.datasets.importer import import_dataset
 from attnbridge.datasets.sbd import sbd
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.folders.cues import score_cues
-from attnbridge.evaluation.folders.explain import _read_manifest
 from attnbridge.evaluation.folders.saliency import score_saliency
 from attnbridge.evaluation.folders.verification import embed
 from attnbridge.evaluation.record import write_json
@@ -163,13 +162,6 @@ def _imports(root: Path) -> Path:
     return root / "out/imports.json"
 
 
-def _manifest(root: Path) -> Path:
-    root.mkdir()
-    entry = {"id": "a.jpg", "arrays": "a.jpg.npz", "classes": [], "file": [1, 2]}
-    (root / "manifest.jsonl").write_text(f"{json.dumps({'model': 'small'})}\n{json.dumps(entry)}\n{{")
-    return root / "manifest.jsonl"
-
-
 def _run(root: Path, **changes: Any) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     (root / "config.yaml").write_text("method: attnbn\nname: mine\ndata: {target: t}\n")
@@ -220,11 +212,6 @@ DOORS = {
         _imports,
         lambda root: import_dataset("csv", root / "mine", root / "out", "train"),
         fine=("missing", "a folder", "a pipe"),
-    ),
-    "manifest": Door(
-        _manifest,
-        lambda root: _read_manifest(root, {"model": "small"}),
-        fine=("missing", "empty", "a folder", "a pipe"),
     ),
     "record": Door(_run, lambda root: Run(root).record),
     "configuration": Door(lambda root: _run(root).with_name("config.yaml"), lambda root: Run(root).config),
@@ -1017,31 +1004,6 @@ def test_metrics_that_are_none_are_named(row: str, tmp_path: Path) -> None:
     path.write_text(f"epoch,step,val/top1\n{row}\n")
     with pytest.raises(AttnBridgeError, match=r"metrics\.csv, line 2: expected an epoch and an accuracy"):
         accuracy_figure([record_of()], [path.parent])  # type: ignore[list-item]
-
-
-ENTRY = {"id": "a.jpg", "arrays": "a.jpg.npz", "classes": [], "file": [1, 2]}
-OVERLAY = {"name": "cat", "score": 0.5, "overlay": "a.jpg.cat.png"}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        [1],
-        {"arrays": "a.jpg.npz"},
-        {**ENTRY, "arrays": "../../mine.npz"},
-        {**ENTRY, "classes": [{**OVERLAY, "overlay": "a.jpg./../../mine.png"}]},
-        {**ENTRY, "classes": [{**OVERLAY, "score": "high"}]},
-    ],
-    ids=["a list", "no image", "arrays elsewhere", "overlay elsewhere", "a score as text"],
-)
-def test_a_manifest_of_something_else_is_named(line: Any, tmp_path: Path) -> None:
-    path = _manifest(tmp_path / "x")
-    good = {**ENTRY, "classes": [OVERLAY]}
-    path.write_text(f"{json.dumps({'model': 'small'})}\n{json.dumps(good)}\n")
-    assert list(_read_manifest(path.parent, {"model": "small"})) == ["a.jpg"]
-    path.write_text(f"{json.dumps({'model': 'small'})}\n{json.dumps(good)}\n{json.dumps(line)}\n")
-    with pytest.raises(AttnBridgeError, match=r"manifest\.jsonl, line 3: was not written by attnbridge"):
-        _read_manifest(path.parent, {"model": "small"})
 
 
 def test_an_import_of_something_else_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.files import atomic_write, cache_dir
-from attnbridge.data.text import read_cache
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
@@ -91,8 +90,8 @@ def _layer_names(backbone: str, stride: int | None, image_size: Any, dilated: bo
     memory = cache_dir(
         "layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}{'-dilated' * dilated}.json"
     )
-    remembered = read_cache(memory, list)
-    if remembered and all(isinstance(name, str) for name in remembered):
+    if memory.is_file():
+        remembered: list[str] = json.loads(memory.read_text())
         return remembered
     from attnbridge.models.backbones import layer_names
 

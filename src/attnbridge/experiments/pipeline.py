@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -19,7 +20,6 @@ from attnbridge.data.images import ImageRecord, load_image
 from attnbridge.data.provenance import Stages, file_stamps, stamp
 from attnbridge.data.saliency import MODELS, check_model, is_model
 from attnbridge.data.sample import multi_hot
-from attnbridge.data.text import read_yaml
 from attnbridge.data.voc import is_voc
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.evaluation.figures import colour_mask, data_uri, overlay, sheet
@@ -193,7 +193,7 @@ def stage_experiment(name: str, earlier: Experiment, cues: Path, overrides: Sequ
     found = load_experiment(name, overrides)
     if found.entry.data != CUES:
         raise AttnBridgeError(f"{name}: trains {found.method}, no segmentation network; take segmentation/dsrg")
-    own: dict[str, Any] = read_yaml(Path(name)) if Path(name).suffix in SUFFIXES else {}
+    own: dict[str, Any] = yaml.safe_load(Path(name).read_text()) if Path(name).suffix in SUFFIXES else {}
     usual, named = read_config("segmentation/_settings")["data"], own.get("data") or {}
     given = {k: v for k, v in found.data.items() if k in named or v != usual.get(k)}
     shared = {k: earlier.data[k] for k in ("image_size", "shape") if k in earlier.data}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from attnbridge.data.text import read_object, read_text
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
 from attnbridge.experiments.config import Experiment
@@ -96,10 +96,7 @@ def with_values(experiment: Experiment, values: dict[str, float]) -> Experiment:
 
 def best_trial(out: Path) -> Path:
     """The folder of the best trial's run."""
-    best = read_object(out / RECORD).get("best")
-    if not isinstance(best, dict) or not isinstance(best.get("number"), int):
-        raise AttnBridgeError(f"{out / RECORD}: names no best trial; remove it, and the same command makes it again")
-    return out / f"trial-{best['number']}"
+    return out / f"trial-{json.loads((out / RECORD).read_text())['best']['number']}"
 
 
 def _study(experiment: Experiment, out: Path) -> Any:
@@ -110,7 +107,7 @@ def _study(experiment: Experiment, out: Path) -> Any:
         raise AttnBridgeError("the search needs Optuna; install attnbridge[search]") from None
     begun = out / "searched.yaml"
     text = yaml.safe_dump(experiment.to_mapping(), sort_keys=False)
-    if begun.is_file() and read_text(begun) != text:
+    if begun.is_file() and begun.read_text() != text:
         raise AttnBridgeError(f"{out}: holds the search of another configuration ({begun}); name another folder")
     out.mkdir(parents=True, exist_ok=True)
     begun.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
@@ -14,7 +15,6 @@ from rich.progress import track
 from attnbridge.data.domain_folders import domain_classes, domain_names
 from attnbridge.data.folders import has_split
 from attnbridge.data.saliency import check_model
-from attnbridge.data.text import read_object
 from attnbridge.datasets.synthetic.photos import apt_available, prepare_photos
 from attnbridge.datasets.synthetic.scenes import SceneSpec, compose
 from attnbridge.datasets.synthetic.shapes import prepare_shapes
@@ -115,7 +115,7 @@ def class_data(known: str | None, folder: Path | None) -> TableData:
 def scene_data(out: Path, images: str, spec: SceneSpec) -> TableData:
     """Composed scenes under ``out``."""
     scenes = make_scenes(out / "scenes", images, spec)
-    made = read_object(scenes / "scenes.json")["spec"]
+    made = json.loads((scenes / "scenes.json").read_text())["spec"]
     words = (
         f"Composed scenes of {made['size']} pixels: {made['source']} source images of one object, "
         f"{made['target']} target images of {made['objects'][0]} to {made['objects'][1]} objects whose "

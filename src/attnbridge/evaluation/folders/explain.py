@@ -220,11 +220,6 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
                 ) from None
     if lines and not (isinstance(lines[0], dict) and lines[0].keys() >= header.keys()):
         raise AttnBridgeError(f"{path}: was not written by attnbridge; name another folder with --out")
-    for number, line in enumerate(lines[1:], 2):
-        if not _is_entry(line):
-            raise AttnBridgeError(
-                f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
-            )
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
     if done and lines[0] != header:
         changed = next(k for k in [*header, *lines[0]] if lines[0].get(k) != header.get(k))
@@ -233,23 +228,6 @@ def _read_manifest(out: Path, header: dict[str, Any]) -> dict[str, Any]:
             f"{header.get(changed)!r}; name another folder with --out, or delete this one"
         )
     return done
-
-
-def _is_entry(line: Any) -> bool:
-    """Whether a line of the manifest is that of an image; its files have the image's name."""
-    if not isinstance(line, dict) or not isinstance(line.get("id"), str):
-        return False
-    if "error" in line:
-        return True
-    name, shown = line["id"], line.get("classes")
-    fields: dict[str, Any] = {"name": str, "score": int | float, "overlay": str}
-    return (
-        line.get("arrays") == f"{name}.npz"
-        and isinstance(line.get("file"), list)
-        and isinstance(shown, list)
-        and all(isinstance(c, dict) and all(isinstance(c.get(k), v) for k, v in fields.items()) for c in shown)
-        and all(c["overlay"].startswith(f"{name}.") and "/" not in c["overlay"][len(name) :] for c in shown)
-    )
 
 
 def _write_manifest(out: Path, header: dict[str, Any], done: dict[str, Any]) -> None:
