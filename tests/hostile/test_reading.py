@@ -453,13 +453,30 @@ def test_a_record_of_cues_of_another_kind_is_named(classes: Any, tmp_path: Path)
         check_cues(True, cues=str(path.parent), **_plain(tmp_path / "x"))
 
 
-@pytest.mark.parametrize(("cue", "message"), [(trees.mask_of(5), "holds the value 5"), (None, "has no pixel that")])
-def test_cues_that_are_none_are_not_learnt_from(cue: Any, message: str, tmp_path: Path) -> None:
+def test_cues_that_are_none_are_not_learnt_from(tmp_path: Path) -> None:
     root = _cue_record(tmp_path / "x").parents[1]
-    for i in range(4):
-        palette_png(np.full((trees.SIDE, trees.SIDE), 255) if cue is None else cue).save(root / f"cues/00{i}.png")
-    with pytest.raises(AttnBridgeError, match=rf"cues/000\.png: {message}"):
+    palette_png(trees.mask_of(5)).save(root / "cues/000.png")
+    with pytest.raises(AttnBridgeError, match=r"cues/000\.png: holds the value 5"):
         check_cues(True, cues=str(root / "cues"), **_plain(root))
+
+
+def test_cues_that_say_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = _cue_record(tmp_path / "x").parents[1]
+    for path in (root / "cues").glob("*.png"):
+        palette_png(VOID).save(path)
+    check_cues(True, cues=str(root / "cues"), **_plain(root))
+    assert "cues/000.png: every pixel is 255 (ignored)" in caplog.text
+    assert "(4 such masks of 4 that were looked at)" in caplog.text
+
+
+def test_more_classes_than_a_mask_holds_are_refused(tmp_path: Path) -> None:
+    folder = trees.pair(tmp_path / "x") / "target"
+    names = ["cat", "dog", *map(str, range(253))]
+    for path in folder.glob("*/labels.csv"):
+        rows = path.read_text().splitlines()[1:]
+        path.write_text("\n".join([f"id,{','.join(names)}", *(row + ",0" * 253 for row in rows)]))
+    with pytest.raises(AttnBridgeError, match=r"masks/000\.png: there are 255 classes, but 8-bit masks hold 254"):
+        check_source_target(True, target=str(folder))
 
 
 @pytest.mark.parametrize("labels", [[3] * 9, [10] * 10, ["3"] * 10, {"a": 3}])

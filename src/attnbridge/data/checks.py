@@ -59,7 +59,7 @@ def check_source_target(
         if guided_by == "saliency":
             check_saliency([record.mask for record in known if record.mask])
         else:
-            check_masks(known, classes, guided)
+            check_masks([record for record in known if record.mask], classes)
     for split in splits[1:]:
         check_scored(found[split], classes, split)
     check_saliency([record.saliency for record in learnt if record.saliency])
@@ -82,7 +82,7 @@ def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> No
         cued = with_cues(found, Path(cues) if cues else None, classes)
         for record in cued:
             check_record(record)
-        check_masks(cued, classes, "the cues")
+        check_masks(cued, classes)
 
 
 def check_domains(

@@ -45,26 +45,26 @@ def check_scored(records: Sequence[ImageRecord], classes: Sequence[str], split: 
     """
     if not any(record.classes for record in records):
         raise AttnBridgeError(f"{records[0].image}: has no label, nor has another image of {split}: nothing to score")
-    check_masks(records, classes, split)
+    masked = [record for record in records if record.mask is not None]
+    looks = check_masks(masked, classes)
+    if looks and len(looks) == len(masked) and not any(look.shown for look in looks):
+        what = "has no pixel that is not 255 (ignored)" if looks[0].void else "shows no class"
+        raise AttnBridgeError(f"{masked[0].mask}: {what}, nor does another mask of {split}: nothing to score")
 
 
-def check_masks(records: Sequence[ImageRecord], classes: Sequence[str], split: str) -> None:
-    """Check the masks of images, as far as they have some; what is only suspicious is warned of.
+def check_masks(records: Sequence[ImageRecord], classes: Sequence[str]) -> list[MaskLook]:
+    """Check the masks of images that have one; what is only suspicious is warned of.
 
     Raises:
-        AttnBridgeError: for a mask that is none, more classes than 8 bits hold, and masks that all show nothing.
+        AttnBridgeError: for a mask that is none, or more classes than 8 bits hold.
     """
-    masked = [record for record in records if record.mask is not None]
-    if masked and len(classes) >= IGNORED:
-        raise AttnBridgeError(f"{masked[0].mask}: there are {len(classes)} classes, but 8-bit masks hold 254 at most")
-    some = spread(masked, MASKS)
+    if records and len(classes) >= IGNORED:
+        raise AttnBridgeError(f"{records[0].mask}: there are {len(classes)} classes, but 8-bit masks hold 254 at most")
     with ThreadPoolExecutor(4) as pool:
-        looks = list(pool.map(lambda record: examine_mask(record, classes), some))
-    if len(some) == len(masked) and looks and not any(look.shown for look in looks):
-        what = "has no pixel that is not 255 (ignored)" if looks[0].void else "shows no class"
-        raise AttnBridgeError(f"{some[0].mask}: {what}, nor does another mask of {split}: nothing to score or to learn")
+        looks = list(pool.map(lambda record: examine_mask(record, classes), spread(records, MASKS)))
     for kind in ("in the mask, but not in the labels", "void", "colours"):
         _tell(looks, kind)
+    return looks
 
 
 def _tell(looks: Sequence[MaskLook], kind: str) -> None:
