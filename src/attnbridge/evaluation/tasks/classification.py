@@ -29,6 +29,8 @@ from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
 TOP = (1, 5)
+SHARE = r"[0-9]{1,30}(\.[0-9]{0,30})?(e-[0-9]{1,3})?"
+"""A share as a table has it."""
 
 
 class ClassificationTask(Task):
@@ -180,7 +182,7 @@ def _validation(path: Path) -> list[tuple[int, float]]:
     points = []
     for line, row in rows:
         epoch, value = (row[place] for place in places)
-        if value and not (epoch.isdecimal() and re.fullmatch(r"[0-9.]+(e-[0-9]+)?", value)):
+        if value and not (re.fullmatch("[0-9]{1,9}", epoch) and re.fullmatch(SHARE, value)):
             raise AttnBridgeError(f"{path}, line {line}: expected an epoch and an accuracy, found {epoch!r}, {value!r}")
         if value:
             points.append((int(epoch), float(value)))
