@@ -15,6 +15,22 @@ from attnbridge.methods.attnbn import AttnBN
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 48, "lr": 1e-3}
 
 
+def record_of(**changes: Any) -> dict[str, Any]:
+    """What ``run.json`` holds, of a run without scores."""
+    return {
+        "name": "mine", "method": "attnbn", "task": "attnbridge.evaluation.tasks.unscored:UnscoredTask", "seed": 0,
+        "seconds": 1.5, "scores": {}, "classes": ["cat", "dog"], "protocol": {}, "date": "today", "versions": {},
+        "git": None, "hardware": {}, **changes,
+    }  # fmt: skip
+
+
+def map_scores(classes: int = 2, **changes: Any) -> dict[str, Any]:
+    """Scores of class maps as ``run.json`` has them."""
+    mode = {"miou_fixed": 0.4, "miou_best": 0.5, "threshold": 0.35, "miou_oracle": 0.5, "curve": [0.5] * 19}
+    mode["iou"] = [0.5] * (classes + 1)
+    return {"predicted": {**mode}, "labels": {**mode}, "map": 0.7, "accuracy": 0.8, "energy": 0.6, **changes}
+
+
 def make_data(scenes: Path, **options: Any) -> SourceTargetDataModule:
     settings: dict[str, Any] = {"image_size": 48, "batch_size": 8, "workers": 0, "seed": 1, **options}
     return SourceTargetDataModule(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 
@@ -81,3 +83,9 @@ def shown(value: Any) -> str:
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Tell of something that is suspicious, but may be meant: on stderr, or wherever logging leads, once a process."""
+    logging.getLogger("attnbridge").warning("warning: %s", message)

@@ -105,7 +105,7 @@ def test_what_is_missing_is_named(kit: Path) -> None:
     with pytest.raises(AttnBridgeError, match=r"2007_000001\.xml.*'catt'; did you mean 'cat'"):
         scan_voc(kit, CLASSES, "train")
     (kit / "labels.csv").write_text("id,dog,cat,person\n2007_000001,1,0\n")
-    with pytest.raises(AttnBridgeError, match=r"labels\.csv, line 2: expected an id and 3 fields"):
+    with pytest.raises(AttnBridgeError, match=r"labels\.csv, line 2: expected 4 fields, found 3"):
         scan_voc(kit, CLASSES, "train")
 
 

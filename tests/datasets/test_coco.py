@@ -268,7 +268,7 @@ def test_an_interrupted_import_is_made_again(tree: Tree, tmp_path: Path) -> None
         ({"segmentation": [box(0, 0, 1, 1), None]}, "annotation 1 is neither a list of polygons"),
         ({"segmentation": {"size": [6, 8], "counts": [3, 4]}}, "counts that do not add up to 6 x 8 pixels"),
         ({"segmentation": {"size": [8, 6], "counts": [48]}}, r"annotation 1 is of the size \[8, 6\], but its image"),
-        ({"segmentation": {"size": [6, 8], "counts": "ooo9"}}, "a run-length mask is broken"),
+        ({"segmentation": {"size": [6, 8], "counts": "ooo9"}}, "counts that do not add up to 6 x 8 pixels"),
         ({"category_id": "cat"}, "annotation 1 has no 'category_id' of the kind"),
         ({"image_id": 7}, "has annotations of the image 7, which its list 'images' lacks"),
     ],

@@ -77,9 +77,9 @@ def test_classes_may_be_listed_and_tables_may_be_of_splits(own: Path, tmp_path: 
     ("text", "message"),
     [
         ("", "line 1: expected a header"),
-        ("id\na\n", "line 1: expected a header 'id,CLASS,CLASS,...'"),
-        ("id,dog,dog\na,1,0\n", "line 1: expected a header"),
-        ("id,dog,cat\na,1\n", "line 2: expected an image and 2 more fields"),
+        ("id\na\n", "line 1: expected a header 'id,CLASS,CLASS,... or image,labels', found 'id' alone"),
+        ("id,dog,dog\na,1,0\n", "line 1: names the column 'dog' twice"),
+        ("id,dog,cat\na,1\n", "line 2: expected 3 fields, found 2"),
         ("id,dog,cat\n\na,1,yes\n", "line 3: expected 0 or 1 for 'cat', found 'yes'"),
         ("id,what\na,dog\n", "line 2: expected 0 or 1 for 'what', found 'dog'; a column of labels must be named"),
         ("id,dog\nlost.jpg,1\n", "line 2: no image 'lost.jpg' below"),

@@ -9,6 +9,9 @@ import pytest
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.runs import Run, load_run, run_folder
+from tests.runs import map_scores, record_of
+
+MAPS = "attnbridge.evaluation.tasks.maps:MapTask"
 
 
 @pytest.fixture
@@ -44,10 +47,13 @@ def test_a_run_is_named_by_its_folder_or_its_checkpoint(begun: Path, tmp_path: P
             run_folder(name)
 
 
-@pytest.mark.parametrize("text", ["model: [", "3", "- 1", "\x00"])
-def test_a_configuration_that_is_none_is_named(begun: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("model: [", "line 1, column 9"), ("3", "no sections"), ("- 1", "no sections"), ("\x00", "zero byte")],
+)
+def test_a_configuration_that_is_none_is_named(begun: Path, text: str, message: str) -> None:
     (begun / "config.yaml").write_text(text)
-    with pytest.raises(AttnBridgeError, match=r"run: its configuration .* cannot be read \(|run/config\.yaml: is no "):
+    with pytest.raises(AttnBridgeError, match=rf"run/config\.yaml: .*{message}"):
         _ = Run(begun).config
 
 
@@ -80,10 +86,10 @@ def test_a_checkpoint_that_is_none_is_named(begun: Path, content: bytes) -> None
 def test_a_threshold_that_was_not_chosen_has_to_be_given(begun: Path) -> None:
     with pytest.raises(AttnBridgeError, match=r"run\.json: no such file, so no threshold was chosen; give one with"):
         Run(begun).chosen_threshold()
-    (begun / "run.json").write_text(json.dumps({"scores": {}}))
+    (begun / "run.json").write_text(json.dumps(record_of()))
     with pytest.raises(AttnBridgeError, match="was not scored, so no threshold was chosen; give one with --threshold"):
         Run(begun).chosen_threshold()
-    (begun / "run.json").write_text(json.dumps({"scores": {"predicted": {"threshold": 0.35}}}))
+    (begun / "run.json").write_text(json.dumps(record_of(task=MAPS, scores=map_scores())))
     assert Run(begun).chosen_threshold() == 0.35
     for threshold in (-0.1, 1, float("nan")):
         with pytest.raises(AttnBridgeError, match="--threshold is relative to a map's maximum: from 0 to below 1"):

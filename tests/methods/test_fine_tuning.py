@@ -23,7 +23,7 @@ from attnbridge.methods import filter_ablation
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.fine_tuning import FineTuning
 from tests.methods.test_attention_transfer import first_batch
-from tests.runs import check_part, make_trainer
+from tests.runs import check_part, make_trainer, record_of
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 32}
 ALIGNED = ["layer1", "layer2"]
@@ -45,7 +45,7 @@ def make(folder: Path, **options: Any) -> tuple[FineTuning, ClassificationDataMo
 
 def stage(folder: Path, classes: list[str]) -> Run:
     """The run of an earlier stage; its checkpoint is in the folder."""
-    (folder / "run.json").write_text(json.dumps({"classes": classes}))
+    (folder / "run.json").write_text(json.dumps(record_of(classes=classes)))
     return Run(folder)
 
 

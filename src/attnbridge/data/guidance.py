@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import xml.etree.ElementTree as ET
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Literal, get_args
 
 from attnbridge.data.folders import pair_classes, scan_pair
 from attnbridge.data.images import Box, ImageRecord, check_record, image_size_of, open_image
+from attnbridge.data.text import read_table, read_xml
 from attnbridge.data.voc import IGNORED, MASK_FOLDERS, is_voc
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
 
 Guide = Literal["masks", "boxes", "saliency"]
 DIFFICULT = IGNORED - 1
@@ -80,6 +80,9 @@ def _boxed(records: Sequence[ImageRecord], root: Path, classes: Sequence[str]) -
     table = root / "boxes.csv"
     if table.is_file():
         boxes = _boxes_csv(table, classes)
+        strange = boxes.keys() - {record.image.stem for record in records}
+        if strange:
+            warn_once(f"{table}: has boxes of {min(strange)!r}, which is none of the images ({len(strange)} such ids)")
     else:
         files = {record.image.stem: root / "Annotations" / f"{record.image.stem}.xml" for record in records}
         boxes = {name: _boxes_xml(path, classes) for name, path in files.items() if path.is_file()}
@@ -105,32 +108,25 @@ def _with_boxes(record: ImageRecord, boxes: Sequence[Box], classes: Sequence[str
 
 def _boxes_csv(path: Path, classes: Sequence[str]) -> dict[str, list[Box]]:
     found: dict[str, list[Box]] = {}
-    with path.open(newline="") as handle:
-        rows = csv.reader(handle)
-        header = tuple(cell.strip() for cell in next(rows, []))
-        if header != FIELDS:
-            raise AttnBridgeError(f"{path}, line 1: expected a header {','.join(FIELDS)!r}, found {','.join(header)!r}")
-        for number, row in enumerate(rows, start=2):
-            if not row:
-                continue
-            cells = [cell.strip() for cell in row]
-            if len(cells) != len(FIELDS) or not all(cell.isdecimal() for cell in cells[2:]):
-                raise AttnBridgeError(
-                    f"{path}, line {number}: expected an id, a class and four whole numbers of pixels"
-                )
-            if cells[1] not in classes:
-                raise unknown_name(f"class in {path}, line {number}:", cells[1], classes)
-            left, top, right, bottom = map(int, cells[2:])
-            found.setdefault(cells[0], []).append((classes.index(cells[1]), left, top, right, bottom))
+    header, rows = read_table(path, ",".join(FIELDS))
+    if tuple(header) != FIELDS:
+        raise AttnBridgeError(f"{path}, line 1: expected a header {','.join(FIELDS)!r}, found {','.join(header)!r}")
+    for number, (identity, name, *corners) in rows:
+        if not all(re.fullmatch("[0-9]{1,9}", corner) for corner in corners):
+            raise AttnBridgeError(f"{path}, line {number}: expected an id, a class and four whole numbers of pixels")
+        if name not in classes:
+            raise unknown_name(f"class in {path}, line {number}:", name, classes)
+        left, top, right, bottom = map(int, corners)
+        found.setdefault(identity, []).append((classes.index(name), left, top, right, bottom))
     return found
 
 
 def _boxes_xml(path: Path, classes: Sequence[str]) -> list[Box]:
     """Boxes of the known classes, those of difficult objects apart; the kit's corners count from 1 and lie inside."""
+    objects = read_xml(path).findall("object")
     try:
-        objects = ET.parse(path).getroot().findall("object")
         corners = [[int(float(o.findtext(f"bndbox/{c}") or "")) for c in CORNERS] for o in objects]
-    except (ET.ParseError, ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise AttnBridgeError(f"{path}: cannot be read as an annotation with boxes ({error})") from None
     names = [(o.findtext("name") or "").strip() for o in objects]
     usual = [o.findtext("difficult", "0").strip() != "1" for o in objects]  # the others are not among the labels

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attnbridge.data.tags import check_exif, check_header
-from attnbridge.errors import AttnBridgeError, check_choice, shown
+from attnbridge.errors import AttnBridgeError, check_choice, shown, warn_once
 
 ORIENTATION = 0x0112
 MODES = ("RGB", "L", "P", "RGBA", "1")
@@ -203,6 +203,8 @@ def check_record(record: ImageRecord) -> None:
         AttnBridgeError: for a corrupt or truncated image, or a saliency map or mask of another size.
     """
     size = image_size_of(record.image)
+    if min(size) < 2:
+        warn_once(f"{record.image}: is {_text(size)} pixels; is it an image?")
     for what, path in (("saliency map", record.saliency), ("mask", record.mask)):
         if path is not None and image_size_of(path) != size:
             raise AttnBridgeError(

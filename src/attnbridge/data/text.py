@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +30,8 @@ def read_text(path: Path) -> str:
     Raises:
         AttnBridgeError: if it is no regular file, cannot be read, or holds something that is not UTF-8 text.
     """
-    if not path.is_file():
-        raise AttnBridgeError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise AttnBridgeError(f"{path}: cannot be read ({error.strerror})") from None
+        text = _bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise AttnBridgeError(
             f"{path}: is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}; save it as UTF-8"
@@ -42,6 +39,22 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise AttnBridgeError(f"{path}: is no text: there is a zero byte at {text.index(chr(0))}")
     return text
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_file():
+            return path.read_bytes()
+        words = "is no regular file" if path.exists() else "there is no such file"
+    except OSError as error:
+        words = f"cannot be read ({error.strerror})"
+    raise AttnBridgeError(f"{path}: {words}")
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text that are not blank, with their numbers, without white space around them."""
+    lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
+    return [(number, line) for number, line in lines if line]
 
 
 def read_rows(path: Path, delimiter: str | None = None) -> list[list[str]]:
@@ -54,13 +67,49 @@ def read_rows(path: Path, delimiter: str | None = None) -> list[list[str]]:
     Raises:
         AttnBridgeError: see :func:`read_text`; for broken quotes.
     """
+    return [cells for _, cells in _numbered(path, delimiter)]
+
+
+def read_table(path: Path, expected: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of a CSV file's columns, and its rows with the numbers of their lines, each with a cell for each name.
+
+    Args:
+        path: of the file.
+        expected: its header in words, for errors.
+
+    Returns:
+        Names and rows, without white space around the cells.
+
+    Raises:
+        AttnBridgeError: see :func:`read_rows`; if there is no header, a column has no name or that of another one, or
+            a row has another length.
+    """
+    lines = [(line, [cell.strip() for cell in cells]) for line, cells in _numbered(path, None)]
+    if not lines:
+        raise AttnBridgeError(f"{path}, line 1: expected a header {expected!r}, but the file is empty")
+    (first, names), *rows = lines
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise AttnBridgeError(f"{path}, line {first}: column {number} has no name; expected a header {expected!r}")
+        if names.index(name) < number - 1:
+            raise AttnBridgeError(f"{path}, line {first}: names the column {name!r} twice; take one of them out")
+    for line, cells in rows:
+        if len(cells) != len(names):
+            raise AttnBridgeError(f"{path}, line {line}: expected {len(names)} fields, found {len(cells)}")
+    return names, rows
+
+
+def _numbered(path: Path, delimiter: str | None) -> list[tuple[int, list[str]]]:
+    """Rows that are not empty, with the number of the line on which each ends."""
     text = read_text(path)
     if delimiter is None:
         first = text.split("\n", 1)[0]
         delimiter = max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [[_original(cell) for cell in row] for row in reader if any(cell.strip() for cell in row)]
+        return [
+            (reader.line_num, [_original(cell) for cell in row]) for row in reader if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise AttnBridgeError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
 
@@ -102,9 +151,11 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise AttnBridgeError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except ValueError as error:  # a number that is none, or has thousands of digits
+        raise AttnBridgeError(f"{path}: is not JSON: {error}") from None
     except RecursionError:
         raise AttnBridgeError(f"{path}: is nested too deeply for JSON that people write") from None
 
@@ -117,6 +168,35 @@ def read_cache(path: Path, kind: type[Kind]) -> Kind | None:
     except AttnBridgeError:
         return None
     return found if isinstance(found, kind) else None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"it holds {text}, which is no number; what is not known is null")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        AttnBridgeError: see :func:`read_json`; if it holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise AttnBridgeError(f"{path}: expected a JSON object, {{...}}, but it holds a {type(found).__name__}")
+    return found
+
+
+def read_xml(path: Path) -> ET.Element:
+    """The root of an XML file, in the encoding that it names itself.
+
+    Raises:
+        AttnBridgeError: if it is no regular file, cannot be read, or is not XML.
+    """
+    content = _bytes(path)
+    try:
+        return ET.fromstring(content)
+    except (ET.ParseError, ValueError, LookupError) as error:  # the latter two for encodings
+        raise AttnBridgeError(f"{path}: is not XML ({error}); mend the file or fetch it again") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from attnbridge.data.files import inner_path
-from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, load_image
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.data.images import ImageRecord
+from attnbridge.data.labels import image_of, images_by_id, read_labels
+from attnbridge.data.masks import load_mask
+from attnbridge.data.text import read_lines, read_xml
+from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -43,18 +43,18 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     Raises:
         AttnBridgeError: for a missing list, image, label or mask, or a class that the kit does not know.
     """
-    labels = _labels_csv(root / "labels.csv") if (root / "labels.csv").is_file() else None
+    labels = read_labels(root / "labels.csv") if (root / "labels.csv").is_file() else None
     kit = kit_classes(root)
     for name in classes:
         if name not in kit:
             raise unknown_name(f"class for {root}:", name, kit, "the target domain does not know it")
     index = {k: classes.index(name) if name in classes else None for k, name in enumerate(kit)}
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
-    records = []
+    records, images = [], _Images(root, f"the list {names}")
     for identity in list_names(root, names):
         mask = _mask(root, identity) if masks or not (labels or _annotation(root, identity).is_file()) else None
         if labels:
-            found = labels[1].get(identity)
+            found = labels.present.get(identity)
             if found is None:
                 raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
         elif _annotation(root, identity).is_file():
@@ -62,14 +62,14 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         else:
             found = _in_mask(mask) if mask else ()
         present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
-        image = find_image(root, identity)
+        image = images.find(identity)
         records.append(ImageRecord(f"{image.name}", image, present, mask=mask if masks else None, values=values))
     return records
 
 
 def kit_classes(root: Path) -> tuple[str, ...]:
     """The classes of the masks' values, from 1 on: those of ``labels.csv`` if there is one, else VOC's."""
-    return _labels_csv(root / "labels.csv")[0] if (root / "labels.csv").is_file() else VOC_CLASSES
+    return read_labels(root / "labels.csv").classes if (root / "labels.csv").is_file() else VOC_CLASSES
 
 
 def list_folders(root: Path) -> list[Path]:
@@ -88,24 +88,43 @@ def list_names(root: Path, names: str) -> list[str]:
     for folder in folders:
         path = folder / f"{names}.txt"
         if path.is_file():
-            lines = enumerate(path.read_text().splitlines(), 1)
-            found = [inner_path(line.split()[0], f"{path}, line {n}") for n, line in lines if line.strip()]
-            if not found:
+            lines: dict[str, int] = {}
+            for number, line in read_lines(path):
+                name = inner_path(line.split()[0], f"{path}, line {number}")
+                if name in lines:
+                    warn_once(f"{path}, line {number}: {name!r} is there twice; first in line {lines[name]}")
+                lines.setdefault(name, number)
+            if not lines:
                 raise AttnBridgeError(f"{path}: the list is empty; expected one image's name a line")
-            return found
+            return list(lines)
     there = [p.stem for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.txt"))]
     if not there:
         raise AttnBridgeError(f"{root}: is no development kit of VOC: it has no lists, {folders[0]}/{names}.txt")
     raise unknown_name(f"list of images in {root / 'ImageSets'}:", names, there)
 
 
-def find_image(root: Path, identity: str) -> Path:
-    """The image of a list's name, whatever its suffix."""
-    for suffix in IMAGE_SUFFIXES:
-        for name in (f"{identity}{suffix}", f"{identity}{suffix.upper()}"):
-            if (root / "JPEGImages" / name).is_file():
-                return root / "JPEGImages" / name
-    raise AttnBridgeError(f"{root / 'JPEGImages' / identity}.jpg: no such image, but a list names it")
+def find_images_of(root: Path, names: str) -> dict[str, Path]:
+    """The images of a list by their names, whatever their suffixes.
+
+    Raises:
+        AttnBridgeError: see :func:`list_names`; for a name without image, or with two.
+    """
+    images = _Images(root, f"the list {names}")
+    return {name: images.find(name) for name in list_names(root, names)}
+
+
+class _Images:
+    """The images of a kit by the names of lists, each folder listed once; ``where``: what names them."""
+
+    def __init__(self, root: Path, where: str) -> None:
+        self.root, self.where = root / "JPEGImages", where
+        self.listed: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, identity: str) -> Path:
+        path = self.root / identity
+        if path.parent not in self.listed:
+            self.listed[path.parent] = images_by_id(path.parent) if path.parent.is_dir() else {}
+        return image_of(path.parent, path.name, self.listed[path.parent], self.where)
 
 
 def _mask(root: Path, identity: str) -> Path:
@@ -122,12 +141,8 @@ def _annotation(root: Path, identity: str) -> Path:
 
 def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
     """Indices of the classes of the objects that are not difficult."""
-    try:
-        objects = ET.parse(path).getroot().findall("object")
-    except ET.ParseError as error:
-        raise AttnBridgeError(f"{path}: is not XML ({error})") from None
     found = set()
-    for entry in objects:
+    for entry in read_xml(path).findall("object"):
         name = (entry.findtext("name") or "").strip()
         if name not in kit:
             raise unknown_name(f"class in {path}:", name, kit)
@@ -137,27 +152,5 @@ def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
 
 
 def _in_mask(path: Path) -> tuple[int, ...]:
-    counts = load_image(path, "P").histogram()[:256]
+    counts = load_mask(path).histogram()[:256]
     return tuple(value - 1 for value, count in enumerate(counts) if count and value not in (0, IGNORED))
-
-
-def _labels_csv(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
-    """The classes, and the indices of those of each image."""
-    return _read_labels(path, path.stat().st_mtime_ns)
-
-
-@cache
-def _read_labels(path: Path, _changed: int) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
-    with path.open(newline="") as handle:
-        rows = csv.reader(handle)
-        header = [cell.strip() for cell in next(rows, [])]
-        if not header or header[0] != "id":
-            raise AttnBridgeError(f"{path}, line 1: expected a header 'id,CLASS,...', found {','.join(header)!r}")
-        found = {}
-        for number, row in enumerate(rows, start=2):
-            cells = [cell.strip() for cell in row]
-            if row and (len(row) != len(header) or not set(cells[1:]) <= {"0", "1"}):
-                raise AttnBridgeError(f"{path}, line {number}: expected an id and {len(header) - 1} fields of 0 or 1")
-            if row:
-                found[cells[0]] = tuple(k for k, cell in enumerate(cells[1:]) if cell == "1")
-    return tuple(header[1:]), found

@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from attnbridge.data.doubts import warn_of_twins
 from attnbridge.data.files import atomic_write, cache_dir
 from attnbridge.data.folders import class_names, list_images, scan_class_folders, scan_multi_label
-from attnbridge.data.images import ImageRecord, load_image
+from attnbridge.data.images import ImageRecord, image_size_of, load_image
+from attnbridge.data.labels import read_labels
+from attnbridge.data.masks import examine_mask
 from attnbridge.data.text import read_cache
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
 from attnbridge.datasets import detect_layout
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, warn_once
 
 console = Console(stderr=True)
+CHECKS = 2
+"""Raised when more is looked for in a file."""
 SPLITS = ("train", "val", "validation", "test")
 
 
@@ -57,18 +61,24 @@ def check_set(root: Path) -> Check:
     check = Check(classes)
     memory = cache_dir("checks", hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16] + ".json")
     fine: dict[str, Any] = read_cache(memory, dict) or {}
+    scanned: dict[str, list[ImageRecord]] = {}
     for split, records in splits:
         if isinstance(records, AttnBridgeError):
             check.problems.append(f"{split}: {records}")
             continue
         check.counts[split] = Counter(c for record in records for c in record.classes)
-        check.images[split] = len(records)
+        check.images[split], scanned[split] = len(records), records
         check.problems += [f"{split}: class {name} has no image"
                            for i, name in enumerate(classes) if not check.counts[split][i]]  # fmt: skip
         with ThreadPoolExecutor(2) as pool:
             found = pool.map(lambda record: _examine(record, classes, fine), records)
             for problems in track(found, f"checking {split}", len(records), transient=True, console=console):
                 check.problems += problems
+    if len(check.counts) > 1:
+        total = sum(check.counts.values(), Counter())
+        check.problems += [f"class {name} has no image in any split" for i, name in enumerate(classes) if not total[i]]
+    if not is_voc(root):  # whose lists share images
+        warn_of_twins(scanned)
     with atomic_write(memory) as partial:
         partial.write_text(json.dumps(fine))
     return check
@@ -96,8 +106,7 @@ def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[Image
         )
     there = [name for name in SPLITS if (root / name).is_dir()]
     if there and (root / there[0] / "labels.csv").is_file():
-        header = (root / there[0] / "labels.csv").read_text().split("\n", 1)[0]
-        classes = tuple(cell.strip() for cell in header.split(",")[1:])
+        classes = read_labels(root / there[0] / "labels.csv").classes
         with_masks = {name: (root / name / "masks").is_dir() for name in there}
         return classes, ((n, _tried(lambda n: scan_multi_label(root / n, classes, with_masks[n]), n)) for n in there)
     parts = there or ["."]
@@ -120,7 +129,7 @@ def _tried(scan: Any, name: str) -> list[ImageRecord] | AttnBridgeError:
 def _examine(record: ImageRecord, classes: Sequence[str], fine: dict[str, Any]) -> list[str]:
     """What is wrong with one image, its mask and its labels."""
     files = [path for path in (record.image, record.mask, record.saliency) if path is not None]
-    stamp = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files] + [list(record.classes)]
+    stamp = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files] + [list(record.classes), CHECKS]
     if fine.get(str(record.image)) == stamp:
         return []
     try:
@@ -134,23 +143,14 @@ def _examine(record: ImageRecord, classes: Sequence[str], fine: dict[str, Any]) 
 
 
 def _examine_mask(record: ImageRecord, path: Path, size: tuple[int, int], classes: Sequence[str]) -> list[str]:
-    mask = load_image(path, "P")
-    if mask.mode not in ("P", "L"):
-        return [f"{path}: is of mode {mask.mode}; expected 8-bit class indices (P or L)"]
-    problems = []
-    if mask.size != size:
-        problems.append(f"{path}: is {mask.size[0]}x{mask.size[1]} pixels, but its image is {size[0]}x{size[1]}")
-    values = [int(v) for v in np.unique(np.asarray(mask)) if v not in (0, 255)]
-    largest = len(record.values) - 1 if record.values else len(classes)
-    if values and max(values) > largest:
-        problems.append(f"{path}: holds the value {max(values)}; expected 0 to {largest} or 255")
-    meant = [record.values[v] if record.values else v for v in values if v <= largest]
-    shown = {v - 1 for v in meant if v != 255}
-    for what, odd in (("in the mask, but not in the labels", shown - set(record.classes)),
-                      ("in the labels, but not in the mask", set(record.classes) - shown)):  # fmt: skip
-        if odd:
-            problems.append(f"{path}: {', '.join(classes[c] for c in sorted(odd))} {what}")
-    return problems
+    look, own = examine_mask(record, classes), image_size_of(path)
+    doubts = dict(look.doubts)
+    colours = doubts.pop("colours", None)
+    if colours:
+        warn_once(colours)
+    if own == size:
+        return [*doubts.values()]
+    return [f"{path}: is {own[0]}x{own[1]} pixels, but its image is {size[0]}x{size[1]}", *doubts.values()]
 
 
 def table(check: Check) -> str:

@@ -116,18 +116,19 @@ def _tagged(
     found: Sequence[tuple[Path, Path]], kept: Sequence[str], values: Values, labelled_only: bool
 ) -> Iterator[MultiLabelImage]:
     for image, path in found:
-        labels = _present(_translate(path, "tags", values), kept)
+        labels = _present(_translate(path, "tags", _load(path, "tags"), values), kept)
         if labels or not labelled_only:
             yield MultiLabelImage(image.stem, image, labels)
 
 
 def _masked(found: Sequence[tuple[Path, Path]], kept: Sequence[str], values: Values) -> Iterator[MultiLabelImage]:
     for image, path in found:
-        mask = _translate(path, "groundtruth", values)
         width, height = image_size_of(image)
+        mask = _load(path, "groundtruth")
         if mask.shape != (height, width):
             shape = "x".join(str(side) for side in reversed(mask.shape))
             raise AttnBridgeError(f"{path}: the mask is {shape} pixels, but its image {image} is {width}x{height}")
+        mask = _translate(path, "groundtruth", mask, values)
         yield MultiLabelImage(image.stem, image, _present(mask, kept), mask)
 
 
@@ -135,10 +136,9 @@ def _present(mask: Values, kept: Sequence[str]) -> frozenset[str]:
     return frozenset(kept[value - 1] for value in np.unique(mask) if value not in (0, 255))
 
 
-def _translate(path: Path, variable: str, values: Values) -> Values:
+def _translate(path: Path, variable: str, numbers: Values, values: Values) -> Values:
     """A variable that holds labels' numbers, as values of a mask."""
-    numbers = _load(path, variable)
-    if numbers.dtype.kind not in "uif" or not numbers.size or numbers.min() < 0 or numbers.max() >= len(values):
+    if numbers.dtype.kind not in "uif" or not numbers.size or not 0 <= numbers.min() <= numbers.max() < len(values):
         raise AttnBridgeError(f"{path}: expected {variable} to be numbers from 0 to {len(values) - 1}")
     translated: Values = values[numbers.astype(np.intp)]
     return translated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps
 
 from attnbridge.data.files import inner_path
 from attnbridge.data.images import ORIENTATION, open_image, orientation
+from attnbridge.data.text import read_object
 from attnbridge.data.voc import IGNORED
 from attnbridge.datasets.ids import plain_ids
 from attnbridge.datasets.layouts import VOID, Mask, MultiLabelImage, read_mapping
@@ -50,8 +50,9 @@ def coco(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     path = _instances(root, split)
     folder = _folder(root, split)
     content = _read(path)
-    names, values = _values(path, content["categories"], classes)
-    objects = _objects(path, content["annotations"], values)
+    own = _categories(path, content["categories"])
+    names, values = _values(path, own, classes)
+    objects = _objects(path, content["annotations"], own, values)
     images = _images(path, content["images"], objects)
     ids = plain_ids(images, path)
     _check_there(folder, list(images), path)
@@ -59,10 +60,11 @@ def coco(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...], 
     def items() -> Iterator[MultiLabelImage]:
         for name in sorted(images):
             entry = images[name]
+            turn = _turn(folder / name, entry, path)
             mask = _draw(path, entry, objects[entry["id"]], values)
             shown = frozenset(names[v - 1] for v in np.unique(mask).tolist() if v not in (0, IGNORED))
             if shown:
-                yield MultiLabelImage(ids[name], folder / name, shown, _upright(mask, folder / name, path))
+                yield MultiLabelImage(ids[name], folder / name, shown, _upright(mask, turn))
 
     return names, items()
 
@@ -79,7 +81,7 @@ def _mask_tool() -> Any:
 
 def _instances(root: Path, split: str) -> Path:
     path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
+    if not path.exists():
         there = [p.stem.removeprefix("instances_") for p in sorted(path.parent.glob("instances_*.json"))]
         if there and split not in SPLITS:
             raise unknown_name(f"split of {root}:", split, there)
@@ -95,15 +97,12 @@ def _folder(root: Path, split: str) -> Path:
 
 
 def _read(path: Path) -> Entry:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise AttnBridgeError(f"{path}: is not JSON ({error}); unpack or download it again") from None
+    content = read_object(path)
     for key in ("images", "annotations", "categories"):
-        entries = content.get(key) if isinstance(content, dict) else None
+        entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise AttnBridgeError(f"{path}: holds no list {key!r}; expected COCO's format for object detection")
-    return dict(content)
+    return content
 
 
 def _field(path: Path, what: str, entry: Entry, key: str, kind: type | tuple[type, ...]) -> Any:
@@ -116,12 +115,20 @@ def _field(path: Path, what: str, entry: Entry, key: str, kind: type | tuple[typ
     return entry[key]
 
 
-def _values(path: Path, categories: list[Entry], classes: str | None) -> tuple[tuple[str, ...], dict[int, int]]:
+def _categories(path: Path, entries: list[Entry]) -> dict[int, str]:
+    """Names of the categories by their ids."""
+    own: dict[int, str] = {}
+    for entry in entries:
+        number, name = _field(path, "category", entry, "id", int), str(_field(path, "category", entry, "name", str))
+        if not name.strip():
+            raise AttnBridgeError(f"{path}: category {number} has an empty name")
+        if own.setdefault(number, name.strip()) != name.strip():
+            raise AttnBridgeError(f"{path}: {own[number]!r} and {name.strip()!r} both are category {number}")
+    return own
+
+
+def _values(path: Path, own: dict[int, str], classes: str | None) -> tuple[tuple[str, ...], dict[int, int]]:
     """The classes, and the masks' value of each wanted category."""
-    own = {
-        _field(path, "category", c, "id", int): str(_field(path, "category", c, "name", str)).strip()
-        for c in categories
-    }
     mapping = read_mapping(f"coco_{classes}") if classes else {own[k]: own[k] for k in sorted(own)}
     names = tuple(name for name in dict.fromkeys(mapping.values()) if name != VOID)
     if len(names) >= IGNORED:
@@ -136,12 +143,19 @@ def _values(path: Path, categories: list[Entry], classes: str | None) -> tuple[t
     return names, values
 
 
-def _objects(path: Path, annotations: list[Entry], values: dict[int, int]) -> dict[int, list[Entry]]:
+def _objects(
+    path: Path, annotations: list[Entry], own: dict[int, str], values: dict[int, int]
+) -> dict[int, list[Entry]]:
     """The objects, and the crowds of wanted categories, by image, for images with a wanted object."""
     objects: dict[int, list[Entry]] = {}
     wanted = set()
     for entry in annotations:
-        value = values.get(_field(path, "annotation", entry, "category_id", int), 0)
+        category = _field(path, "annotation", entry, "category_id", int)
+        if category not in own:
+            raise AttnBridgeError(
+                f"{path}: annotation {entry.get('id')!r} is of category {category}, which its list 'categories' lacks"
+            )
+        value = values.get(category, 0)
         image = _field(path, "annotation", entry, "image_id", int)
         if not entry.get("iscrowd") and value not in (0, IGNORED):
             wanted.add(image)
@@ -152,13 +166,18 @@ def _objects(path: Path, annotations: list[Entry], values: dict[int, int]) -> di
 
 def _images(path: Path, entries: list[Entry], objects: dict[int, list[Entry]]) -> dict[str, Entry]:
     """The images with objects, by file name."""
-    images = {}
+    images: dict[str, Entry] = {}
+    numbers: dict[int, str] = {}
     for entry in entries:
-        if _field(path, "image", entry, "id", int) in objects:
-            for key in ("width", "height"):
-                _field(path, "image", entry, key, int)
-            name = str(_field(path, "image", entry, "file_name", str))
-            images[inner_path(name, f"{path}: image {entry['id']}")] = entry
+        number, name = _field(path, "image", entry, "id", int), str(_field(path, "image", entry, "file_name", str))
+        if number not in objects:
+            continue
+        for key in ("width", "height"):
+            _field(path, "image", entry, key, int)
+        inner_path(name, f"{path}: image {number}")
+        if numbers.setdefault(number, name) != name or images.get(name, entry)["id"] != number:
+            raise AttnBridgeError(f"{path}: the image {number}, {name!r}, is there twice with another name or id")
+        images[name] = entry
     lost = objects.keys() - {entry["id"] for entry in images.values()}
     if lost:
         raise AttnBridgeError(f"{path}: has annotations of the image {min(lost)}, which its list 'images' lacks")
@@ -190,10 +209,7 @@ def _draw(path: Path, image: Entry, objects: list[Entry], values: dict[int, int]
             value = IGNORED if entry.get("iscrowd") else values.get(entry["category_id"], 0)
             drawn.append((not entry.get("iscrowd"), -int(tool.area(rle)), value, rle))
     for _, _, value, rle in sorted(drawn, key=lambda one: one[:2]):
-        try:
-            mask[tool.decode(rle) > 0] = value
-        except ValueError as error:
-            raise AttnBridgeError(f"{path}: image {image['id']}: a run-length mask is broken ({error})") from None
+        mask[tool.decode(rle) > 0] = value
     return mask
 
 
@@ -204,27 +220,52 @@ def _run_lengths(tool: Any, path: Path, entry: Entry, size: tuple[int, int]) -> 
     if not shape:
         raise AttnBridgeError(f"{where} has no 'segmentation'; boxes alone give no masks")
     if isinstance(shape, dict):
-        if list(shape.get("size") or []) != list(size):
+        if shape.get("size") != list(size):
             raise AttnBridgeError(f"{where} is of the size {shape.get('size')}, but its image of {list(size)}")
-        counts = shape.get("counts")
-        if isinstance(counts, str):
-            return shape
-        if not isinstance(counts, list) or sum(counts) != size[0] * size[1]:
+        packed = shape.get("counts")
+        counts: Any = _unpacked(packed) if isinstance(packed, str) else packed
+        whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+        if not whole or sum(counts) != size[0] * size[1]:  # of fewer the decoder would make up the rest
             raise AttnBridgeError(f"{where} has counts that do not add up to {size[0]} x {size[1]} pixels")
-        return tool.frPyObjects(shape, *size)
+        return shape if isinstance(packed, str) else tool.frPyObjects(shape, *size)
     try:
         polygons = [[float(number) for number in polygon] for polygon in shape]
     except (TypeError, ValueError):
         raise AttnBridgeError(f"{where} is neither a list of polygons nor a run-length mask") from None
     if any(len(polygon) % 2 for polygon in polygons):
         raise AttnBridgeError(f"{where} has a polygon with an odd number of coordinates")
+    most = 2 * max(size)
+    if not all(-most <= number <= most for polygon in polygons for number in polygon):
+        raise AttnBridgeError(f"{where} has a polygon that leads far out of its image of {size[1]}x{size[0]} pixels")
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     return tool.merge(tool.frPyObjects(polygons, *size)) if polygons else None
 
 
-def _upright(mask: Mask, file: Path, path: Path) -> Mask:
-    """The mask, turned like its image."""
-    size = mask.shape[1], mask.shape[0]
+def _unpacked(text: str) -> list[int] | None:
+    """The counts of a run-length mask that is written as text, five bits a character; ``None`` if it is none.
+
+    >>> _unpacked("0a0")
+    [0, 17]
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (1 << shift) if bits & 16 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return None if shift else counts
+
+
+def _turn(file: Path, entry: Entry, path: Path) -> int:
+    """The EXIF orientation by which a mask of the size that the file gives has to be turned like its image; else 1."""
+    size = entry["width"], entry["height"]
     with open_image(file) as image:
         stored, turn = image.size, orientation(image)
     if stored != size and not (turn in (5, 6, 7, 8) and stored == size[::-1]):
@@ -232,7 +273,12 @@ def _upright(mask: Mask, file: Path, path: Path) -> Mask:
             f"{file}: is {stored[0]}x{stored[1]} pixels, but {path.name} says {size[0]}x{size[1]}; "
             "masks fit only images of their own size"
         )
-    if stored != size or turn == 1:
+    return int(turn) if stored == size else 1
+
+
+def _upright(mask: Mask, turn: int) -> Mask:
+    """The mask, turned like its image."""
+    if turn == 1:
         return mask
     turned = Image.fromarray(mask)
     turned.getexif()[ORIENTATION] = turn

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from attnbridge.data.images import IMAGE_SUFFIXES
+from attnbridge.data.labels import warn_of_case
+from attnbridge.data.text import read_lines, read_table
 from attnbridge.datasets.ids import plain_ids
 from attnbridge.datasets.layouts import MultiLabelImage
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
 
+HEADER = "id,CLASS,CLASS,... or image,labels"
 LABEL_COLUMNS = ("labels", "label", "classes", "class", "tags")
 """A table of two columns whose second is named so holds lists of labels."""
 Rows = list[tuple[int, str, frozenset[str]]]
@@ -42,10 +43,16 @@ def table(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...],
         image = _image(images, name, f"{path}, line {line}", root)
         key = image.relative_to(root).as_posix()
         if key in found:
-            raise AttnBridgeError(f"{path}, line {line}: {key} has a row already, in line {found[key][0]}")
+            raise AttnBridgeError(f"{path}, line {line}: {key} has a row already, in line {found[key][0]}; keep one")
         found[key] = line, image, labels
     if not found:
         raise AttnBridgeError(f"{path}: has no row after the header")
+    left = sorted({path for paths in images.values() for path in paths} - {image for _, image, _ in found.values()})
+    if left:
+        warn_once(f"{left[0]}: has no row in {path}, so it is left out ({len(left)} such images in all)")
+    never = [name for name in names if not any(name in labels for _, _, labels in found.values())]
+    if never:
+        warn_once(f"{path}: no image shows {', '.join(never[:10])}; a class that never occurs cannot be learnt")
     ids = plain_ids(found, root)
     return names, (MultiLabelImage(ids[key], image, labels) for key, (_, image, labels) in found.items())
 
@@ -63,29 +70,16 @@ def _table(root: Path, split: str) -> Path:
 
 
 def _read(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AttnBridgeError(f"{path}: is not UTF-8 text ({error}); save it as CSV in UTF-8") from None
-    first = text.split("\n", 1)[0]
-    delimiter = next((d for d in (",", ";", "\t") if d in first), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
-    except csv.Error as error:
-        raise AttnBridgeError(f"{path}, line {reader.line_num}: is not CSV ({error})") from None
-    header = lines[0][1] if lines else []
-    if len(header) < 2 or "" in header[1:] or len({*header[1:]}) < len(header[1:]):
-        raise AttnBridgeError(
-            f"{path}, line 1: expected a header 'id,CLASS,CLASS,...' or 'image,labels', no name empty or twice, "
-            f"found {first.strip()!r}"
-        )
+    header, lines = read_table(path, HEADER)
+    if len(header) < 2:
+        raise AttnBridgeError(f"{path}, line 1: expected a header {HEADER!r}, found {header[0][:200]!r} alone")
+    warn_of_case(header, path)
     for line, row in lines:
-        if len(row) != len(header) or not row[0]:
-            raise AttnBridgeError(f"{path}, line {line}: expected an image and {len(header) - 1} more fields")
+        if not row[0]:
+            raise AttnBridgeError(f"{path}, line {line}: has no image; expected its name in the first column")
     if len(header) == 2 and header[1].lower() in LABEL_COLUMNS:
-        return _label_lists(path, lines[1:], listed)
-    return tuple(header[1:]), [(n, row[0], _of_columns(row, header, f"{path}, line {n}")) for n, row in lines[1:]]
+        return _label_lists(path, lines, listed)
+    return tuple(header[1:]), [(n, row[0], _of_columns(row, header, f"{path}, line {n}")) for n, row in lines]
 
 
 def _of_columns(row: list[str], header: list[str], where: str) -> frozenset[str]:
@@ -103,9 +97,10 @@ def _label_lists(path: Path, lines: list[tuple[int, list[str]]], listed: Path) -
         for line, row in lines
     ]
     if listed.is_file():
-        names = tuple(line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        names = tuple(dict.fromkeys(line for _, line in read_lines(listed)))
     else:
         names = tuple(sorted({label for _, _, labels in rows for label in labels}))
+    warn_of_case(names, path)
     for line, _, labels in rows:
         for label in sorted(labels - {*names}):
             raise unknown_name(f"class in {path}, line {line}:", label, names, f"{listed} does not name it")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 from attnbridge.data.folders import list_images
+from attnbridge.data.text import read_xml
 from attnbridge.datasets.class_folders import Labelled, class_folder_images, find_root, list_folders, load_class_mapping
 from attnbridge.datasets.layouts import LabelledImage
 from attnbridge.errors import AttnBridgeError
@@ -61,13 +61,9 @@ def _annotated(base: Path, annotations: Path) -> list[Labelled]:
 
 
 def _wnid(path: Path, image: Path) -> str:
-    try:
-        objects = ET.parse(path).getroot().findall("object")
-    except FileNotFoundError:
-        raise AttnBridgeError(f"{path}: no such file; expected the annotation of {image}") from None
-    except ET.ParseError as error:
-        raise AttnBridgeError(f"{path}: is not XML ({error}); unpack the annotations again") from None
-    names = sorted({(entry.findtext("name") or "").strip() for entry in objects})
+    if not path.exists():
+        raise AttnBridgeError(f"{path}: no such file; expected the annotation of {image}")
+    names = sorted({(entry.findtext("name") or "").strip() for entry in read_xml(path).findall("object")})
     if len(names) != 1 or not WNID.fullmatch(names[0]):
         raise AttnBridgeError(
             f"{path}: expected objects of one wnid such as n01440764, found {', '.join(names) or 'none'}"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.files import given_path, inner_path
+from attnbridge.data.labels import read_labels
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.text import read_json, read_rows
+from attnbridge.data.text import read_json
 from attnbridge.data.voc import VOC_CLASSES, list_names, scan_voc
 from attnbridge.datasets import PublicSet, find_set, how_to_get, load, resolve_split
 from attnbridge.datasets.layouts import check_voc, write_class_folders, write_voc
@@ -157,10 +158,6 @@ def _stamps(entry: PublicSet, root: Path, split: str) -> list[list[Any]]:
 
 
 def _counted(out: Path, split: str) -> ImportResult:
-    header, *rows = read_rows(out / "labels.csv", ",")
-    wanted = set(list_names(out, split))
-    sums = [0] * len(header)
-    for row in rows:
-        if row[0] in wanted:
-            sums = [total + (cell == "1") for total, cell in zip(sums, row, strict=True)]
-    return ImportResult(out, "voc", split, dict(zip(header[1:], sums[1:], strict=True)), len(wanted))
+    labels, wanted = read_labels(out / "labels.csv"), set(list_names(out, split))
+    sums = Counter(k for name in wanted for k in labels.present.get(name, ()))
+    return ImportResult(out, "voc", split, {name: sums[k] for k, name in enumerate(labels.classes)}, len(wanted))

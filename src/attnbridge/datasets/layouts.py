@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.progress import track
 from attnbridge.data.files import atomic_write, inner_path, make_folder
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.text import read_rows, write_rows
+from attnbridge.data.text import read_rows, read_table, write_rows
 from attnbridge.errors import AttnBridgeError
 
 console = Console(stderr=True)
@@ -134,10 +133,10 @@ def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     """Rows of an earlier call."""
     if not table.is_file():
         return {}
-    header, *rows = read_rows(table, ",") or [[]]
+    header, rows = read_table(table, "id,CLASS,...")
     if header != ["id", *classes]:
         raise AttnBridgeError(f"{table}: is of the classes {', '.join(header[1:])}; name another folder for --out")
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for _, row in rows}
 
 
 def link(image: Path, to: Path) -> None:
@@ -167,6 +166,6 @@ def read_mapping(name: str) -> dict[str, str]:
 
     Labels that the file does not name have no class. Lines that begin with ``#`` are remarks.
     """
-    text = (files("attnbridge.datasets") / "mappings" / f"{name}.csv").read_text()
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return {row["label"].strip(): row["class"].strip() for row in csv.DictReader(lines)}
+    with as_file(files("attnbridge.datasets") / "mappings" / f"{name}.csv") as path:
+        rows = [row for row in read_rows(path, ",") if not row[0].startswith("#")]
+    return {label.strip(): own.strip() for label, own, *_ in rows[1:]}

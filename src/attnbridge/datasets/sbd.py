@@ -13,6 +13,7 @@ from attnbridge.data.images import image_size_of
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
+from attnbridge.data.text import read_lines
 from attnbridge.data.voc import VOC_CLASSES, list_names
 from attnbridge.datasets.layouts import Mask, console, link
 from attnbridge.datasets.matlab import load_variable
@@ -91,8 +92,7 @@ def _find(root: Path) -> Path:
 def _names(path: Path) -> list[str]:
     if not path.is_file():
         raise AttnBridgeError(f"{path}: no such file; expected one image's name a line")
-    lines = enumerate(path.read_text().splitlines(), 1)
-    return [inner_path(name, f"{path}, line {n}") for n, line in lines for name in line.split()]
+    return [inner_path(name, f"{path}, line {n}") for n, line in read_lines(path) for name in line.split()]
 
 
 def _bring(name: str, source: Path, own: OwnFiles) -> None:

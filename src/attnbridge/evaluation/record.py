@@ -112,9 +112,22 @@ def _leaves(values: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON so that a reader sees the old file or the new one, never half of it; what is no number is null."""
     with own_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1))
+        partial.write_text(json.dumps(without_nan(content), indent=1, allow_nan=False))
+
+
+def without_nan(content: Any) -> Any:
+    """The same with ``None`` in the place of numbers that are not finite, which JSON does not have.
+
+    >>> without_nan({"a": [1, math.nan], "b": (0.5,)})
+    {'a': [1, None], 'b': [0.5]}
+    """
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _version(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from attnbridge.evaluation.page import html_table
 from attnbridge.evaluation.record import Row, RunRecord
+from attnbridge.evaluation.tasks.base import percent
 
 
 def print_demo(results: dict[str, Any], console: Console) -> None:
@@ -24,7 +26,7 @@ def print_demo(results: dict[str, Any], console: Console) -> None:
             f"{100 * row['miou_best']:.1f}",
             f"{row['threshold']:.2f}",
             f"{100 * row['miou_best_labels']:.1f}",
-            f"{100 * row['map']:.1f}",
+            percent(row["map"]),
             f"{row['seconds']:.0f} s",
         )
     console.print(table)
@@ -56,10 +58,11 @@ def markdown_table(
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(row["name"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["name"] == name]
-        cells = [mean_text([100 * r[f] for r in rows]) for f in ("miou_best", "miou_fixed", "miou_best_labels", "map")]
+        fields = ("miou_best", "miou_fixed", "miou_best_labels", "map")
+        cells = [mean_text([_percent(r[f]) for r in rows]) for f in fields]
         cells.append("/".join(f"{r['threshold']:.2f}" for r in rows))
         cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
-        cells += [mean_text([100 * r[f] for r in rows]) for f in more]
+        cells += [mean_text([_percent(r[f]) for r in rows]) for f in more]
         if without:
             cells += [mean_text([100 * _mean_iou(r[f], without) for r in rows]) for f in ("iou", "iou_labels")]
         if paper:
@@ -105,12 +108,18 @@ def rank_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _percent(value: float | None) -> float:
+    return math.nan if value is None else 100 * value
+
+
 def _mean_iou(iou: Mapping[str, float | None], without: str) -> float:
     return statistics.mean(value for name, value in iou.items() if value is not None and name != without)
 
 
 def mean_text(values: Sequence[float], digits: int = 1) -> str:
-    """Mean, and standard deviation of several values."""
+    """Mean, and standard deviation of several values; a dash if one of them is NaN, not known."""
+    if any(map(math.isnan, values)):
+        return "-"
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 

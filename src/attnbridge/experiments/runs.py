@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbridge.data.files import given_path
-from attnbridge.data.text import read_json, read_yaml
+from attnbridge.data.text import read_object, read_yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment, check_names_no_class
 from attnbridge.experiments.options import check_value
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from attnbridge.methods.base import Method
     from attnbridge.models.classifiers import Classifier
 
+FIELDS: dict[str, Any] = {
+    "name": str, "method": str, "task": str, "seed": int, "seconds": int | float, "scores": dict, "classes": list,
+    "protocol": dict, "date": str, "versions": dict, "git": dict | None, "hardware": dict,
+}  # fmt: skip
+"""Kinds of what a record holds."""
+TASKS = "attnbridge.evaluation.tasks."
 CONFIG, RECORD, REPORT, CHECKPOINT = "config.yaml", "run.json", "report.html", "checkpoints/last.ckpt"
 
 
@@ -83,7 +89,7 @@ class Run:
         path = self._existing(CONFIG)
         config = read_yaml(path)
         if not isinstance(config, dict):
-            raise self._unreadable(TypeError(f"{path.name} holds no sections"))
+            raise AttnBridgeError(f"{path}: holds no sections such as `model:`; expected what `attnbridge fit` wrote")
         if not self.trust:
             check_names_no_class(config, str(path))
         return Experiment.from_mapping(config, str(path))
@@ -93,13 +99,24 @@ class Run:
         """Scores, protocol, versions, hardware: ``run.json``.
 
         Raises:
-            AttnBridgeError: if it was not finished.
+            AttnBridgeError: if it was not finished, or the file is no record of a run.
         """
         path = self._existing(RECORD)
-        found: RunRecord = read_json(path)
-        if not isinstance(found, dict) or not {"name", "task", "scores", "classes", "seed"} <= found.keys():
-            raise AttnBridgeError(f"{path}: is no record of a run; go on with it by `attnbridge fit --resume`")
-        return found
+        found: Any = read_object(path)
+        for name, kind in FIELDS.items():
+            if not isinstance(found.get(name), kind):
+                raise AttnBridgeError(
+                    f"{path}: is no record of a run: its {name!r} is {found.get(name)!r:.80}, not as `attnbridge fit` "
+                    "wrote it; put the file back, or train again"
+                )
+        if not all(isinstance(name, str) for name in found["classes"]):
+            raise AttnBridgeError(f"{path}: expected 'classes' to be a list of names, not {found['classes']!r:.80}")
+        task: Any = load_object(found["task"]) if found["task"].startswith(TASKS) else None
+        if not hasattr(task, "check"):
+            raise AttnBridgeError(f"{path}: its task {found['task']!r} is none; put the file back, or train again")
+        task.check(found, path)
+        record: RunRecord = found
+        return record
 
     @property
     def scores(self) -> dict[str, Any]:

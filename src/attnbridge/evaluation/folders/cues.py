@@ -20,9 +20,11 @@ from attnbridge import __version__
 from attnbridge.attention.explain import explain
 from attnbridge.data.cues import cue_path
 from attnbridge.data.dataset import ImageDataset
+from attnbridge.data.doubts import check_saliency
 from attnbridge.data.files import is_current
 from attnbridge.data.folders import SourceTarget
 from attnbridge.data.images import ImageRecord, load_image, open_image
+from attnbridge.data.masks import load_mask
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
@@ -32,6 +34,7 @@ from attnbridge.data.text import write_rows
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import mask_pairs
+from attnbridge.evaluation.finite import check_finite
 from attnbridge.models.classifiers import Classifier
 from attnbridge.segmentation.combine import enlarge_maps
 from attnbridge.segmentation.cues import CueSettings, make_cue
@@ -118,6 +121,7 @@ class CueMaker:
                 ).cpu()
         except AssertionError as error:  # timm's transformers take one size
             raise AttnBridgeError(f"the network does not take images at all of --scales ({error}); give 1") from None
+        check_finite(maps, f"the maps of {self.model.name}")
         for each, image in zip(maps, loaded, strict=True):
             size = (image.shape[1], image.shape[2])
             own = without_padding(each, size, self.model.size) if self.model.shape == "pad" else each
@@ -151,7 +155,7 @@ def _labels(record: ImageRecord) -> PngInfo:
 
 def read_cue(path: Path) -> Any:
     """Labels ``(H, W)``, uint8."""
-    return np.array(load_image(path, "P"))
+    return np.array(load_mask(path))
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,13 @@ def score_cues(records: Sequence[ImageRecord], out: Path, classes: int) -> CueSc
     counts = torch.zeros(side, side + 1, dtype=torch.long)  # truth by cue, the last: nothing known
     for number, record in enumerate(records):
         mask = masks.in_bytes(number)["mask"].long()
-        cue = torch.from_numpy(read_cue(cue_path(out, record))).long()
+        path = cue_path(out, record)
+        cue = torch.from_numpy(read_cue(path)).long()
+        if cue.shape != mask.shape or bool(((cue > classes) & (cue != IGNORE_INDEX)).any()):
+            raise AttnBridgeError(
+                f"{path}: is no cue of {record.image}: expected {tuple(mask.shape)} values from 0 to {classes} or 255, "
+                f"but it has {tuple(cue.shape)} from {int(cue.min())} to {int(cue.max())}; make it again"
+            )
         cue[cue == IGNORE_INDEX] = side
         counted = mask != IGNORE_INDEX
         cell = mask[counted] * (side + 1) + cue[counted]
@@ -260,4 +270,5 @@ def target_saliency(records: list[ImageRecord], saliency: str) -> Path:
             raise AttnBridgeError(
                 f"{folder / record.image.stem}.png: no such file; expected the saliency of {record.image}"
             )
+    check_saliency([folder / f"{record.image.stem}.png" for record in records])
     return folder

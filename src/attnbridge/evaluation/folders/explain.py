@@ -29,6 +29,7 @@ from attnbridge.data.text import read_text, write_rows
 from attnbridge.data.transforms import eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, overlay, sheet
+from attnbridge.evaluation.finite import check_finite
 from attnbridge.models.classifiers import Classifier, find_classes
 
 Choice = Callable[[Tensor], Tensor]
@@ -184,6 +185,8 @@ class FolderExplainer:
             layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
             maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
         maps = maps.cpu()
+        for what, values in (("scores", kept[0]), ("maps", maps)):
+            check_finite(values, f"the {what} of {self.model.name}")
         if self.model.shape == "pad":
             sizes = [(each.height, each.width) for each in loaded]
             maps = torch.stack([without_padding(m, s, self.model.size) for m, s in zip(maps, sizes, strict=True)])

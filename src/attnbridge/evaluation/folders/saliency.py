@@ -43,5 +43,10 @@ def score_saliency(maps: Mapping[str, Path], masks: Path) -> SaliencyScore:
         truth, found = (np.array(load_image(p, "L")) for p in (mask, path))
         if truth.shape != found.shape:
             raise AttnBridgeError(f"{mask}: is {truth.shape[::-1]} pixels, but its saliency map {found.shape[::-1]}")
+        if 0 < truth.max() < 128:
+            raise AttnBridgeError(
+                f"{mask}: its largest value is {truth.max()} of 255, so it shows no object; expected black, and white "
+                "where the object is, not labels"
+            )
         scores.update(torch.from_numpy(found) / 255, torch.from_numpy(truth > 127))
     return scores.compute()

@@ -28,6 +28,7 @@ from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.transforms import Shape, eval_transform, without_padding
 from attnbridge.errors import AttnBridgeError
+from attnbridge.evaluation.finite import check_finite
 from attnbridge.evaluation.folders.explain import ExplainSettings, FolderExplainer
 from attnbridge.methods.segmentation import Segmentation
 from attnbridge.models.classifiers import Classifier
@@ -99,6 +100,7 @@ class NetworkSegmenter:
         image = to_dtype(image.to(self.method.device), torch.float32, scale=True)
         plain = Inference(self.how.scales, self.how.flip, crf=False)
         found = infer(lambda x: self.method.predict_batch(x)["probabilities"], image, plain)[0]
+        check_finite(found, f"the probabilities of the network in {path}")
         if self.shape == "pad":
             found = without_padding(found, (loaded.height, loaded.width), size)
         if present is not None:

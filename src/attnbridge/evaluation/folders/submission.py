@@ -11,7 +11,7 @@ from rich.progress import track
 from attnbridge.data.files import make_folder, partial_folder
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
-from attnbridge.data.voc import VOC_CLASSES, find_image, list_names
+from attnbridge.data.voc import VOC_CLASSES, find_images_of
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.evaluation.folders.segment import Segmenter, refine_mask
 
@@ -41,7 +41,7 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
         if name not in VOC_CLASSES:
             raise unknown_name("class of the run for VOC's test server:", name, VOC_CLASSES)
     values = np.array([0] + [VOC_CLASSES.index(name) + 1 for name in segmenter.classes], np.uint8)
-    images = {name: find_image(kit, name) for name in list_names(kit, names)}
+    images = find_images_of(kit, names)
     part = Path("results") / kit.absolute().name / "Segmentation" / f"{COMPETITION}_{names}_cls"
     masks = {name: out / part / f"{name}.png" for name in images}
     packed = out / "results.tgz"

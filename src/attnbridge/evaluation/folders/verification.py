@@ -25,6 +25,7 @@ from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, sheet
+from attnbridge.evaluation.finite import check_finite
 from attnbridge.evaluation.record import run_record, write_json
 from attnbridge.models.classifiers import Classifier
 
@@ -73,6 +74,7 @@ def embed(model: Classifier, files: Sequence[Path], batch: int = 32) -> Tensor:
         images = TF.to_dtype(torch.stack(loaded).to(device), torch.float32, scale=True)
         with torch.no_grad(), capture_head_input(model.network) as read:
             model.network(model.normalise(images))
+        check_finite(read[0], f"the features of {model.name}")
         found.append(torch.nn.functional.normalize(read[0]).cpu())
     return torch.cat(found)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.provenance import own_file
 from attnbridge.data.sample import Sample
+from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.figures import to_uint8
 from attnbridge.evaluation.gallery import look_at
 from attnbridge.evaluation.record import Row, RunRecord
@@ -37,6 +39,10 @@ class Task:
     """The callback that counts; ``None`` where nothing is scored."""
     uses: tuple[str, ...] = ()
     """The settings of the evaluation that its scores depend on."""
+    numbers: tuple[str, ...] = ()
+    """Scores of a record that are numbers, as ``predicted.threshold``."""
+    lists: tuple[str, ...] = ()
+    """Scores of a record that are lists; those of IoU have a value for each label."""
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         self.data, self.settings = data, settings
@@ -66,6 +72,25 @@ class Task:
     def save_examples(self, method: Method, folder: Path) -> None:
         """Keep eight images with scores and maps, for pages."""
         raise NotImplementedError
+
+    @classmethod
+    def check(cls, record: RunRecord, where: Path) -> None:
+        """Check what a record says the scores are.
+
+        Raises:
+            AttnBridgeError: for a score that is not there, or is none; null is one that could not be told.
+        """
+        labels = len(record["classes"]) + 1
+        for name in (*cls.numbers, *cls.lists):
+            value: Any = record["scores"]
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if name in cls.numbers and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise AttnBridgeError(f"{where}: expected the score {name} to be a number, not {value!r:.80}")
+            if name in cls.lists and not (isinstance(value, list) and all(map(_is_point, value))):
+                raise AttnBridgeError(f"{where}: expected the score {name} to be a list of numbers, not {value!r:.80}")
+            if name.endswith("iou") and name in cls.lists and len(value) != labels:
+                raise AttnBridgeError(f"{where}: has {len(value)} values of {name} for {labels} labels")
 
     @staticmethod
     def summary(record: RunRecord) -> list[str]:
@@ -137,6 +162,42 @@ def label_iou_lines(classes: Sequence[str], iou: Sequence[float | None]) -> list
     ]
 
 
+def percent(value: float | None) -> str:
+    """A share as percent; a dash for one that is not known.
+
+    >>> percent(0.5), percent(None)
+    ('50.0', '-')
+    """
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def known(value: float) -> float | None:
+    """A score, or ``None`` for NaN: there was nothing to score."""
+    return None if np.isnan(value) else value
+
+
+def check_answers(outputs: Any, batch: Any) -> None:
+    """Check what a network says of images before it is scored.
+
+    Raises:
+        DivergedError: for a value that is NaN or infinite: it would count as some answer.
+    """
+    for name, values in outputs.items():
+        if not isinstance(values, torch.Tensor) or not values.is_floating_point() or values.isfinite().all():
+            continue
+        wrong = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        raise DivergedError(
+            f"{batch['id'][wrong[0]]}: the network's {name} of it are not finite, so there is nothing to score; its "
+            "training diverged, or it does not work in this precision"
+        )
+
+
+def _is_point(value: Any) -> bool:
+    """Whether this is a score of a list: a number, null, or several by name."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(each, int | float | None) for each in values)
+
+
 class SplitScores(Callback):
     """A callback that starts, updates and finishes its scores on each pass of ``val`` and of ``test``."""
 
@@ -158,6 +219,7 @@ class SplitScores(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
+        check_answers(outputs, batch)
         self.update(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,6 +231,7 @@ class SplitScores(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
+        check_answers(outputs, batch)
         self.update(outputs, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from attnbridge.data.arrays import read_arrays
 from attnbridge.data.images import load_image
+from attnbridge.data.text import read_table
+from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, data_uri, overlay, sheet
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
@@ -29,10 +31,14 @@ from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
 TOP = (1, 5)
+SHARE = r"[0-9]{1,30}(\.[0-9]{0,30})?(e-[0-9]{1,3})?"
+"""A share as a table has it."""
 
 
 class ClassificationTask(Task):
     """The share of images whose class is found, see :class:`ClassScores`."""
+
+    numbers = ("top1",)
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
@@ -161,13 +167,28 @@ def accuracy_figure(runs: Sequence[RunRecord], folders: Sequence[Path]) -> Figur
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for run, folder in zip(runs, folders, strict=True):
-        with (folder / "metrics.csv").open(newline="") as handle:
-            points = [(int(r["epoch"]), float(r["val/top1"])) for r in csv.DictReader(handle) if r.get("val/top1")]
+        points = _validation(folder / "metrics.csv")
         axes.plot([e + 1 for e, _ in points], [100 * v for _, v in points], ".-", label=f"{run['name']} {run['seed']}")
     axes.set(xlabel="epoch", ylabel="top-1 accuracy, %")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return figure
+
+
+def _validation(path: Path) -> list[tuple[int, float]]:
+    """Epochs and validation accuracy of a run's ``metrics.csv``."""
+    names, rows = read_table(path, "epoch,step,...")
+    places = [names.index(name) for name in ("epoch", "val/top1") if name in names]
+    if len(places) < 2:
+        return []
+    points = []
+    for line, row in rows:
+        epoch, value = (row[place] for place in places)
+        if value and not (re.fullmatch("[0-9]{1,9}", epoch) and re.fullmatch(SHARE, value)):
+            raise AttnBridgeError(f"{path}, line {line}: expected an epoch and an accuracy, found {epoch!r}, {value!r}")
+        if value:
+            points.append((int(epoch), float(value)))
+    return points
 
 
 def class_sheet(runs: Sequence[RunRecord], folders: Sequence[Path], cell: int = 144, most: int = 2) -> Image.Image:

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.metrics.maps import EnergyInside
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
-from attnbridge.evaluation.tasks.base import Task, row_head, save_examples
+from attnbridge.evaluation.tasks.base import Task, check_answers, row_head, save_examples
 from attnbridge.evaluation.tasks.classification import class_sheet
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
@@ -33,6 +34,20 @@ RULES = ("source_validation", "target_oracle", "last")
 
 class DomainTask(Task):
     """Accuracy on a domain without labels, see :class:`DomainScores`."""
+
+    numbers = (*RULES, "val_top1")
+    lists = ("curve",)
+
+    @classmethod
+    def check(cls, record: RunRecord, where: Path) -> None:
+        super().check(record, where)
+        if not isinstance(record["protocol"].get("domains"), str):
+            raise AttnBridgeError(f"{where}: its protocol names no domains")
+        for point in record["scores"]["curve"]:
+            if not isinstance(point, dict) or not {"epoch", "val", "target"} <= point.keys():
+                raise AttnBridgeError(
+                    f"{where}: expected points of the curve to have epoch, val and target, not {point}"
+                )
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
@@ -129,6 +144,7 @@ class DomainScores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        check_answers(outputs, batch)
         labels = batch["labels"].argmax(1)
         self.accuracy[SPLITS[dataloader_idx]].update(outputs["scores"].float(), labels)
         if dataloader_idx == 1 and "saliency" in batch:

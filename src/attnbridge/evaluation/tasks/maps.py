@@ -26,7 +26,7 @@ from attnbridge.evaluation.metrics.segmentation import LabelPrecision, MapSegmen
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import THRESHOLDS, EvaluationSettings
-from attnbridge.evaluation.tasks.base import SplitScores, Task, label_iou_lines, row_head, save_examples
+from attnbridge.evaluation.tasks.base import SplitScores, Task, known, label_iou_lines, percent, row_head, save_examples
 from attnbridge.evaluation.tasks.unscored import UnscoredTask
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
@@ -45,6 +45,8 @@ class MapTask(Task):
     """Maps against masks, see :class:`MapScores`."""
 
     uses = ("threshold", "score_threshold")
+    numbers = tuple(f"{mode}.{field}" for mode in MODES for field in ("miou_fixed", "miou_best", "threshold"))
+    lists = tuple(f"{mode}.{field}" for mode in MODES for field in ("curve", "iou"))
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
@@ -103,8 +105,8 @@ class MapTask(Task):
             )
         return [
             *lines,
-            f"mAP {100 * scores['map']:.1f}, label accuracy {100 * scores['accuracy']:.1f}, energy inside the objects "
-            f"{100 * scores['energy']:.1f}",
+            f"mAP {percent(scores['map'])}, label accuracy {percent(scores['accuracy'])}, energy inside the objects "
+            f"{percent(scores['energy'])}",
         ]
 
     @staticmethod
@@ -190,8 +192,8 @@ class MapScores(SplitScores):
         self.accuracy = MultilabelAccuracy(num_classes, score_threshold, average="micro")
         self.energy = EnergyInside()
         self.iou: dict[str, dict[Present, Tensor]] = {}
-        self.average_precision: dict[str, float] = {}
-        self.others: dict[str, dict[str, float]] = {}
+        self.average_precision: dict[str, float | None] = {}
+        self.others: dict[str, dict[str, float | None]] = {}
 
     def start(self, module: LightningModule) -> None:
         for metric in (*self.segmentation.values(), self.precision, self.accuracy, self.energy):
@@ -208,10 +210,12 @@ class MapScores(SplitScores):
 
     def finish(self, module: LightningModule, split: str) -> None:
         self.iou[split] = {mode: metric.compute().cpu() for mode, metric in self.segmentation.items()}
-        self.average_precision[split] = float(self.precision.compute())
-        self.others[split] = {"accuracy": float(self.accuracy.compute()), "energy": float(self.energy.compute())}
+        self.average_precision[split] = known(float(self.precision.compute()))
+        others = {"accuracy": self.accuracy, "energy": self.energy}
+        self.others[split] = {name: known(float(metric.compute())) for name, metric in others.items()}
         best = mean_iou(self.iou[split]["predicted"]).max()
-        values = {f"{split}/miou": float(best), f"{split}/map": self.average_precision[split]}
+        found = {f"{split}/miou": known(float(best)), f"{split}/map": self.average_precision[split]}
+        values = {name: value for name, value in found.items() if value is not None}
         module.log_dict(values, prog_bar=True, sync_dist=False, rank_zero_only=False)
 
     def result(self, fixed: float) -> dict[str, Any]:
@@ -252,8 +256,11 @@ def mode_scores(val: Tensor, test: Tensor, fixed: float) -> ModeScores:
     """MapScores from the IoU ``(T, N + 1)`` of validation and test.
 
     Raises:
-        AttnBridgeError: if ``fixed`` is not one of the thresholds that were counted.
+        AttnBridgeError: if ``fixed`` is not one of the thresholds that were counted, or no pixel was.
     """
+    for name, iou in (("val", val), ("test", test)):
+        if iou.isnan().all():
+            raise AttnBridgeError(f"{name}: every pixel of its masks is 255 (ignored), so there is nothing to score")
     if fixed not in THRESHOLDS:
         raise AttnBridgeError(f"the fixed threshold {fixed} is not one of {', '.join(map(str, THRESHOLDS))}")
     chosen = int(mean_iou(val).argmax())
@@ -280,7 +287,7 @@ def score_table(runs: Sequence[RunRecord]) -> str:
             text = f"{value:.2f}" if field == "threshold" else f"{100 * value:.1f}"
             bold = field != "threshold" and value == best[mode, field] and len(runs) > 1
             cells.append(f"<td{' class=best' if bold else ''}>{text}</td>")
-        cells.append(f"<td>{100 * run['scores']['map']:.1f}</td><td>{run['seconds']:.0f} s</td>")
+        cells.append(f"<td>{percent(run['scores']['map'])}</td><td>{run['seconds']:.0f} s</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f"<table><tr><th>row</th><th>seed</th>{head}<th>mAP</th><th>time</th></tr>{''.join(rows)}</table>"

@@ -37,6 +37,8 @@ class MaskTask(Task):
     """A segmentation network's masks, see :class:`MaskScores`."""
 
     uses = ("scales", "flip", "crf")
+    numbers = ("miou", "plain.miou", "val_miou")
+    lists = ("iou",)
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
@@ -173,11 +175,22 @@ class MaskScores(SplitScores):
         self.iou[split] = label_iou(self.plain.compute())
         if split == "test":
             self.iou["refined"] = label_iou(self.refined.compute())
-        module.log(f"{split}/miou", self.iou[split].nanmean(), prog_bar=True, rank_zero_only=False)
+        mean = self.iou[split].nanmean()
+        if not mean.isnan():
+            module.log(f"{split}/miou", mean, prog_bar=True, rank_zero_only=False)
 
     def result(self) -> dict[str, Any]:
         """Of the test split, all in [0, 1]: mIoU and the labels' IoU as refined, and ``plain`` the network's own; the
-        validation's mIoU, plain."""
+        validation's mIoU, plain.
+
+        Raises:
+            AttnBridgeError: if no pixel of a split was counted.
+        """
+        for split, iou in self.iou.items():
+            if iou.isnan().all():
+                raise AttnBridgeError(
+                    f"{split}: every pixel of its masks is 255 (ignored), so there is nothing to score"
+                )
         return {
             "miou": float(self.iou["refined"].nanmean()),
             "iou": _listed(self.iou["refined"]),
