@@ -868,9 +868,15 @@ def test_git_is_asked_nothing_in_foreign_folders(
     if way == "working folder":
         monkeypatch.chdir(folder)
     elif way == "environment":
+        ours = folder.parent / "ours"
+        (ours / "src/attnbridge").mkdir(parents=True)
+        git(ours, "init", "-q")
+        git(ours, "commit", "-qm", "b", "--allow-empty")
+        monkeypatch.setattr(record, "SOURCE", ours)
         monkeypatch.setenv("GIT_DIR", str(folder / ".git"))
         monkeypatch.setenv("GIT_WORK_TREE", str(folder))
     else:  # where a virtual environment holds the package
+        (folder / "src/src/attnbridge").mkdir(parents=True)
         monkeypatch.setattr(record, "SOURCE", folder / "src")
         assert record.run_record()["git"] is None
     assert (record.run_record()["git"] or {}).get("commit") != commit
