@@ -84,11 +84,11 @@ class MultiDomainDataModule(ImageDataModule):
         sources) or ``test``."""
         if split in ("target", "test"):
             return self._listed(self.target)
-        return [record for domain in self.sources for record in self._part(domain, split)]
+        return [record for domain in self.sources for record in self._part(self._listed(domain), split)]
 
-    def _part(self, domain: str, split: str) -> list[ImageRecord]:
+    def _part(self, listed: list[ImageRecord], split: str) -> list[ImageRecord]:
         own: dict[int, list[ImageRecord]] = {label: [] for label in range(len(self.classes))}
-        for record in hash_order(self._listed(domain)):
+        for record in hash_order(listed):
             own[record.classes[0]].append(record)
         found = []
         for records in own.values():
@@ -125,7 +125,11 @@ class MultiDomainDataModule(ImageDataModule):
         return CombinedLoader(loaders, "max_size_cycle")
 
     def training_length(self) -> int:
-        return max(len(self.records(name)) for name in self.wanted(("source", "target")))
+        """Counted without saliency maps, which may not have been made yet."""
+        listed = {domain: scan_domain(self.root, domain, self.classes) for domain in (*self.sources, self.target)}
+        lengths = {"source": sum(len(self._part(listed[domain], "source")) for domain in self.sources)}
+        lengths["target"] = len(listed[self.target])
+        return max(lengths[name] for name in self.wanted(("source", "target")))
 
     def wanted(self, streams: Sequence[str]) -> list[str]:
         """The streams of a method that there are."""

@@ -146,8 +146,12 @@ class SourceTargetDataModule(ImageDataModule):
         return CombinedLoader(loaders, "max_size_cycle")
 
     def training_length(self) -> int:
-        wanted = ["train", *(["source"] if self.source or "source" in self.request.streams else [])]
-        return max(len(self.records(name)) for name in wanted)
+        """Counted without saliency maps, which may not have been made yet."""
+        length = len(self.records("train"))
+        if self.source is None:
+            return length
+        records = scan_pair(self.source, self.target, None, "source", self.lists)
+        return max(length, len(subsample_per_class(records, self.source_share)))
 
     def _training_sets(self) -> dict[str, ImageDataset]:
         """The images of the streams that the method wants."""
