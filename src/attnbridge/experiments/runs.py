@@ -97,7 +97,7 @@ class Run:
         """
         path = self._existing(RECORD)
         found: RunRecord = read_json(path)
-        if not isinstance(found, dict) or not {"name", "task", "scores", "classes", "seed"} <= found.keys():
+        if not isinstance(found, dict) or not isinstance(found.get("scores"), dict):
             raise AttnBridgeError(f"{path}: is no record of a run; go on with it by `attnbridge fit --resume`")
         return found
 
