@@ -245,6 +245,7 @@ def test_empty_paths_are_refused_in_python(
         ("fit", "checkpoints/last.ckpt"),
         pytest.param(*("fit", "attention/epoch_01.png"), marks=LONG),
         ("benchmark", "results.json"),
+        ("benchmark", "finetune_l2-0/validation.txt"),
         pytest.param(*("benchmark", "before_after.png"), marks=LONG),
         ("demo", "report.html"),
         ("pipeline", "report.html"),

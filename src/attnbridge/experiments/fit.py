@@ -30,7 +30,7 @@ from attnbridge.data.provenance import OwnFiles
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, run_record, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
-from attnbridge.evaluation.tasks.base import EXAMPLES
+from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.experiments.checks import check_experiment, check_network
 from attnbridge.experiments.config import Experiment, load_experiment
@@ -163,7 +163,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
     except Exception:
         if is_main_process() and not run.checkpoint.is_file():
             # no epoch was trained, so there is nothing to go on with; nor is it to be in the way
-            own.remove([folder / CONFIG])
+            own.remove([folder / CONFIG, folder / VALIDATION])
         raise
     before = earlier.record["seconds"] if earlier else 0.0
     seconds = before + time.perf_counter() - start + _earlier(timer)
@@ -318,7 +318,8 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
     if not is_main_process():
         return
     outputs = [folder / name for name in OUTPUTS]
-    own.check([folder / CONFIG])
+    own.check([folder / CONFIG, folder / VALIDATION])
+    own.check_unchanged([folder / VALIDATION])
     if not run.begun:
         left = [path for path in [*outputs, folder / "attention"] if _is_there(path)]
         if left:

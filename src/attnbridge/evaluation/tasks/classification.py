@@ -12,21 +12,29 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy
 
+from attnbridge.data.provenance import own_file
 from attnbridge.evaluation.figures import caption, data_uri, overlay, sheet
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.evaluation.source_attention import IMAGE, save_source_attention
-from attnbridge.evaluation.tasks.base import SplitScores, Task, save_examples
+from attnbridge.evaluation.tasks.base import VALIDATION, SplitScores, Task, save_examples
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
 TOP = (1, 5)
+
+
+@rank_zero_only
+def _write_names(names: Sequence[str], path: Path) -> None:
+    with own_file(path) as partial:
+        partial.write_text("".join(f"{name}\n" for name in names))
 
 
 class ClassificationTask(Task):
@@ -41,8 +49,7 @@ class ClassificationTask(Task):
 
         Which images those are is written to ``validation.txt``.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "validation.txt").write_text("".join(f"{record.id}\n" for record in self.data.records("val")))
+        _write_names([record.id for record in self.data.records("val")], folder / VALIDATION)
         samples = self.data.samples("val", IMAGES)
         return [self.scores, *([AttentionGallery(folder, samples, method.classes)] if samples else [])]
 
