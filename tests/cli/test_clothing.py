@@ -85,7 +85,7 @@ def test_the_table_of_chains_from_cues_to_masks(
     assert main([*command, "--model.layer", "layer4"]) == 0
     assert capsys.readouterr().out.count("there already") == 6  # three stages of each row
     assert main([*command, "--model.layer", "layer3"]) == 2
-    assert "was made with other options or images" in capsys.readouterr().err
+    assert "classifier: was made with config.model.layer = 'layer4', not 'layer3'" in capsys.readouterr().err
     assert (out / "clothing_grad_cam-0/classifier/run.json").is_file()
     (garments / "target/ImageSets/Segmentation/val.txt").unlink()
     assert main([*command, "--model.layer", "layer4"]) == 2

@@ -944,7 +944,11 @@ def test_nothing_else_of_an_archive_is_written(kind: str, tmp_path: Path) -> Non
     assert not Path("/tmp/attnbridge-outside").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", zipped({"w.bin": bytes(5000)})[:-60], zipped({"w.bin": b"a"}, 8)[:40]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", zipped({"w.bin": bytes(5000)})[:-60], zipped({"w.bin": b"a"}, 8)[:40]],
+    ids=["empty", "text", "cut off", "cut off early"],
+)
 def test_a_broken_archive_is_named(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(AttnBridgeError, match=r"a\.whl: (cannot be unpacked|does not hold)"):
         extract(file_at(tmp_path, "a.whl", data), "w.bin", tmp_path / "out")

@@ -34,7 +34,7 @@ from attnbridge.data.text import dump_yaml
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import RunRecord, check_scores, run_record, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
-from attnbridge.evaluation.tasks.base import EXAMPLES
+from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
@@ -51,7 +51,7 @@ QUIET = (
 )
 """Loggers that give hints on hardware and add-ons."""
 METRICS = "metrics.csv"
-WRITTEN = (CONFIG, METRICS, "validation.txt", "attention", "checkpoints")
+WRITTEN = (CONFIG, METRICS, VALIDATION, "attention", "checkpoints")
 """What a run writes while it trains."""
 RESUMED = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "random_state")
 """What a checkpoint holds beside the method."""
@@ -437,7 +437,8 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
     if not is_main_process():
         return
     outputs = [folder / name for name in OUTPUTS]
-    own.check([folder / CONFIG])
+    own.check([folder / CONFIG, folder / VALIDATION])
+    own.check_unchanged([folder / VALIDATION])
     if not run.begun:
         left = [path for path in [*outputs, folder / "attention"] if _is_there(path)]
         if left:

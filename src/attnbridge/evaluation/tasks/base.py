@@ -22,7 +22,7 @@ from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.methods.base import Method
 
-EXAMPLES = "examples.npz"
+EXAMPLES, VALIDATION = "examples.npz", "validation.txt"
 
 
 class Task:

@@ -12,12 +12,14 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy
 
 from attnbridge.data.arrays import read_arrays
 from attnbridge.data.images import load_image
+from attnbridge.data.provenance import own_file
 from attnbridge.data.text import read_table
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, data_uri, overlay, sheet
@@ -26,13 +28,19 @@ from attnbridge.evaluation.page import as_figure, format_protocol, html_table, w
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.evaluation.source_attention import IMAGE, save_source_attention
-from attnbridge.evaluation.tasks.base import SplitScores, Task, save_examples
+from attnbridge.evaluation.tasks.base import VALIDATION, SplitScores, Task, save_examples
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
 
 TOP = (1, 5)
 SHARE = r"[0-9]{1,30}(\.[0-9]{0,30})?(e-[0-9]{1,3})?"
 """A share as a table has it."""
+
+
+@rank_zero_only
+def _write_names(names: Sequence[str], path: Path) -> None:
+    with own_file(path) as partial:
+        partial.write_text("".join(f"{name}\n" for name in names))
 
 
 class ClassificationTask(Task):
@@ -49,8 +57,7 @@ class ClassificationTask(Task):
 
         Which images those are is written to ``validation.txt``.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "validation.txt").write_text("".join(f"{record.id}\n" for record in self.data.records("val")))
+        _write_names([record.id for record in self.data.records("val")], folder / VALIDATION)
         samples = self.data.samples("val", IMAGES)
         return [self.scores, *([AttentionGallery(folder, samples, method.classes)] if samples else [])]
 
