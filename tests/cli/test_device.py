@@ -240,7 +240,9 @@ def test_test_has_a_trainer_on_the_device(
     experiment = Experiment.from_mapping({"method": "attnbn", "data": own, "trainer": {"max_epochs": 3}})
     task = argparse.Namespace(of=lambda *_: argparse.Namespace(scores="scores"))
     monkeypatch.setattr(training, "pick_device", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(training, "load_run", lambda _: argparse.Namespace(config=experiment, method=lambda: method))
+    monkeypatch.setattr(
+        training, "load_run", lambda *_, **__: argparse.Namespace(config=experiment, method=lambda: method)
+    )
     monkeypatch.setattr(training, "check_experiment", lambda *_, **__: None)
     monkeypatch.setattr(score, "build_data", lambda _: method)
     monkeypatch.setattr(score, "load_object", lambda _: task)
@@ -270,6 +272,7 @@ def test_saliency_has_the_devices_of_onnx_runtime(
             return ["CPUExecutionProvider"]
 
     monkeypatch.setattr(saliency, "_library", lambda *_: Runtime)
+    monkeypatch.setattr(saliency, "_session_options", lambda *_: None)
     out = tmp_path / "out"
     assert main(["saliency", str(images), "--out", str(out), *words, "--device", "cuda:1"]) == 2
     assert message in capsys.readouterr().err
@@ -288,10 +291,13 @@ def test_a_saliency_network_runs_where_it_is_told(tmp_path: Path, monkeypatch: p
             return [argparse.Namespace(name="x", shape=[1, 3, 8, 8])]
 
     there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    runtime = argparse.Namespace(
-        SessionOptions=argparse.Namespace, InferenceSession=Session, get_available_providers=lambda: there
-    )
-    monkeypatch.setattr(saliency, "_library", lambda *_: runtime)
+
+    class Runtime:
+        SessionOptions, InferenceSession = argparse.Namespace, Session
+        get_available_providers = staticmethod(lambda: there)
+
+    monkeypatch.setattr(saliency, "_library", lambda *_: Runtime)
+    monkeypatch.setattr(saliency, "_session_options", lambda *_: None)
     network = tmp_path / "mine.onnx"
     network.touch()
     for device in ("auto", "cpu", "cuda", "cuda:1"):

@@ -114,7 +114,7 @@ def test_nothing_is_written_over_what_is_not_ours(own: Path, tmp_path: Path) -> 
     (kit / "ImageSets/Segmentation").mkdir(parents=True)
     (kit / "ImageSets/Segmentation/train.txt").write_text("2007_a\n")
     (own / "labels.csv").write_text("id,dog\na,1\n")
-    with pytest.raises(AttnBridgeError, match=r"is a data set that `attnbridge data import` did not write"):
+    with pytest.raises(AttnBridgeError, match=r"is of a data set that `attnbridge data import` did not write"):
         import_dataset("csv", own, kit, "train")
     assert (kit / "ImageSets/Segmentation/train.txt").read_text() == "2007_a\n"
     assert not (kit / "labels.csv").exists()

@@ -43,6 +43,9 @@ def killed(words: Sequence[str], how: signal.Signals, when: Callable[[], bool], 
 
 
 def files(folder: Path) -> list[Path]:
-    """The files that a person sees below a folder."""
-    found = folder.rglob("*") if folder.is_dir() else ()
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()]
+    """The files that a person sees below a folder, into which something may be writing."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place) / name for name in names if not name.startswith(".")]
+    return found

@@ -212,9 +212,9 @@ def test_empty_words_are_refused(
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: attnbridge.fit("grad_cam", data={"target": "x"}, out=""), "--out, is ''"),
+        (lambda: attnbridge.fit("grad_cam", data={"target": "x"}, out=""), "out must be the path of a folder"),
         (lambda: attnbridge.fit("grad_cam", data=" "), "data is ' '"),
-        (lambda: attnbridge.fit("grad_cam", data={"target": "", "source": None}), "data.target is not set"),
+        (lambda: attnbridge.fit("grad_cam", data={"target": "", "source": None}), "option data.target must not be ''"),
         (lambda: attnbridge.load_run(""), "the run's folder is ''"),
         (lambda: attnbridge.show(torch.rand(1, 3, 8, 8), torch.rand(1, 1, 2, 2), ""), "show: path is ''"),
         (lambda: import_dataset("csv", "", Path("x")), "ROOT is ''"),  # type: ignore[arg-type]

@@ -970,7 +970,7 @@ def test_a_network_of_nan_is_not_looked_into(
     trees.noise(tmp_path / "a.jpg", 1, size=(64, 64))
     words = ["explain", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "maps")]
     assert main([*words, "--model", "resnet10t", "--weights", str(broken_weights), "--device", "cpu"]) == 2
-    assert "the scores of resnet10t hold NaN or infinity" in capsys.readouterr().err
+    assert "the network's 'fc.weight' holds NaN or infinity; load other weights" in capsys.readouterr().err
     assert not list((tmp_path / "maps").glob("a*"))
 
 

@@ -449,9 +449,16 @@ CHECKPOINT_DOORS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def own_checkpoint(run: Path) -> None:
+    """The run's list of its files names the checkpoint as it is: whoever made the run made the list."""
+    path = run / "checkpoints/last.ckpt"
+    OwnFiles(run)._claim("checkpoints/last.ckpt", sha256(path))
+
+
 @pytest.mark.parametrize("door", CHECKPOINT_DOORS)
 def test_a_checkpoint_runs_nothing(door: str, copy: Path, mark: Path) -> None:
     weights_file(replaced(copy / "checkpoints/last.ckpt"), "zip", mark)
+    own_checkpoint(copy)
     before = tree(copy.parent)
     with pytest.raises(AttnBridgeError, match=r"last\.ckpt: asks for (_io|io)\.open, which could run code"):
         CHECKPOINT_DOORS[door](copy)
@@ -521,6 +528,7 @@ def test_training_goes_on_from_a_whole_checkpoint_only(copy: Path) -> None:
     found = torch.load(path, weights_only=True)
     del found["optimizer_states"]
     torch.save(found, replaced(path))
+    own_checkpoint(copy)
     before = tree(copy)
     with pytest.raises(AttnBridgeError, match=r"last\.ckpt: lacks 'optimizer_states', so training cannot go on"):
         fit(Run(copy).config, out=copy, resume=True)
@@ -711,7 +719,7 @@ def test_yaml_makes_no_objects(tag: str, tmp_path: Path, mark: Path) -> None:
 def test_the_task_of_a_record_is_one_of_ours(copy: Path) -> None:
     found = json.loads((copy / "run.json").read_text())
     replaced(copy / "run.json").write_text(json.dumps(found | {"task": "evil:Thing"}))
-    with pytest.raises(AttnBridgeError, match="evil:Thing: is not there in this version of attnbridge"):
+    with pytest.raises(AttnBridgeError, match="its task 'evil:Thing' is none"):
         Run(copy).write_report()
 
 
@@ -1164,11 +1172,14 @@ DOORS = {
     "weights are loaded by weights.py": (r"torch\.load\(", {"models/weights.py"}),
     "pickles are read by weights.py": (r"pickle\.(load|loads|Unpickler)\b", {"models/weights.py"}),
     "numpy reads no pickles": (r"allow_pickle\s*=\s*True", set()),
-    "arrays are read by arrays.py": (r"np\.load\((?!path, mmap_mode)", set()),
+    "arrays are read by arrays.py": (r"np\.load\((?!.*, mmap_mode)", set()),
     "programs are run by files.py": (r"subprocess\.(run|Popen|check|call)", {"data/files.py", "evaluation/record.py"}),
     "tables are written by text.py": (r"csv\.(writer|DictWriter)\(", {"data/text.py"}),
     "an archive is unpacked with a filter": (r"extractall\((?![^)]*filter=\"data\")", set()),
-    "modes are left to the umask": (r"\.chmod\(|NamedTemporaryFile|mkdtemp", set()),
+    "modes are left to the umask": (
+        r"\.chmod\(|NamedTemporaryFile|mkdtemp",
+        {"cli/failures.py"},
+    ),  # a log in a folder that others write into, too
     "MATLAB's files are read by matlab.py": (r"loadmat\(", {"datasets/matlab.py"}),
     "YAML makes no objects": (r"yaml\.(load|full_load|unsafe_load|load_all)\(", set()),
     "nothing is evaluated": (r"(?<![\w.])(eval|exec)\(|os\.system|shell=True", set()),

@@ -28,6 +28,7 @@ from attnbridge.cli import main
 from attnbridge.cli.common import Verb
 from attnbridge.cli.failures import answer
 from attnbridge.data.files import atomic_write
+from attnbridge.data.provenance import LEDGER
 from attnbridge.data.text import dump_yaml, parse_yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import check_scores
@@ -286,11 +287,11 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--method", "[attnbn]"], ["unknown method", "attnbn"]),
         (["--base", "attnbn"], ["unknown section", "'base'"]),
         (["--data.lists", "{trian: x}"], ["split in data.lists", "'trian'", "did you mean 'train'"]),
-        (["--out", ""], ["--out must be a path, not ''"]),
+        (["--out", ""], ["--out: is ''"]),
         (["--device", "banana"], ["--device must be auto, cpu", "'banana'"]),
         (["--model.weights", "nowhere.pt"], ["nowhere.pt", "no such weight file"]),
         # found by the parts themselves, before anything is written
-        (["--out", "scenes/scenes.json"], ["scenes.json: is no folder"]),
+        (["--out", "scenes/scenes.json"], ["scenes.json: cannot be made a folder"]),
         (["--data.batch_size", "1000"], ["data.batch_size is 1000", "only 32 images", "smaller"]),
         (["--trainer.devices", "99"], ["trainer.devices is 99", "cores"]),
         (["--trainer.max_epochs", "null"], ["trainer.max_epochs is not set"]),
@@ -363,27 +364,27 @@ def test_a_first_stage_of_other_options_is_not_taken_for_the_own(trained: Path, 
         (["benchmark", "scenes", "--rows", "nope"], ["unknown configuration 'nope'"]),
         (["benchmark", "scenes", "--trials", "-1"], ["--trials must be at least 0, not -1"]),
         (["benchmark", "scenes", "--saliency", "u2nett"], ["saliency model", "'u2nett'", "did you mean 'u2net'"]),
-        (["benchmark", "scenes", "--out", ""], ["--out must be a path, not ''"]),
+        (["benchmark", "scenes", "--out", ""], ["--out: is ''"]),
         (["benchmark", "scenes", "--images", "foo"], ["--images", "'foo'"]),
         (["benchmark", "domains", "--data", "domains", "--domains", "a,a"], ["'a' is named twice"]),
         (["benchmark", "domains", "--data", "domains", "--domains", ""], ["--domains", "''"]),
         (["demo", "--seed", "-1"], ["--seed must be at least 0", "not -1"]),
-        (["demo", "--out", ""], ["--out must be a path, not ''"]),
+        (["demo", "--out", ""], ["--out: is ''"]),
         (["explain", "scenes", "--model", "resnet10t", "--top", "0"], ["--top must be at least 1, not 0"]),
         (["explain", "scenes", "--model", "resnet10t", "--threshold", "nan"], ["--threshold must be", "not nan"]),
         (["explain", "scenes", "--model", "resnet10t", "--batch", "1000000"], ["--batch must be", "65536"]),
-        (["explain", "", "--model", "resnet10t"], ["''", "no such image, folder or glob"]),
-        (["saliency", "", "--out", "o"], ["''", "no such image, folder or glob"]),
-        (["segment", "run", "", "--out", "o"], ["''", "no such image, folder or glob"]),
+        (["explain", "", "--model", "resnet10t"], ["an argument: is ''"]),
+        (["saliency", "", "--out", "o"], ["an argument: is ''"]),
+        (["segment", "run", "", "--out", "o"], ["an argument: is ''"]),
         (["segment", "run", "images", "--out", "o", "--workers", "-1"], ["--workers must be at least 0", "not -1"]),
         (["segment", "run", "images", "--out", "o", "--threshold", "1"], ["--threshold must be", "below 1, not 1"]),
         (["verify", "images", "--model", "resnet10t", "--each", "x"], ["--each must be a whole number", "'x'"]),
         (["cues", "--checkpoint", "run", "--out", "o", "--scales", "0"], ["--scales must be at least 0.1", "not 0"]),
         (["cues", "--checkpoint", "run", "--out", "o", "--background", "2"], ["--background must be", "at most 1"]),
-        (["pipeline", "--source", "", "--target", "t"], ["--source must be a path, not ''"]),
+        (["pipeline", "--source", "", "--target", "t"], ["--source: is ''"]),
         (["pipeline", "--source", "s", "--target", "t", "--threshold", "-0.1"], ["--threshold must be at least 0"]),
         (["submit", "run", "domains", "--out", "o"], ["domains: is no development kit", "ImageSets", "test.txt"]),
-        (["data", "check", ""], ["path must be a path, not ''"]),
+        (["data", "check", ""], ["an argument: is ''"]),
     ],
     ids=joined,
 )  # fmt: skip
@@ -422,7 +423,7 @@ def test_a_run_is_scored_by_other_settings_without_training(
     assert main(["test", str(run), "--evaluation.threshold", "0.05"]) == 0
     assert "is scored by threshold 0.05 from now on" in capsys.readouterr().out
     after, changed = load_run(run), {name for name, value in tree(run).items() if value != files[name]}
-    assert changed <= {"config.yaml", "run.json", "report.html", "examples.npz"}
+    assert changed <= {"config.yaml", "run.json", "report.html", "examples.npz", LEDGER}
     assert after.config.evaluation.threshold == after.record["evaluation"]["threshold"] == 0.05
     assert after.record["protocol"]["fixed_threshold"] == 0.05
     curve = before["scores"]["predicted"]["curve"]
@@ -566,7 +567,7 @@ def test_a_row_without_a_number_is_no_row_of_a_table(
     paths = {name: config["data"][name] for name in ("source", "target", "saliency")}
     data = TableData(paths, "", {})
     request = TableRequest(overrides=tuple(on_scenes()[6:]))
-    with pytest.raises(AttnBridgeError, match=r"the score predicted\.miou_best is nan"):
+    with pytest.raises(AttnBridgeError, match=r"run\.json: is not JSON: it holds NaN, which is no number"):
         run_row("attnbn", 0, run, data, place / "out", request)
 
 

@@ -658,7 +658,11 @@ def test_lightnings_loggers_may_be_named_in_a_configuration(bridge: Experiment, 
     timer = {"class_path": "lightning.pytorch.callbacks.Timer"}
     run = fitted(bridge, tmp_path / "run", trainer={"logger": named, "callbacks": [timer]})
     assert list((tmp_path / "logs").rglob("metrics.csv"))
-    assert Run(run.folder).config.trainer["logger"] == named
+    assert Run(run.folder, trust=True).config.trainer["logger"] == named
+    with pytest.raises(
+        AttnBridgeError, match=r"names the class lightning\.pytorch\.loggers\.CSVLogger, whose code would run"
+    ):
+        _ = Run(run.folder).config
 
 
 class Plain(nn.Module):

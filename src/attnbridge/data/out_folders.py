@@ -92,7 +92,7 @@ def _alone(folder: Path) -> Iterator[None]:
         if os.getpid() == owner:  # else this is a fork's end
             _held.discard(key)
             _handles.discard(handle)
-            if LEDGER not in before and {path.name for path in folder.iterdir()} == {LEDGER, LOCK}:  # nothing was made
+            if LEDGER not in before and not OwnFiles(folder).any_left():  # nothing was made
                 (folder / LEDGER).unlink()
             (folder / LOCK).unlink(missing_ok=True)
             os.close(handle)

@@ -80,6 +80,12 @@ class OwnFiles:
             own.check(sorted(paths))
             own.check_unchanged(sorted(paths))
 
+    def any_left(self) -> bool:
+        """Whether one of the files that were written is there, or there is no list of them."""
+        return not (self.folder / LEDGER).is_file() or any(
+            os.path.lexists(self.folder / name) for name in self._written
+        )
+
     def remove_all(self) -> None:
         """Remove a folder that was checked; at no time are its remains where it was."""
         if self.folder.exists():

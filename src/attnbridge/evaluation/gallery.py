@@ -44,6 +44,7 @@ class AttentionGallery(Callback):
 def _overlays(sample: Any, maps: Any, classes: tuple[str, ...]) -> list[Any]:
     image = to_uint8(sample["image"])
     present = torch.nonzero(sample["labels"]).flatten().tolist()
+    maps = np.nan_to_num(maps, nan=0.0)  # of a network that diverges, which the loss tells
     heat = {c: overlay(image, maps[c] / max(float(maps[c].max()), 1e-8)) for c in present}
     return [caption(array, classes[c]) for c, array in heat.items()]
 

@@ -62,6 +62,9 @@ def attention_sheet(
     rows = []
     for i, sample in enumerate(samples):
         image = to_uint8(sample["image"])
-        heats = [enlarge_maps(each[i][None, None], image.shape[:2])[0, 0].cpu().numpy() for each in maps.values()]
+        heats = [
+            enlarge_maps(each[i][None, None], image.shape[:2])[0, 0].nan_to_num(0).cpu().numpy()
+            for each in maps.values()
+        ]
         rows.append([image, *(overlay(image, heat) for heat in heats)])
     return sheet(rows, ["image", *maps], cell)
