@@ -19,7 +19,7 @@ test: .venv/.test
 
 test-fast: .venv/.test
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not hostile"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore tests/hostile -m "not slow and not hostile"
 
 test-hostile: .venv/.test
 	$(BIN)/pytest tests/hostile -n $(WORKERS) -m "hostile or not hostile"

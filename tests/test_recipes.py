@@ -14,6 +14,7 @@ from attnbridge.cli import main
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(DOCS.glob("recipe_*.md")), ids=lambda path: path.stem)
 def test_a_recipe_does_what_it_says(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

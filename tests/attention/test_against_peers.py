@@ -49,6 +49,7 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close((ours / scale).detach(), (theirs / scale).detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_grad_cam_is_captums(name: str) -> None:
     network, images = make(name), torch.rand(2, 3, NETWORKS[name], NETWORKS[name])
@@ -71,6 +72,7 @@ def test_grad_cam_of_a_transformer_is_captums() -> None:
     assert_same(ours, theirs.relu())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("peer", "ours"),

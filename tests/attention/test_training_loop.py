@@ -185,11 +185,13 @@ def _distributed(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path, expected: list[Tensor]) -> None:
     mp.spawn(_distributed, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     torch.testing.assert_close(torch.load(tmp_path / "gradients.pt"), expected)
 
 
+@pytest.mark.slow
 def test_no_memory_is_kept_over_500_steps() -> None:
     network = small()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)

@@ -65,6 +65,7 @@ def test_each_from_all_others(three: Path, tmp_path: Path, monkeypatch: pytest.M
     assert record["protocol"]["target"] == "its images are withheld too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "words"),
     [

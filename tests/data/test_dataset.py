@@ -111,6 +111,7 @@ def test_an_error_in_a_worker_process_names_the_file(scenes: Path, tmp_path: Pat
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_streams_are_as_long_as_the_longer_domain_and_carry_no_mask(scenes: Path) -> None:
     data = make_data(scenes)
     data.trainer = make_trainer()

@@ -76,6 +76,7 @@ def test_views_are_made_once_and_anew_where_anything_differs(scenes: Path, monke
     assert made
 
 
+@pytest.mark.slow
 def test_another_structure_of_the_same_weights_has_views_of_its_own(tmp_path: Path) -> None:
     kept = set()
     for frozen in (["features.0"], ["features.0", "features.1"], ["features.0", "features.2"]):
@@ -89,6 +90,7 @@ def test_another_structure_of_the_same_weights_has_views_of_its_own(tmp_path: Pa
     assert len(kept) == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(scenes: Path, tmp_path: Path) -> None:
     def run(epochs: int, checkpoint: Path | None, out: Path) -> dict[str, torch.Tensor]:
         data = make_data(scenes, views=3)

@@ -175,6 +175,7 @@ torch.save(found, f"{folder}/{rank}.pt")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_average_precision_of_one(tmp_path: Path) -> None:
     """With shares that differ, and with a process that has no image."""
     logits, labels = tied()

@@ -106,6 +106,7 @@ def test_a_wrong_list_is_told(lines: Sequence[str], words: str, persons: Path, t
         read_pairs(tmp_path / "pairs.txt", persons)
 
 
+@pytest.mark.slow
 def test_the_command_tells_colours_apart(
     persons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

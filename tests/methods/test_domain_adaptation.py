@@ -262,6 +262,7 @@ def test_one_source_alone_cannot_be_aligned(domains: Path) -> None:
         make_trainer().fit(make_method(data, coral_weight=1.0), data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interval", "epochs"),
     [(["--trainer.check_val_every_n_epoch", "2"], [2, 3]), (["--trainer.val_check_interval", "1"], [2])],
@@ -309,6 +310,7 @@ def test_a_target_without_maps_has_no_energy(domains: Path, tmp_path: Path) -> N
     assert main(["test", str(tmp_path / "run")]) == 0  # no map is needed to score
 
 
+@pytest.mark.slow
 def test_the_command_reports_each_rule_and_resumes_to_the_same(
     domains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ from attnbridge.models.teacher import Teacher
 from tests.conftest import two_colours
 from tests.runs import make_trainer
 
-pytestmark = pytest.mark.usefixtures("module_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 ROOT = Path(__file__).parents[2]
 
 

@@ -203,6 +203,7 @@ def test_kept_views_give_the_losses_of_the_images(images: Path, own_cache: None)
     assert one["target/alignment"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [ALIGNED, ["layer1.0.conv2", "layer2"]], ids=["stages", "inside a block"])
 def test_ablation_equals_a_loop_over_channels(layers: list[str], images: Path) -> None:
     method, data = make(images, alignment="delta", alignment_weight=1.0, layers=layers)

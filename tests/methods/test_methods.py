@@ -46,6 +46,7 @@ def test_every_configuration_names_a_method_of_the_table() -> None:
         load_method("atnbn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_trains_on_just_its_losses(row: str, scenes: Path) -> None:
     weights = row_weights(row)
@@ -211,6 +212,7 @@ def fit_epochs(scenes: Path, folder: Path, adversarial_weight: float, resume: bo
     return method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adversarial_weight", "optimizers"), [(0.0, 1), (0.01, 2)])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     adversarial_weight: float, optimizers: int, scenes: Path, tmp_path: Path
@@ -246,6 +248,7 @@ if trainer.is_global_zero:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(scenes: Path, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2])))

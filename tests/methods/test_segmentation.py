@@ -131,6 +131,7 @@ def test_nothing_after_the_layer_is_trained(scenes: Path, cues: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_training_learns_the_cues(scenes: Path, cues: Path) -> None:
     data = make_data(scenes, cues)
     method = make_method(data, boundary_weight=0.0, grow=False, batch_norm="train", lr=3e-3, backbone_lr=1.0)
@@ -165,6 +166,7 @@ def test_kept_views_hold_what_the_losses_need(scenes: Path, cues: Path, own_cach
     assert batch["target"]["small"].shape[1:] == (3, 6, 6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(scenes: Path, cues: Path, tmp_path: Path) -> None:
     def fit(folder: Path, stops: bool) -> Segmentation:
         data = make_data(scenes, cues)

@@ -71,6 +71,7 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_colours(tmp_path_factory.mktemp("domains"), {"a": 10, "c": 12}, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SHARES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
@@ -123,6 +124,7 @@ def written_out(method: Any, batches: list[dict[str, Batch]]) -> None:
         schedule.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversary", [ALONE, ADVERSARY], ids=["alone", "adversary"])
 @pytest.mark.parametrize("name", ["attnbn", "gain"])
 def test_training_is_bit_for_bit_the_loop_written_out(name: str, adversary: dict[str, float], scenes: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from attnbridge import __version__
 from attnbridge.cli import datasets, looking, masks, names, training
@@ -32,12 +35,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 where some input was skipped, or the machine has too little room; 2 for a user's mistake;
-        70 for a bug; 130 when interrupted.
+        70 for a bug; 130 when interrupted; 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started find no modules in the working folder
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
+    with _terminable() as terminated:
+        status = _answered(words)
+    return 143 if terminated else status
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """SIGTERM, as schedulers send it, ends a command as Ctrl+C does, so that it clears up; it is in the list then."""
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answered(words: list[str]) -> int:
+    """Run a command, and tell of what it raises; the exit status."""
     try:
         status = _dispatch(words)
         sys.stdout.flush()
