@@ -99,8 +99,8 @@ def named(path: Path) -> Iterator[None]:
 def beside(path: Path) -> Iterator[Path]:
     """A file to write in the folder of ``path``, which is made where it is not there; gone at the end, unless moved."""
     partial = make_folder(path.parent) / _partial_name()
-    partial.touch(exist_ok=False)  # who may read it is left to the umask
     try:
+        partial.touch(exist_ok=False)  # who may read it is left to the umask
         with named(path):
             yield partial
     finally:

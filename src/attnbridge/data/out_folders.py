@@ -88,6 +88,10 @@ def _alone(folder: Path) -> Iterator[None]:
         if before:
             _sweep(folder)
         yield
+    except BaseException:  # an interrupt comes wherever it likes
+        if os.getpid() == owner:
+            _sweep(folder)
+        raise
     finally:
         if os.getpid() == owner:  # else this is a fork's end
             _held.discard(key)

@@ -33,8 +33,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         place = Path(path)
         ours = self.own is not None and place.is_relative_to(self.own.folder)
         writing = self.own.writing if self.own is not None and ours else atomic_write
-        with writing(place) as partial, partial.open("wb") as handle:
+        with writing(place) as partial:
+            _save(checkpoint, partial)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; what the system refuses, as on a full disk, PyTorch tells in words of its own."""
+    try:
+        with path.open("wb") as handle:
             torch.save(checkpoint, handle)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 class LastCheckpoint(Checkpoint):
