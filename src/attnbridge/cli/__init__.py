@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from attnbridge import __version__
 from attnbridge.cli import datasets, looking, masks, names, training
 from attnbridge.cli.common import GROUPS, Verb
-from attnbridge.cli.failures import answer
+from attnbridge.cli.failures import answer, is_interrupt
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.checks import check_environment
 from attnbridge.lazy import lacks_training
@@ -83,14 +83,14 @@ def _answered(words: list[str]) -> int:
     except BrokenPipeError:  # the reader of a list has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not is_interrupt(error):
+            return _failed(error, words)
         print("attnbridge: interrupted; the same command goes on, `fit` with --resume", file=sys.stderr)
         return 130
-    except Exception as error:
-        return _failed(error, words)
 
 
-def _failed(error: Exception, words: list[str]) -> int:
+def _failed(error: BaseException, words: list[str]) -> int:
     """Tell of an error that is no mistake in the command's words; the exit status."""
     text, status = answer(error, words)
     print(f"attnbridge: error: {text}", file=sys.stderr)

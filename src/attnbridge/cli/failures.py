@@ -17,7 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def answer(error: Exception, words: Sequence[str]) -> tuple[str, int]:
+def answer(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
     """A line for an error, and the exit status.
 
     Args:
@@ -36,7 +36,12 @@ def answer(error: Exception, words: Sequence[str]) -> tuple[str, int]:
     return _bug(error, words), BUG
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is an interrupt, or what it left behind, as a file that cannot be closed any more."""
+    return isinstance(error, KeyboardInterrupt) or (error.__context__ is not None and is_interrupt(error.__context__))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was lacking, on the processor or on a GPU."""
     text = str(error)
     return (
@@ -60,7 +65,7 @@ def _of_the_system(error: OSError) -> tuple[str, int]:
     return f"{where}: {words}", 1
 
 
-def _bug(error: Exception, words: Sequence[str]) -> str:
+def _bug(error: BaseException, words: Sequence[str]) -> str:
     """Keep all that is known of an error in a file of its own."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     lines = [f"attnbridge {__version__}, Python {sys.version}", f"attnbridge {' '.join(words)}", ""]

@@ -111,9 +111,10 @@ def beside(path: Path) -> Iterator[Path]:
 def partial_folder(parent: Path) -> Iterator[Path]:
     """A folder to fill, in another, which is made where it is not there; gone at the end, unless moved."""
     partial = make_folder(parent) / _partial_name()
-    partial.mkdir()
     try:
-        yield partial
+        partial.mkdir()
+        with named(parent):
+            yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +168,8 @@ class FolderExplainer:
             try:
                 yield name, self._write(own, name, image, scores[number], shown[number], maps[number])
             except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:  # else it is not this image's alone
+                    raise
                 yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
 
     def look(self, loaded: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
