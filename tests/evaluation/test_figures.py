@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from attnbridge.evaluation.figures import colour_mask, overlay, sheet
+from attnbridge.evaluation.page import as_figure
 
 
 def test_overlay_is_strong_where_the_map_is() -> None:
@@ -28,3 +30,13 @@ def test_masks_have_a_colour_per_class_and_white_for_ignored() -> None:
     black = (page == 0).all(2)
     assert black[:, :26].sum() == 20 * 30
     assert black[:, 26:].sum() == 20 * 13  # keeps its shape in a cell that is too high for it
+
+
+def test_a_dollar_in_a_name_begins_no_formula() -> None:
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.bar([0, 1], [1, 2], label="run $a^")
+    axes.set_xticks([0, 1], ["$x_$", r"\$ and $\frac$"])
+    axes.set_title("a $b^$ c")
+    axes.legend()
+    assert "<img" in as_figure(figure, "Names & dollars")

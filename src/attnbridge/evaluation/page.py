@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from attnbridge.data.provenance import own_file
@@ -72,7 +73,10 @@ def record_section(runs: Sequence[RunRecord]) -> str:
 
 
 def as_figure(figure: Figure, caption: str) -> str:
-    """A figure with its caption as HTML."""
+    """A figure with its caption as HTML; a dollar in a name of a class or a run begins no formula."""
+    for axes in figure.axes:
+        for text in (*axes.findobj(Text), *axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     image = Image.open(buffer).convert("RGB")
