@@ -302,6 +302,7 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--trainer.logger.class_path", "nope.Logger"], ["trainer.logger", "nope.Logger", "No module named"]),
         slowly(["--trainer.callbacks", "[{class_path: pathlib.Path}]"], ["trainer.callbacks", "Path", "subclass"]),
         slowly(["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
+        (["--trainer.num_nodes", "2"], ["trainer.num_nodes is 2", "MASTER_ADDR"]),
         (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
         slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
         # found once it trains: what was written is taken away
@@ -656,3 +657,13 @@ def test_a_user_callbacks_own_error_stays_its_own(place: Path) -> None:
     with pytest.raises(ValueError, match="of mine"):
         fit(load_experiment("attnbn", on_scenes()), callbacks=[Mine()], out="run")
     assert not Path("run").exists()
+
+
+def test_a_batch_that_the_second_network_cannot_fill_is_told_before_the_first_is_trained(
+    place: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "second.yaml").write_text("base: segmentation/dsrg\ndata: {batch_size: 500}\n")
+    words = ["pipeline", "--source", str(scenes / "source/train"), "--target", str(scenes / "target"), "--out", "out"]
+    words += ["--saliency", str(scenes / "saliency/train"), "--target-saliency", "centre", *NETWORK]
+    words += ["--segmentation", "second.yaml", "--model.frozen", "[]", "--model.layer", "null", "--data.views", "null"]
+    refused(words, ["second.yaml: data.batch_size is 500", "only 32 images for training"], capsys, place)

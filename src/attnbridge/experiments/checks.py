@@ -99,11 +99,12 @@ def check_environment() -> None:
             raise AttnBridgeError(f"the environment has {name}={text!r}, which is no number; unset {name}")
 
 
-def check_processes(wanted: int) -> None:
+def check_processes(wanted: int, nodes: int = 1) -> None:
     """Check that the environment and the options say the same of how many processes there are.
 
     Args:
         wanted: how many the options ask for.
+        nodes: on how many machines.
 
     Raises:
         AttnBridgeError: where a process would take itself for one of several, or wait for others that never come.
@@ -116,6 +117,11 @@ def check_processes(wanted: int) -> None:
         raise AttnBridgeError(
             f"the environment has {words}, as of one of several processes, but trainer.devices asks for one; unset "
             f"{' and '.join(found)}, or set trainer.devices"
+        )
+    if nodes > 1 and not {"MASTER_ADDR", "SLURM_NTASKS"} & set(os.environ):
+        raise AttnBridgeError(
+            f"trainer.num_nodes is {nodes}, but the environment does not say where the others are (MASTER_ADDR, as "
+            "torchrun sets it, or SLURM's variables); start it by one of these, or leave num_nodes out"
         )
     if wanted > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ:
         raise AttnBridgeError(

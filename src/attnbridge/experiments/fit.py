@@ -238,7 +238,7 @@ def _check_start(method: Method, data: ImageDataModule, trainer: L.Trainer) -> N
         AttnBridgeError: for a number of processes that is not the environment's, an end that never comes, or a batch
             larger than the data.
     """
-    check_processes(trainer.world_size)
+    check_processes(trainer.world_size, trainer.num_nodes)
     if trainer.max_epochs in (None, -1) and trainer.max_steps in (None, -1):
         raise AttnBridgeError("trainer.max_epochs is not set, nor trainer.max_steps; say how long to train")
     if trainer.accumulate_grad_batches != 1 and not method.automatic_optimization:

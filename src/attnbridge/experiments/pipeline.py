@@ -180,6 +180,9 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
     network = stage_experiment(request.segmentation, bridge, request.out / "cues", request.overrides)
     own_masks = request.out / "own-masks"
     again = stage_experiment(request.retrain, bridge, own_masks, request.overrides) if request.retrain else None
+    for name, each in ((request.config, bridge), (request.segmentation, network), (request.retrain, again)):
+        if each is not None:
+            _check_batch(str(name), each)
     if {"--trainer.max_epochs", "--trainer.max_steps"} & given:
         return bridge, network, again
     enough = [
@@ -188,6 +191,17 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
         if each is not None
     ]
     return enough[0], enough[1], enough[2] if again else None
+
+
+def _check_batch(name: str, experiment: Experiment) -> None:
+    """Told before the first network is trained, not by the one that cannot be."""
+    pair, size = pair_of(experiment), experiment.option("data.batch_size")
+    streams = ("source", "train") if experiment.option("model.source_weight") else ("train",)
+    images = max(len(pair.scan(split)) for split in streams)
+    if images < size:
+        raise AttnBridgeError(
+            f"{name}: data.batch_size is {size}, but there are only {images} images for training; make it smaller"
+        )
 
 
 def long_enough(experiment: Experiment) -> Experiment:
