@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import random
-import resource
 import tempfile
 import time
 import warnings
@@ -23,6 +22,7 @@ from PIL import Image
 
 from attnbridge.data.images import image_size_of, load_image
 from attnbridge.errors import AttnBridgeError
+from benchmarks.memory import peak_memory
 
 FORMATS = {
     "JPEG": ("L", "RGB", "CMYK"),
@@ -129,8 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     start = time.perf_counter()
-    counts, failures = fuzz(options.count, options.seed, options.keep)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    found: list[tuple[Counter[str], list[str]]] = []
+    memory = peak_memory(lambda: found.append(fuzz(options.count, options.seed, options.keep)))
+    counts, failures = found[0]
     if memory > MEGABYTES:
         failures.append(f"the process took {memory:.0f} MB")
     print("\n".join(failures))
