@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -13,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from attnbridge.errors import AttnBridgeError, check_choice, shown
 
-LARGEST = sys.float_info.max
+LARGEST = float.fromhex("0x1.fffffep127")
+"""What single precision holds."""
 
 
 @dataclass(frozen=True)

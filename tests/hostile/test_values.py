@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from PIL import Image
 
 import attnbridge
 from attnbridge import cli
@@ -29,7 +30,7 @@ from attnbridge.cli.common import Verb
 from attnbridge.cli.failures import answer
 from attnbridge.data.files import atomic_write
 from attnbridge.data.provenance import LEDGER
-from attnbridge.data.text import dump_yaml, parse_yaml
+from attnbridge.data.text import dump_yaml, parse_yaml, write_rows
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import check_scores
 from attnbridge.experiments.checks import check_environment, check_processes
@@ -38,6 +39,8 @@ from attnbridge.experiments.fit import fit
 from attnbridge.experiments.runs import load_run
 from attnbridge.experiments.tables import TableRequest
 from attnbridge.methods.attnbn import AttnBN
+from attnbridge.models.weights import load_tensors
+from attnbridge.segmentation import CueSettings, make_cue
 from tests.hostile.answers import refused, tree
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -302,6 +305,8 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--trainer.logger.class_path", "nope.Logger"], ["trainer.logger", "nope.Logger", "No module named"]),
         slowly(["--trainer.callbacks", "[{class_path: pathlib.Path}]"], ["trainer.callbacks", "Path", "subclass"]),
         slowly(["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
+        (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy cannot be 'ddp_spawn'", "take ddp"]),
+        (["--model.lr", "1e300"], ["model.lr must be", "1e+300"]),
         (["--trainer.num_nodes", "2"], ["trainer.num_nodes is 2", "MASTER_ADDR"]),
         (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
         slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
@@ -667,3 +672,42 @@ def test_a_batch_that_the_second_network_cannot_fill_is_told_before_the_first_is
     words += ["--saliency", str(scenes / "saliency/train"), "--target-saliency", "centre", *NETWORK]
     words += ["--segmentation", "second.yaml", "--model.frozen", "[]", "--model.layer", "null", "--data.views", "null"]
     refused(words, ["second.yaml: data.batch_size is 500", "only 32 images for training"], capsys, place)
+
+
+def test_other_data_need_no_training_images(
+    run: Path, scenes: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("val", "test"):
+        shutil.copytree(scenes / "target" / split, place / "other" / split)
+    assert main(["test", str(run), "--target", str(place / "other")]) == 0
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_an_output_folder_that_holds_the_images_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(place / "photos/a.png")
+    words = ["saliency", "photos", "--model", "centre", "--out", "."]
+    refused(words, ["the images of photos lie in it"], capsys, place)
+
+
+def test_a_rule_that_raises_is_named(place: Path) -> None:
+    maps, present = torch.rand(2, 4, 4), torch.tensor([True, True])
+    with pytest.raises(AttnBridgeError, match=r"--rule math:sqrt: raised TypeError"):
+        make_cue(maps, present, settings=CueSettings(rule="math:sqrt"))
+
+
+def test_a_name_that_is_no_text_is_written_as_it_is(place: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_rows(place / "a.csv", [[name]])
+    assert (place / "a.csv").read_bytes() == b"caf\xe9.jpg\n"
+
+
+def test_weights_without_names_are_none(place: Path) -> None:
+    torch.save({1: torch.zeros(2)}, place / "w.pth")
+    with pytest.raises(AttnBridgeError, match=r"w\.pth: cannot be read as weights .*its keys are no names"):
+        load_tensors(place / "w.pth")
+
+
+def test_no_folder_is_no_run() -> None:
+    with pytest.raises(AttnBridgeError, match="the run's folder must be a path, not None"):
+        load_run(None)  # type: ignore[arg-type]

@@ -49,7 +49,8 @@ def check_source_target(
             raise unknown_name("split in data.lists:", name, ("train", "val", "test"))
     source_folder, target_folder = Path(source) if source else None, Path(target)
     maps = _named_maps(saliency) if training else None
-    splits = ["train", *(split for split in ("val", "test") if has_split(target_folder, split, lists))]
+    needed = ("train",) if training or not source else ()
+    splits = [split for split in ("train", "val", "test") if split in needed or has_split(target_folder, split, lists)]
     if "test" in splits and "val" not in splits:
         raise AttnBridgeError(
             f"{target}: has a test split, but none for validation, by which a threshold is chosen; name part of it val"
@@ -63,13 +64,13 @@ def check_source_target(
             check_saliency([record.mask for record in known if record.mask])
         else:
             check_masks([record for record in known if record.mask], classes)
-    for split in splits[1:]:
+    for split in (split for split in splits if split != "train"):
         check_scored(found[split], classes, split)
     check_saliency([record.saliency for record in learnt if record.saliency])
     if training:
         warn_of_absent(target_folder, classes, {**({"source": learnt} if source_folder else {}), **found})
     warn_of_twins(found)
-    return found["train"]
+    return found.get("train", [])
 
 
 def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 
 
 def cache_dir(*parts: str) -> Path:
@@ -32,8 +32,10 @@ def given_path(path: Path | str, what: str = "a path") -> Path:
     """A path that a user gives.
 
     Raises:
-        AttnBridgeError: for an empty one, which would be the working folder, or one with a zero byte.
+        AttnBridgeError: for an empty one, which would be the working folder, one with a zero byte, or something else.
     """
+    if not isinstance(path, str | Path):
+        raise AttnBridgeError(f"{what} must be a path, not {shown(path)}")
     text = os.fspath(path)
     if not text.strip() or "\0" in text:
         raise AttnBridgeError(f"{what} is {text!r}, which names no file or folder; give a name, or `.` for this folder")

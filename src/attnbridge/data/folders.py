@@ -38,7 +38,10 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
         if text and _is(path.is_dir):
             found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
             found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-            found = [p for p in found if out is None or not p.is_relative_to(out.absolute())]
+            kept = [p for p in found if out is None or not p.is_relative_to(out.absolute())]
+            if found and not kept:
+                raise AttnBridgeError(f"{out}: the images of {text} lie in it; name another folder with --out")
+            found = kept
         else:
             matches = [path] if text and _is(path.is_file) else map(Path, sorted(glob(text, recursive=True)))  # noqa: PTH207
             found = [Path(os.path.abspath(p)) for p in matches if p.is_file()]  # noqa: PTH100

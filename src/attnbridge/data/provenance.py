@@ -182,7 +182,8 @@ class OwnFiles:
         if strange:
             more = f" ({len(strange)} such files in all)" if len(strange) > 1 else ""
             raise AttnBridgeError(
-                f"{strange[0]}: {words} and would be overwritten{more}; name another folder with --out, or move it away"
+                f"{strange[0]}: {words} and would be overwritten{more}; name another folder with --out, or move it "
+                f"away (a folder that was copied needs its hidden {LEDGER}, too)"
             )
 
     def _check_way(self, path: Path) -> None:

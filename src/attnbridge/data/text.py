@@ -116,7 +116,7 @@ def _numbered(path: Path, delimiter: str | None) -> list[tuple[int, list[str]]]:
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in which no spreadsheet finds a formula."""
-    with path.open("w", newline="", encoding="utf-8") as handle:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as handle:  # names of files are bytes
         plain = csv.writer(handle, lineterminator="\n")
         quoted = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for row in rows:  # Python leaves a lone \r, which ends a line, without quotes

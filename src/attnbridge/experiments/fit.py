@@ -314,6 +314,11 @@ def build_data(experiment: Experiment) -> ImageDataModule:
 def build_trainer(experiment: Experiment, callbacks: Sequence[Callback] = (), logger: Any = None) -> L.Trainer:
     """Lightning's trainer; its own callbacks and loggers may be named by ``class_path``."""
     given = dict(experiment.trainer)
+    if re.search(r"spawn|fork|notebook", str(given.get("strategy", ""))):
+        raise AttnBridgeError(
+            f"trainer.strategy cannot be {given['strategy']!r}: its processes are copies of this one, and what is "
+            "written is not theirs; take ddp"
+        )
     plain = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
     # a run is saved after each epoch; callbacks of the user's may save what they like
     saves = bool(given.get("callbacks")) or any("Checkpoint" in type(c).__name__ for c in callbacks)

@@ -196,7 +196,10 @@ def load_tensors(path: Path) -> Any:
 
             return load_safetensors(path)
         _check_size(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(found, dict) and not all(isinstance(name, str) for name in found):
+            raise ValueError("its keys are no names")
+        return found
     except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
         asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if asked:

@@ -103,6 +103,17 @@ def no_rule(name: Any) -> AttnBridgeError:
     return unknown_name("rule", name, RULES, "or a function of your own, `package.module:function`")
 
 
+def _ruled(name: str, claims: Tensor, maps: Tensor) -> Tensor:
+    """What a rule says; one of the user's may raise anything."""
+    rule = find_rule(name)
+    try:
+        return rule(claims, maps)
+    except Exception as error:
+        if name in RULES:
+            raise
+        raise AttnBridgeError(f"--rule {name}: raised {type(error).__name__}: {error}") from error
+
+
 def make_cue(
     maps: Tensor, present: Tensor, saliency: Tensor | None = None, settings: CueSettings | None = None
 ) -> Tensor:
@@ -138,7 +149,7 @@ def make_cue(
     maps = maps * present[:, None, None]
     quiet = saliency if saliency is not None else maps.amax(0)
     claims = torch.cat([(quiet < settings.background)[None], maps > settings.threshold])
-    labels = find_rule(settings.rule)(claims, maps)
+    labels = _ruled(settings.rule, claims, maps)
     if not isinstance(labels, Tensor):
         raise AttnBridgeError(f"--rule {settings.rule}: gave a {type(labels).__name__}; expected a tensor of labels")
     known = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < len(claims)))
