@@ -78,7 +78,10 @@ def shown(value: Any) -> str:
     >>> shown("map"), shown([0] * 100)
     ("'map'", '[0, 0, 0, 0, 0, 0, ...]')
     """
-    return " ".join(_short.repr(value).split())
+    try:
+        return " ".join(_short.repr(value).split())
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 _short = reprlib.Repr()

@@ -287,9 +287,10 @@ def test_a_file_of_text_that_is_none_is_named(door: str, spoil: str, tmp_path: P
 @pytest.mark.parametrize("door", ["labels", "kit's labels", "table", "kit's list", "pairs", "boxes"])
 def test_a_file_of_windows_is_read(door: str, tmp_path: Path) -> None:
     path = DOORS[door].make(tmp_path / "x")
-    DOORS[door].read(tmp_path / "x")
+    before = DOORS[door].read(tmp_path / "x")
+    assert before is not None
     path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
-    DOORS[door].read(tmp_path / "x")
+    assert DOORS[door].read(tmp_path / "x") == before
 
 
 @pytest.mark.hostile

@@ -941,7 +941,7 @@ def test_what_is_taken_from_an_archive_is_a_file_of_its_size(
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_nothing_else_of_an_archive_is_written(kind: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    names = ["../outside", "/tmp/attnbridge-outside", "p/../../outside", "p/w.bin"]
+    names = ["../outside", str(tmp_path / "absolute"), "p/../../outside", "p/w.bin"]
     if kind == "tar":
         archive = packed([(entry(name), b"x") for name in names], tmp_path / "a.tgz")
     else:
@@ -949,7 +949,6 @@ def test_nothing_else_of_an_archive_is_written(kind: str, tmp_path: Path) -> Non
     before = tree(tmp_path)
     extract(archive, "w.bin" if kind == "tar" else "p/w.bin", tmp_path / "in/out")
     assert set(tree(tmp_path)) == {*before, "in/out"}
-    assert not Path("/tmp/attnbridge-outside").exists()
 
 
 @pytest.mark.parametrize(

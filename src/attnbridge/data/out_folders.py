@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 """What tells a process of a group that it is not the first."""
 _held: set[tuple[int, int]] = set()
 """Device and number of the folders that this process holds."""

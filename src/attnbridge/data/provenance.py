@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from attnbridge.data.files import beside, inner_path, sha256
+from attnbridge.data.files import beside, inner_path, partial_folder, sha256
 from attnbridge.data.text import read_json, read_text
 from attnbridge.errors import AttnBridgeError
 
@@ -89,8 +88,8 @@ class OwnFiles:
     def remove_all(self) -> None:
         """Remove a folder that was checked; at no time are its remains where it was."""
         if self.folder.exists():
-            with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".partial") as place:
-                self.folder.rename(Path(place) / self.folder.name)
+            with partial_folder(self.folder.parent) as place:
+                self.folder.rename(place / self.folder.name)
 
     def claim(self, name: str, made_of: dict[str, Any], what: str) -> None:
         """The folder remembers in a file what made the others, and holds those of one making only.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.text import dump_yaml, parse_yaml, read_text, read_yaml
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.evaluation.settings import THRESHOLDS, EvaluationSettings
 from attnbridge.experiments.options import (
     Option,
@@ -21,7 +21,6 @@ from attnbridge.experiments.options import (
     data_options,
     method_options,
     plain_type,
-    shortened,
     trainer_options,
 )
 from attnbridge.methods import METHODS, MethodEntry, method_entry
@@ -261,7 +260,7 @@ def _section(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise AttnBridgeError(f"{where}: {name} must hold options, `{name}: {{...}}`, not {shortened(values)}")
+        raise AttnBridgeError(f"{where}: {name} must hold options, `{name}: {{...}}`, not {shown(values)}")
     return values
 
 
@@ -270,11 +269,11 @@ def _check_trainer(values: dict[str, Any], where: str) -> None:
         value = values.get(name)
         check_value(f"{where}.{name}", value, "int | None")
         if value is not None and value != none and value < least:
-            raise AttnBridgeError(f"option {where}.{name} must be at least {least}, not {shortened(value)}")
+            raise AttnBridgeError(f"option {where}.{name} must be at least {least}, not {shown(value)}")
     if "devices" in values and not _may_be_devices(values["devices"]):
         raise AttnBridgeError(
             f"option {where}.devices must be a count of devices from 1 on, a list of their numbers, or auto, not "
-            f"{shortened(values['devices'])}"
+            f"{shown(values['devices'])}"
         )
 
 
@@ -297,7 +296,7 @@ def _check_search(section: str, name: str, value: Any, option: Option) -> None:
     numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
     if not numbers or not 0 < value[0] < value[1]:
         raise AttnBridgeError(
-            f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {shortened(value)}"
+            f"search: the bounds of {section}.{name} must be [LOW, HIGH], 0 < LOW < HIGH, not {shown(value)}"
         )
     for bound in value:
         check_value(f"search.{section}.{name}", bound, option.annotation)
@@ -412,7 +411,7 @@ def _read(name: str, above: tuple[str, ...], read: list[str]) -> dict[str, Any]:
     bases = config.pop("base", None)
     bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise AttnBridgeError(f"{path}: `base` must be the name of a configuration, or a list, not {shortened(bases)}")
+        raise AttnBridgeError(f"{path}: `base` must be the name of a configuration, or a list, not {shown(bases)}")
     merged: dict[str, Any] = {}
     for part in [*(_read(base, (*above, place), read) for base in bases), config]:
         merged = _merged(merged, part)
@@ -536,5 +535,5 @@ def _set(config: dict[str, Any], path: str, value: Any) -> None:
         config = config[key]
         if not isinstance(config, dict):
             above = ".".join(sections[:number])
-            raise AttnBridgeError(f"option --{path}: {above} is {shortened(config)}, which has no {name!r} in it")
+            raise AttnBridgeError(f"option --{path}: {above} is {shown(config)}, which has no {name!r} in it")
     config[name] = value

@@ -31,14 +31,14 @@ from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.text import dump_yaml
-from attnbridge.errors import AttnBridgeError, DivergedError
+from attnbridge.errors import AttnBridgeError, DivergedError, shown
 from attnbridge.evaluation.record import RunRecord, check_scores, run_record, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
-from attnbridge.experiments.options import data_arguments, data_options, method_options, shortened, trainer_options
+from attnbridge.experiments.options import data_arguments, data_options, method_options, trainer_options
 from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.methods import load_data, load_method, load_object
@@ -124,18 +124,18 @@ def _check_parts(
         AttnBridgeError: naming the first that is something else.
     """
     if not isinstance(experiment, Experiment | Path | str):
-        raise AttnBridgeError(f"experiment must be an Experiment, or the name of one, not {shortened(experiment)}")
+        raise AttnBridgeError(f"experiment must be an Experiment, or the name of one, not {shown(experiment)}")
     if not isinstance(out, Path | str | None) or not str(out):
         raise AttnBridgeError(f"out must be the path of a folder, or None for runs/NAME, not {out!r}")
     if not isinstance(network, nn.Module | None):
-        raise AttnBridgeError(f"network must be a torch.nn.Module, not {shortened(network)}")
+        raise AttnBridgeError(f"network must be a torch.nn.Module, not {shown(network)}")
     if not isinstance(callbacks, list | tuple) or not all(isinstance(each, Callback) for each in callbacks):
-        raise AttnBridgeError(f"callbacks must be a list of Lightning's Callbacks, not {shortened(callbacks)}")
+        raise AttnBridgeError(f"callbacks must be a list of Lightning's Callbacks, not {shown(callbacks)}")
     loggers = logger if isinstance(logger, list | tuple) else [logger]
     if not all(isinstance(each, Logger | bool | None) for each in loggers):
-        raise AttnBridgeError(f"logger must be a Logger of Lightning's, or several, not {shortened(logger)}")
+        raise AttnBridgeError(f"logger must be a Logger of Lightning's, or several, not {shown(logger)}")
     if not isinstance(resume, bool):
-        raise AttnBridgeError(f"resume must be True or False, not {shortened(resume)}")
+        raise AttnBridgeError(f"resume must be True or False, not {shown(resume)}")
 
 
 def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
@@ -373,8 +373,7 @@ def _invalid(section: str, error: Exception, given: Mapping[str, Any]) -> AttnBr
     known = trainer_options() if section == "trainer" else {}
     reason = why[1] if why else f"expected {known[name].annotation}" if name in known else words
     return AttnBridgeError(
-        f"the configuration is not valid: {section}.{name} cannot be {shortened(given.get(name))}: "
-        f"{shortened_text(reason)}"
+        f"the configuration is not valid: {section}.{name} cannot be {shown(given.get(name))}: {shortened_text(reason)}"
     )
 
 

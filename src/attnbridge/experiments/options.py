@@ -16,7 +16,7 @@ from typing import Any
 
 from attnbridge import bounds
 from attnbridge.bounds import Bounds
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.methods import method_entry
 
 FROM_DATA = ("classes", "image_size", "frequencies", "domains", "generalise", "plain_loader", "network")
@@ -291,7 +291,7 @@ def _check_plain(name: str, value: Any, kinds: list[str], annotation: str) -> No
     known = [_bounded(kind) for kind in kinds]
     own = [limits for kind, limits in known if isinstance(value, PLAIN.get(kind, ()))]
     if not own or (isinstance(value, bool) and "bool" not in kinds):
-        raise AttnBridgeError(f"option {name} must be {in_words(annotation)}, but is {shortened(value)}")
+        raise AttnBridgeError(f"option {name} must be {in_words(annotation)}, but is {shown(value)}")
     if isinstance(value, str):
         if not value.strip() or "\0" in value:
             raise AttnBridgeError(f"option {name} must not be {value!r}; name something, or leave it out")
@@ -299,17 +299,4 @@ def _check_plain(name: str, value: Any, kinds: list[str], annotation: str) -> No
     ranges = [limits or Bounds() for limits in own]
     if not any(limits.hold(value) for limits in ranges):
         words = str(ranges[0]) if len(ranges) == 1 else in_words(annotation)
-        raise AttnBridgeError(f"option {name} must be {words or 'a finite number'}, not {shortened(value)}")
-
-
-def shortened(value: Any, most: int = 80) -> str:
-    """A value as a message shows it.
-
-    >>> shortened("x" * 100, 10)
-    "'xxxxxxxxx..."
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        return "a number of thousands of digits"
-    return text if len(text) <= most else f"{text[:most]}..."
+        raise AttnBridgeError(f"option {name} must be {words or 'a finite number'}, not {shown(value)}")

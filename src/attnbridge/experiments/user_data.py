@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 from attnbridge.data.files import given_path
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.modules.loaders import LoaderDataModule
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 from attnbridge.experiments.config import Experiment
-from attnbridge.experiments.options import shortened
 
 
 def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, ImageDataModule | None]:
@@ -44,7 +43,7 @@ def data_module_of(experiment: Experiment, data: Any) -> tuple[Experiment, Image
         return experiment.with_options(data=data), None
     raise AttnBridgeError(
         "data: expected a folder, options of the data module, an attnbridge data module, or loaders, not "
-        f"{type(data).__name__} {shortened(data)}"
+        f"{type(data).__name__} {shown(data)}"
     )
 
 
