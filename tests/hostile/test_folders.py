@@ -533,7 +533,7 @@ def test_a_fork_neither_keeps_the_lock_nor_ends_it(tmp_path: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "NODE_RANK"])
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_other_processes_of_a_group_are_let_in(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     with locked(tmp_path), owned(tmp_path):
