@@ -186,7 +186,7 @@ def test_kept_views_give_the_losses_of_the_images(images: Path, own_cache: None)
         "start_weight": 1.0,
     }
     method, _ = make(images, **options, batch_norm="frozen")
-    assert method.aligned == ["layer2", "layer3"]
+    assert method.aligned == ["layer2.0.conv2", "layer3.0.conv2"]
     data = ClassificationDataModule(str(images), batch_size=8, val_share=0.2, views=2)
     make_trainer(max_steps=1).fit(method, data)
     method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]

@@ -129,7 +129,7 @@ class _Trace:
             elif any(tensor is p for p in self.pooled):
                 pass  # a container that ends with a pooling
             elif tensor is not None:
-                ran = _Ran(name, tensor, tensor is output, _weighs(module), within)
+                ran = _Ran(name, tensor, tensor is output, weighs(module), within)
                 self.ran.append(ran)
                 if ran.alone and not within and _is_spatial(tensor, self.prefix, self.aspect):
                     self.spatial.append(ran)
@@ -251,7 +251,7 @@ def _first_tensor(output: Any) -> Tensor | None:
     return next((value for value in output if isinstance(value, Tensor)), None)
 
 
-def _weighs(module: nn.Module) -> bool:
+def weighs(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention):
         return True  # parametrised, its weights are in a child
     alone = not isinstance(module, nn.Embedding) and next(module.children(), None) is None

@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 from attnbridge.attention.layers import is_channels_last
 from attnbridge.attention.observe import capture_head_input, observe
 from attnbridge.data.sample import Batch, as_floats
-from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.transfer import Variant
-from attnbridge.models.frozen_stem import find_frozen_stem
+from attnbridge.models.frozen_stem import find_stem_before
 from attnbridge.models.teacher import Teacher
 
 IMAGES = 64
@@ -111,13 +110,10 @@ def _gains(source: Teacher, layer: str, images: Tensor, labels: Tensor, head: tu
     features = observe(network, images[:1], [layer], grad=False).features[layer]
     last = features.ndim == 3 or is_channels_last(features, *images.shape[-2:])
     axis = features.ndim - 1 if last else 1
-    try:
-        beginning = find_frozen_stem(network, [layer], images[:1])
-    except AttnBridgeError:  # a shortcut passes by the layer
-        given, cut = images, ExitStack()
-    else:
-        given, cut = beginning.run(network, images), ExitStack()
-        cut.enter_context(beginning.skipped(network))
+    stem, given, cut = find_stem_before(network, layer, images[:1]), images, ExitStack()
+    if stem is not None:
+        given = stem.run(network, images)
+        cut.enter_context(stem.skipped(network))
     gains = []
     step = max(1, AT_ONCE // len(images))
     begins = track(

@@ -86,6 +86,32 @@ def find_frozen_stem(
         return _found(network, frozen, images, layers)
 
 
+def find_stem_before(network: nn.Module, layer: str, images: Tensor) -> FrozenStem | None:
+    """The longest stem of a network without trained weights that ends with ``layer`` or before it.
+
+    Args:
+        network: in eval mode.
+        layer: name of a module that runs.
+        images: any, ``(B, 3, H, W)``, to try it on.
+
+    Returns:
+        ``None`` where the network cannot be cut.
+
+    >>> block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), block, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> stem = find_stem_before(network.requires_grad_(False).eval(), "1.0", torch.rand(1, 3, 8, 8))
+    >>> stem.last
+    '1.0'
+    """
+    order = _order(network, images)
+    for name in reversed(order[: order.index(layer) + 1]):
+        try:
+            return _found(network, [name], images, ())
+        except AttnBridgeError:
+            continue
+    return None
+
+
 def _found(network: nn.Module, frozen: Sequence[str], images: Tensor, layers: Sequence[str]) -> FrozenStem:
     order = _order(network, images)
     places = [order.index(name) for name in frozen if name in order]
