@@ -589,6 +589,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(data.load_image, Path("nowhere.png")), r"nowhere\.png: no such image"),
         (on(data.load_image, Path("nowhere.png"), "rgb"), "mode must be RGB, .*not 'rgb'"),
         (on(data.load_image, None), "path must be a file's, not None"),
+        (on(data.load_image, Path("nowhere.png"), "RGB", 0), "least must be at least 1, not 0"),
     ],
     "data.ImageDataset": [
         (on(data.ImageDataset, [RECORD], 0, "source", len), "num_classes must be at least 1, not 0"),

@@ -1238,6 +1238,28 @@ def test_less_than_a_megabyte_takes_less_than_two_gigabytes(name: str, tmp_path:
     assert int(done.stdout.split()[-1]) < 2000
 
 
+EXPLAIN = """
+import sys
+from pathlib import Path
+from attnbridge.cli import main
+
+assert main(["explain", sys.argv[1], "--model", "tf_efficientnet_lite0", "--out", sys.argv[2]]) == 0
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+"""
+
+
+@pytest.mark.hostile
+def test_a_folder_of_large_images_is_explained_in_two_gigabytes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        file_at(tmp_path / "images", f"{number}.jpg", saved((10_000, 10_000), "RGB", "JPEG", quality=10))
+        file_at(tmp_path / "images", f"{number}.png", saved((9_000, 9_000), "RGB", "PNG"))
+    words = [sys.executable, "-c", EXPLAIN, str(tmp_path / "images"), str(tmp_path / "maps")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 2000
+
+
 def test_an_opened_image_says_what_goes_wrong_inside(tmp_path: Path) -> None:
     path = file_at(tmp_path, "a.png", encoded("PNG"))
     with (

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from attnbridge.bounds import Count, check_value
 from attnbridge.data.tags import check_exif, check_header
 from attnbridge.errors import AttnBridgeError, check_choice, shown, warn_once
 
@@ -130,12 +131,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def load_image(path: Path, mode: str = "RGB") -> Image.Image:
+def load_image(path: Path, mode: str = "RGB", least: int | None = None) -> Image.Image:
     """Decode an image completely, upright as its EXIF tag says.
 
     Args:
         path: the file.
         mode: PIL mode to convert to, one of :data:`MODES`; ``"P"`` keeps palette indices as they are stored.
+        least: pixels of the shorter side that are enough, for an image that is only looked at: it is given at a half, a
+            quarter or an eighth, as long as it keeps so many. A JPEG is decoded at that scale, without the memory of
+            the whole. Palette indices are whole.
 
     Raises:
         AttnBridgeError: see :func:`open_image`; for a truncated one, values that are not those of an image, or a mode
@@ -144,11 +148,18 @@ def load_image(path: Path, mode: str = "RGB") -> Image.Image:
     check_choice("mode", mode, MODES)
     if not isinstance(path, str | os.PathLike):
         raise AttnBridgeError(f"path must be a file's, not {shown(path)}")
+    if least is not None:
+        check_value("least", least, Count)
     with open_image(Path(path)) as image:
+        scale = next((s for s in (8, 4, 2) if least and mode != "P" and min(image.size) >= s * least), 1)
+        if image.format == "JPEG" and scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
+            scale = 1
         image.load()
         orientation(image)
         ImageOps.exif_transpose(image, in_place=True)
-        return image if mode == "P" else _converted(image, mode)
+        whole = image if mode == "P" else _converted(image, mode)
+        return whole.reduce(scale) if scale > 1 else whole
 
 
 def orientation(image: Image.Image) -> int:

@@ -35,7 +35,10 @@ from attnbridge.models.classifiers import Classifier, find_classes
 
 Choice = Callable[[Tensor], Tensor]
 MANIFEST, SCORES = "manifest.jsonl", "scores.csv"
-PER_PAGE = 40
+PER_PAGE, CELL = 40, 144
+ENOUGH = 2048
+"""Pixels of the shorter side that an image keeps at least: of twice as many and more, a half, a quarter or an eighth is
+looked at and overlaid."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +319,7 @@ def _batches(images: dict[str, Path], size: int) -> Iterator[list[tuple[str, Ima
 
     def load(item: tuple[str, Path]) -> tuple[str, Image.Image | AttnBridgeError]:
         try:
-            return item[0], load_image(item[1])
+            return item[0], load_image(item[1], least=ENOUGH)
         except AttnBridgeError as error:
             return item[0], error
 
@@ -349,15 +352,15 @@ def _write_sheets(own: OwnFiles, entries: list[tuple[dict[str, Any], Path]]) -> 
         cells = []
         for entry, path in entries[start : start + PER_PAGE]:
             best = max(entry["classes"], key=lambda c: c["score"])
-            cells.append(_thumbnail(load_image(path)))
-            shown = _thumbnail(load_image(own.folder / best["overlay"]))
+            cells.append(_thumbnail(load_image(path, least=CELL)))
+            shown = _thumbnail(load_image(own.folder / best["overlay"], least=CELL))
             cells.append(caption(shown, f"{best['name']} {best['score']:.2f}"))
         with own.writing(own.folder / f"sheet-{page}.jpg") as partial:
             sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(partial, "JPEG", quality=88)
 
 
 def _thumbnail(image: Image.Image) -> Any:
-    return np.asarray(image.convert("RGB").resize((144, 144), Image.Resampling.BILINEAR))
+    return np.asarray(image.convert("RGB").resize((CELL, CELL), Image.Resampling.BILINEAR))
 
 
 def _write_scores(own: OwnFiles, names: list[str], classes: tuple[str, ...]) -> None:

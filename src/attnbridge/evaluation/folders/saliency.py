@@ -15,13 +15,13 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import sheet
 from attnbridge.evaluation.metrics.saliency import SaliencyScore, SaliencyScores
 
-SHOWN = 40
+SHOWN, CELL = 40, 144
 
 
 def write_preview(pairs: Sequence[tuple[Path, Path]], path: Path) -> None:
     """Images and their maps side by side, the first :data:`SHOWN` of them."""
     cells = [
-        np.asarray(load_image(one).resize((144, 144), Image.Resampling.BILINEAR))
+        np.asarray(load_image(one, least=CELL).resize((CELL, CELL), Image.Resampling.BILINEAR))
         for pair in pairs[:SHOWN]
         for one in pair
     ]
