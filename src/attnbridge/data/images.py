@@ -180,7 +180,7 @@ def orientation(image: Image.Image) -> int:
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     """To 8 bits, in bands, so that a large image takes little more than itself."""
     rows = max(1, BAND // image.width)
-    if image.height <= rows:
+    if image.height <= rows or (image.mode == mode and "transparency" not in image.info):
         return _converted_band(image, mode)
     whole = Image.new(mode, image.size)
     for top in range(0, image.height, rows):
