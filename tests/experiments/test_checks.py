@@ -66,9 +66,11 @@ def test_a_single_source_cannot_be_aligned_with_a_target_that_is_withheld(classe
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "skada" else find(name))
-    with pytest.raises(AttnBridgeError, match=r"coral_weight needs skada: pip install 'attnbridge\[domains\]'"):
-        checked("domain_adaptation", {"data": "x"}, coral_weight=1, attention_weight=0)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "pytorch_metric_learning" else find(name))
+    with pytest.raises(
+        AttnBridgeError, match=r"margin needs pytorch_metric_learning: pip install 'attnbridge\[faces\]'"
+    ):
+        checked("fine_tuning", {"data": "x"}, margin=28.6)
 
 
 def test_an_earlier_stage_is_checked_too(data: dict[str, Any]) -> None:

@@ -355,8 +355,21 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(losses.multi_label_soft_margin_loss, LOGITS, LABELS.to(torch.complex64)), "labels must be .*complex64"),
     ],
     "losses.MultiLabelSoftMarginLoss": [
-        (on(losses.MultiLabelSoftMarginLoss(), LOGITS, [1, 0]), "labels must be a tensor of real numbers.*a list")
+        (on(losses.MultiLabelSoftMarginLoss(), LOGITS, [1, 0]), "labels must be a tensor of real numbers.*a list"),
+        (on(losses.MultiLabelSoftMarginLoss, "total"), "reduction must be mean or sum, not 'total'"),
     ],
+    "losses.coral_loss": [
+        (on(losses.coral_loss, LOGITS, LOGITS[:, :2]), r"target must be .*\(B', D\) with D = 5 as in source"),
+        (on(losses.coral_loss, LOGITS[:1], LOGITS), "source holds the features of one image"),
+        (on(losses.coral_loss, LOGITS, LOGITS.to(META)), "target is on the device meta"),
+    ],
+    "losses.CoralLoss": [(on(losses.CoralLoss(), LOGITS[0], LOGITS), r"source must be .*\(B, D\).*\(5,\)")],
+    "losses.mmd_loss": [
+        (on(losses.mmd_loss, LOGITS, LOGITS[:0]), "target is empty"),
+        (on(losses.mmd_loss, LOGITS, LOGITS[:1]), "target holds the features of one image"),
+        (on(losses.mmd_loss, LOGITS.long(), LOGITS), r"source must be a float tensor.*int64"),
+    ],
+    "losses.MMDLoss": [(on(losses.MMDLoss(), LOGITS, None), "target must be a float tensor.*None")],
     "losses.spatial_alignment_loss": [
         (on(losses.spatial_alignment_loss, FEATURES, FEATURES, UNIFORM, "papers"), "variant must be .*mean 'paper'"),
         (on(losses.spatial_alignment_loss, FEATURES, FEATURES, UNIFORM[:1]), "weights must be .* B = 2 as in target"),

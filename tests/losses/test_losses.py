@@ -90,6 +90,11 @@ SOURCE = torch.randn(2, 1, 3, 3, dtype=torch.float64)
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "soft_margin": ((5, 4), lambda x: multi_label_soft_margin_loss(x, LABELS), lambda x: naive_soft_margin(x, LABELS)),
+    "soft_margin_sum": (
+        (5, 4),
+        lambda x: multi_label_soft_margin_loss(x, LABELS, "sum"),
+        lambda x: 4 * naive_soft_margin(x, LABELS),
+    ),
     "attention_mean": (
         (3, 4, 4),
         lambda x: attention_loss(x, SALIENCY),

@@ -28,6 +28,7 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     ),
     "BoundaryLoss": ((PROBABILITIES, maps(2, 3, 4, 4).softmax(1)), {}),
     "ChannelAlignmentLoss": ((maps(2, 3, 4, 4), maps(2, 3, 4, 4), maps(2, 3)), {"variant": "paper"}),
+    "CoralLoss": ((maps(4, 3), maps(5, 3)), {}),
     "DeltaAlignmentLoss": ((maps(2, 3, 4, 4), maps(2, 3, 4, 4), maps(3)), {"variant": "paper"}),
     "DiscriminatorLoss": ((maps(2, 1, 3, 3), maps(3, 1, 3, 3)), {}),
     "ExpansionLoss": (
@@ -38,7 +39,8 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "HintLoss": ((maps(2, 3, 4, 4), maps(2, 3, 8, 8)), {}),
     "KDLoss": ((maps(2, 3), maps(2, 3)), {"temperature": 2.0}),
     "L2SPLoss": (({"a": maps(3)}, {"a": maps(3)}), {}),
-    "MultiLabelSoftMarginLoss": ((maps(2, 3), torch.tensor([[1, 0, 1], [0, 0, 1]])), {}),
+    "MultiLabelSoftMarginLoss": ((maps(2, 3), torch.tensor([[1, 0, 1], [0, 0, 1]])), {"reduction": "sum"}),
+    "MMDLoss": ((maps(4, 3), maps(5, 3)), {}),
     "SeedLoss": ((PROBABILITIES, maps(2, 3, 4, 4) > 0.5), {"balanced": False}),
     "SpatialAlignmentLoss": ((maps(2, 3, 4, 4), maps(2, 3, 4, 4), maps(2, 4, 4)), {"variant": "paper"}),
     "SpectralShrinkageLoss": ((maps(4, 5),), {"count": 2}),

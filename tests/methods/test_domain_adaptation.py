@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from attnbridge.cli import main
@@ -20,6 +21,7 @@ from attnbridge.data.images import ImageRecord
 from attnbridge.data.modules.domains import MultiDomainDataModule
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import discriminator_loss
+from attnbridge.losses.domains import mmd_loss
 from attnbridge.methods.domain_adaptation import DomainAdaptation, gradient_reversal
 from tests.conftest import two_colours
 from tests.runs import make_trainer
@@ -168,15 +170,21 @@ def test_each_loss_is_what_it_is_said_to_be(domains: Path) -> None:
         told = discriminator_loss(method.domain_classifier(source), method.domain_classifier(target))
     assert losses["coral"].item() == pytest.approx(gap.item(), rel=1e-4)
     assert losses["domain"].item() == pytest.approx(told.item(), rel=1e-5)
-    deviations = torch.tensor([2 ** (-8) * 2 ** (i / 2) for i in range(33)]) * (
-        torch.cdist(source, source).median() + 1e-7
-    )
+    assert losses["mmd"].item() == pytest.approx(mmd_loss(source, target).item(), rel=1e-4)
 
-    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-torch.cdist(a, b)[..., None] / deviations).sum(2).mean()  # skada's: Laplacian, not Gaussian
 
-    mmd = kernel(source, source) + kernel(target, target) - 2 * kernel(source, target)
-    assert losses["mmd"].item() == pytest.approx(mmd.item(), rel=1e-3)
+def test_softmax_cross_entropy_is_weighed_as_the_peers_papers_do(domains: Path) -> None:
+    data = make_data(domains)
+    binary, softmax = (make_method(data, classification=name, attention_weight=0.0) for name in ("binary", "softmax"))
+    make_trainer(max_steps=1).fit(softmax, data)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader()))[0], 0)
+    binary.network.load_state_dict(softmax.network.state_dict())
+    labels = batch["source"]["labels"]
+    logits = softmax.forward_batch(batch).logits[: len(labels)]
+    wanted = -(logits.log_softmax(1) * labels).sum(1).mean().item()
+    assert softmax.losses(batch)["source/classification"].item() == pytest.approx(wanted, rel=1e-5)
+    each = -(labels * F.logsigmoid(logits) + (1 - labels) * F.logsigmoid(-logits))
+    assert binary.losses(batch)["source/classification"].item() == pytest.approx(each.mean().item(), rel=1e-4)
 
 
 def test_what_aligns_reaches_the_network_and_in_which_direction(domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:

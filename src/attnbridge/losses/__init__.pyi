@@ -21,6 +21,10 @@ from .attention import attention_distance as attention_distance
 from .attention import attention_loss as attention_loss
 from .classification import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from .classification import multi_label_soft_margin_loss as multi_label_soft_margin_loss
+from .domains import CoralLoss as CoralLoss
+from .domains import MMDLoss as MMDLoss
+from .domains import coral_loss as coral_loss
+from .domains import mmd_loss as mmd_loss
 from .mining import AttentionMiningLoss as AttentionMiningLoss
 from .mining import attention_mining_loss as attention_mining_loss
 from .mining import erase as erase

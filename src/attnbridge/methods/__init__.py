@@ -115,7 +115,12 @@ METHODS: dict[str, MethodEntry] = {
         conflicts=(Need("mining_weight", "views", "data.views keeps no images, but mining erases parts of them"),),
     ),
     "attention_transfer": MethodEntry("attnbridge.methods.attention_transfer:AttentionTransfer", CLASSES, ACCURACY),
-    "fine_tuning": MethodEntry("attnbridge.methods.fine_tuning:FineTuning", CLASSES, ACCURACY),
+    "fine_tuning": MethodEntry(
+        "attnbridge.methods.fine_tuning:FineTuning",
+        CLASSES,
+        ACCURACY,
+        packages=(("margin", "pytorch_metric_learning", "faces"),),
+    ),
     "segmentation": MethodEntry(
         "attnbridge.methods.segmentation:Segmentation",
         CUES,
@@ -127,7 +132,6 @@ METHODS: dict[str, MethodEntry] = {
         DOMAINS,
         TARGET_ACCURACY,
         (Need("attention_weight", "saliency", _SALIENCY),),
-        packages=(("coral_weight", "skada", "domains"), ("mmd_weight", "skada", "domains")),
         aligns=("adversarial_weight", "reversal_weight", "coral_weight", "mmd_weight"),
     ),
 }

@@ -58,6 +58,8 @@ class AttnBN(Method):
         normalise: of the map before it meets the saliency.
         resolution: where map and saliency meet.
         reduction: of the squared difference over positions.
+        classification_reduction: of the classification losses over the classes; Equation 4 prints a ``sum``, which
+            weighs them against the other losses by the number of classes, the ``mean`` is PyTorch's.
         second_order: whether :math:`L_{ac}` reaches the head through the map's channel weights.
         label_shift: whether the head's bias begins at the target's class frequencies and the source's logits are
             corrected by the source's (logit adjustment, Menon et al., ICLR 2021), for domains in which classes are not
@@ -87,6 +89,7 @@ class AttnBN(Method):
         normalise: Normalise = "none",
         resolution: Resolution = "map",
         reduction: Reduction = "mean",
+        classification_reduction: Reduction = "mean",
         second_order: SecondOrder = "auto",
         label_shift: bool = False,
         discriminator_input: Literal["features", "evidence", "pooled"] = "features",
@@ -103,6 +106,7 @@ class AttnBN(Method):
         self.normalise: Normalise = normalise
         self.resolution: Resolution = resolution
         self.reduction: Reduction = reduction
+        self.classification_reduction: Reduction = classification_reduction
         self.second_order: SecondOrder = second_order
         if label_shift and frequencies is None:
             raise AttnBridgeError(
@@ -175,15 +179,19 @@ class AttnBN(Method):
         losses: dict[str, Tensor] = {}
         if self.source_weight:
             logits = seen.logits[seen.stream_slices["source"]] + self.source_offset
-            losses["source/classification"] = multi_label_soft_margin_loss(logits, batch["source"]["labels"])
+            losses["source/classification"] = self.classification_loss(logits, batch["source"]["labels"])
         if self.attention_weight:
             losses["source/attention"] = self._attention(seen, batch["source"])
         if self.target_weight:
             logits = seen.logits[seen.stream_slices["target"]]
-            losses["target/classification"] = multi_label_soft_margin_loss(logits, batch["target"]["labels"])
+            losses["target/classification"] = self.classification_loss(logits, batch["target"]["labels"])
         if self.discriminator is not None and seen.domain_slices is not None:
             losses |= self._adversary(self.discriminator, seen.features, *seen.domain_slices)
         return losses
+
+    def classification_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of logits ``(B, N)`` and labels ``(B, N)``, Equation 4."""
+        return multi_label_soft_margin_loss(logits, labels, self.classification_reduction)
 
     def maps_of(self, seen: ForwardPass, stream: str, classes: Tensor, normalise: Normalise) -> Tensor:
         """Maps ``(b, K, h, w)`` of classes ``(b, K)`` of one stream's images, normalised; logs their range."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.bounds import NotNegative
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.adversarial import discriminator_loss
+from attnbridge.losses.domains import coral_loss, mmd_loss
 from attnbridge.methods.attnbn import AttnBN, ForwardPass
 from attnbridge.models.discriminator import PooledDiscriminator
 
@@ -37,8 +38,10 @@ class DomainAdaptation(AttnBN):
         attention_weight: :math:`\lambda_{ac}`.
         adversarial_weight: :math:`\lambda_{adv}`.
         reversal_weight: the largest :math:`\lambda` of DANN; it grows as :math:`2 / (1 + e^{-10 t}) - 1` over the run.
-        coral_weight: of deep CORAL's loss, by skada.
-        mmd_weight: of DAN's loss, by skada.
+        coral_weight: of :func:`~attnbridge.losses.domains.coral_loss`.
+        mmd_weight: of :func:`~attnbridge.losses.domains.mmd_loss`.
+        classification: ``binary`` cross-entropy of each class, Equation 4, or the ``softmax`` cross-entropy that the
+            peers' losses are weighed against in their papers, about N times as large for N classes.
         domains: names of the source domains, which images' ids begin with; in generalization the first is told from the
             others.
         generalise: whether the data have no images of the target.
@@ -57,6 +60,7 @@ class DomainAdaptation(AttnBN):
         reversal_weight: NotNegative = 0.0,
         coral_weight: NotNegative = 0.0,
         mmd_weight: NotNegative = 0.0,
+        classification: Literal["binary", "softmax"] = "binary",
         domains: Sequence[str] = (),
         generalise: bool = False,
         **options: Any,
@@ -73,6 +77,7 @@ class DomainAdaptation(AttnBN):
             **options,
         )
         self.reversal_weight, self.coral_weight, self.mmd_weight = reversal_weight, coral_weight, mmd_weight
+        self.classification = classification
         self.domains = tuple(domains)
         self.aligns = bool(adversarial_weight or reversal_weight or coral_weight or mmd_weight)
         if self.aligns:
@@ -83,7 +88,6 @@ class DomainAdaptation(AttnBN):
                 "several data.sources, or set the weights of what aligns to 0"
             )
         self.domain_classifier = PooledDiscriminator(self.channels) if reversal_weight else None
-        self.library: Any = _skada() if coral_weight or mmd_weight else None
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -104,7 +108,7 @@ class DomainAdaptation(AttnBN):
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         seen = self.forward_batch(batch)
         losses = self.source_and_target(batch, seen)
-        if seen.domain_slices is None or not (self.reversal_weight or self.library):
+        if seen.domain_slices is None or not (self.reversal_weight or self.coral_weight or self.mmd_weight):
             return losses
         pooled = self.spatial(seen.features).float().mean((2, 3))
         source, target = pooled[seen.domain_slices[0]], pooled[seen.domain_slices[1]]
@@ -114,10 +118,15 @@ class DomainAdaptation(AttnBN):
             )
             losses["domain"] = discriminator_loss(told[: len(source)], told[len(source) :])
         if self.coral_weight:
-            losses["coral"] = self.library.deepcoral_loss(source, target)
+            losses["coral"] = coral_loss(source, target)
         if self.mmd_weight:
-            losses["mmd"] = self.library.dan_loss(source, target)
+            losses["mmd"] = mmd_loss(source, target)
         return losses
+
+    def classification_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.classification == "binary":
+            return super().classification_loss(logits, labels)
+        return F.cross_entropy(logits.float(), labels)
 
     def _dann_lambda(self) -> float:
         share = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
@@ -151,10 +160,3 @@ def gradient_reversal(values: Tensor, weight: float) -> Tensor:
     """
     reversed_: Tensor = _Reverse.apply(values, weight)
     return reversed_
-
-
-def _skada() -> Any:
-    try:
-        return import_module("skada.deep.losses")
-    except ImportError:
-        raise AttnBridgeError("coral_weight and mmd_weight need skada: pip install 'attnbridge[domains]'") from None

@@ -14,7 +14,6 @@ from attnbridge.bounds import Inside, NotNegative, Positive
 from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
-from attnbridge.losses.classification import multi_label_soft_margin_loss
 from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
 
@@ -98,7 +97,7 @@ class GAIN(AttnBN):
         losses = self.source_and_target(batch, seen)
         if self.guidance_weight:
             logits = seen.logits[seen.stream_slices["guided"]]
-            losses["guided/classification"] = multi_label_soft_margin_loss(logits, batch["guided"]["labels"])
+            losses["guided/classification"] = self.classification_loss(logits, batch["guided"]["labels"])
             losses["guided/attention"] = self._guidance(seen, batch["guided"])
         if self.mining_weight:
             losses["target/mining"] = self._mining(seen, batch["target"])
