@@ -40,8 +40,8 @@ def mmd_loss(source: Tensor, target: Tensor) -> Tensor:
     .. math:: \overline{k(s, s')} + \overline{k(t, t')} - 2 \overline{k(s, t)}, \qquad
               k(x, y) = \frac{1}{33} \sum_{u=-16}^{16} \exp\Bigl(-\frac{\|x - y\|^2}{2^{u / 2} \gamma}\Bigr)
 
-    (Long, Cao, Wang, Jordan, ICML 2015. :math:`\gamma` is the median squared distance within the source, and no gradient
-    flows through it. The authors learn the kernels' weights, here all are equal; they take part of the pairs, here all
+    (Long, Cao, Wang, Jordan, ICML 2015. :math:`\gamma` is the median squared distance within the source, without
+    gradient. The authors learn the kernels' weights, here all are equal; they take part of the pairs, here all
     are taken.)
 
     Args:
