@@ -879,6 +879,49 @@ def test_a_link_inside_class_folders_is_read(inputs: Path, tmp_path: Path) -> No
     assert check_set(tmp_path / "set").problems == []
 
 
+@pytest.mark.parametrize("verb", ["saliency", "segment", "explain"])
+def test_links_to_folders_are_followed_and_links_to_nothing_are_told(
+    verb: str, command: Callable[..., list[str]], inputs: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """As `fit` does."""
+    images = tmp_path / "images"
+    (images / "cat").mkdir(parents=True)
+    shutil.copyfile(inputs / "own/0.jpg", images / "cat/0.jpg")
+    (images / "dog").symlink_to(inputs / "own")
+    (images / "cat/up").symlink_to("..")
+    lost = images / "cat/lost.jpg"
+    lost.symlink_to("/nowhere.jpg")
+    out, ending = tmp_path / "out", ".npz" if verb == "explain" else ".png"
+    words = [str(images) if word == str(inputs / "images") else word for word in command(verb, out)]
+    assert main(words) == 1
+    assert f"{lost}: is a link to '/nowhere.jpg', where nothing is" in capsys.readouterr().out
+    names = {path.relative_to(out).parts[0] + "/" + path.name.split(".")[0] for path in out.rglob(f"*{ending}")}
+    assert names == {"cat/0", "dog/0", "dog/1", "dog/2"}
+    words[words.index(str(images))] = f"{images}/*/*.jpg"
+    assert main([*words[:-1], str(tmp_path / "more")]) == 1
+    assert str(lost) in capsys.readouterr().out
+
+
+def test_an_image_that_became_a_link_to_nothing_is_told(
+    command: Callable[..., list[str]], inputs: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a", "b"):
+        shutil.copyfile(inputs / "own/0.jpg", images / f"{name}.jpg")
+    for verb in ("explain", "saliency", "segment"):
+        out = tmp_path / verb
+        words = [str(images) if word == str(inputs / "images") else word for word in command(verb, out)]
+        assert main(words) == 0
+        (images / "a.jpg").unlink()
+        (images / "a.jpg").symlink_to("/nowhere.jpg")
+        capsys.readouterr()
+        assert main(words) == 1
+        assert f"{images}/a.jpg: is a link to '/nowhere.jpg'" in capsys.readouterr().out
+        (images / "a.jpg").unlink()
+        shutil.copyfile(inputs / "own/0.jpg", images / "a.jpg")
+
+
 # links of an import
 
 

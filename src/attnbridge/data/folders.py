@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 
-from attnbridge.data.files import given_path
+from attnbridge.data.files import given_path, walk_files
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
 from attnbridge.data.labels import image_of, images_by_id, read_labels, warn_of_case
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
@@ -21,11 +22,19 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
+def images_below(folder: Path) -> list[Path]:
+    """All images below ``folder``, see :func:`~attnbridge.data.files.walk_files`; hidden files and folders are passed
+    over."""
+    found = [path for path in walk_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
 def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
     """Files, folders (with all below them) and globs as images by their id, the path below their common folder.
 
     Args:
-        wanted: what the user names; hidden files and folders inside a folder are passed over.
+        wanted: what the user names; hidden files and folders inside a folder are passed over. What cannot be read, as
+            a link to nothing, is not, so that it is told.
         out: a folder whose images are passed over: that of the results.
 
     Raises:
@@ -36,15 +45,14 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
     for text in wanted:
         path = Path(os.path.abspath(text))  # noqa: PTH100 (`absolute` keeps `..`)
         if text and _is(path.is_dir):
-            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-            found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-            kept = [p for p in found if out is None or not p.is_relative_to(out.absolute())]
+            found = images_below(path)
+            kept = found if out is None else [p for p in found if not _lies_in(p.parent, os.path.realpath(out))]
             if found and not kept:
                 raise AttnBridgeError(f"{out}: the images of {text} lie in it; name another folder with --out")
             found = kept
         else:
             matches = [path] if text and _is(path.is_file) else map(Path, sorted(glob(text, recursive=True)))  # noqa: PTH207
-            found = [Path(os.path.abspath(p)) for p in matches if p.is_file()]  # noqa: PTH100
+            found = [Path(os.path.abspath(p)) for p in matches if not p.is_dir()]  # noqa: PTH100
         if not found:
             what = "holds no images" if text and _is(path.is_dir) else "no such image, folder or glob"
             raise AttnBridgeError(f"{text or repr(text)}: {what}")
@@ -52,6 +60,11 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
         paths += found
     root = next(r for r in (roots[0], *roots[0].parents) if all(other.is_relative_to(r) for other in roots))
     return {path.relative_to(root).as_posix(): path for path in dict.fromkeys(paths)}
+
+
+@lru_cache(1024)
+def _lies_in(folder: Path, real: str) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(real)
 
 
 def _is(check: Callable[[], bool]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from attnbridge.data.files import beside, inner_path, partial_folder, sha256
+from attnbridge.data.files import beside, inner_path, partial_folder, sha256, walk_files
 from attnbridge.data.text import read_json, read_text
 from attnbridge.errors import AttnBridgeError
 
@@ -375,7 +375,7 @@ def _holds_something(folder: Path) -> bool:
 
 def file_stamps(folder: Path) -> list[str]:
     """Of all files in a folder; none if it is no folder."""
-    return [stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()] if folder.is_dir() else []
+    return [stamp(path) for path in walk_files(folder) if path.is_file()] if folder.is_dir() else []
 
 
 def stamp(path: Path) -> str:
