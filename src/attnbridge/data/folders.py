@@ -14,7 +14,7 @@ from attnbridge.data.files import given_path, walk_files
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
 from attnbridge.data.labels import image_of, images_by_id, read_labels, warn_of_case
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
-from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
+from attnbridge.errors import AttnBridgeError, gathering, shown, unknown_name, warn_once
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -151,7 +151,9 @@ def _check_stems(images: Sequence[Path], maps: bool) -> None:
         warn_once(f"{words}; are they meant to be two images?")
 
 
-def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[ImageRecord]:
+def scan_multi_label(
+    root: Path, classes: Sequence[str], masks: bool = False, faults: list[str] | None = None
+) -> list[ImageRecord]:
     """List the images of a multi-label dataset.
 
     The folder holds ``images/`` (or ``JPEGImages/``), ``labels.csv`` with the header ``id,CLASS,CLASS,...``
@@ -162,6 +164,8 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
         root: the folder of one split.
         classes: class names in index order; the CSV may hold them in another order, but must hold all.
         masks: list the masks too. Leave it off for a split that a method trains on.
+        faults: what is wrong with single images is added here, and they are left out, or their masks; ``None``: the
+            first fault is raised.
 
     Raises:
         AttnBridgeError: for a missing or malformed ``labels.csv``, an unknown or missing class, an image
@@ -174,11 +178,14 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
     images, columns = images_by_id(folder), _columns(labels.classes, classes, table)
     records = []
     for name, found in labels.present.items():
-        image = image_of(folder, name, images, f"{table}, line {labels.lines[name]}")
-        mask = _companion(image, mask_folder, "mask") if mask_folder else None
         present = tuple(sorted(columns[k] for k in found))
-        records.append(ImageRecord(f"{folder.name}/{image.name}", image, present, mask=mask))
-    if not records:
+        with gathering(faults):
+            image = image_of(folder, name, images, f"{table}, line {labels.lines[name]}")
+            record = ImageRecord(f"{folder.name}/{image.name}", image, present)
+            with gathering(faults):
+                record = replace(record, mask=_companion(image, mask_folder, "mask") if mask_folder else None)
+            records.append(record)
+    if not labels.present:
         raise AttnBridgeError(f"{table}: the split is empty; expected at least one row after the header")
     without = [names[0] for name, names in images.items() if name not in labels.present]
     if without:
