@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from attnbridge.data.files import given_path, walk_files
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
@@ -308,6 +309,39 @@ def scan_pair(
     for record in records:
         check_record(record)
     return records
+
+
+def check_read(name: str, value: Any, layout: str, where: Path, read: bool) -> None:
+    """Check that what is set is something that the layout of the data reads.
+
+    Args:
+        name: of the setting.
+        value: what it is set to; nothing may always be set.
+        layout: the one that reads it, in words.
+        where: the data; what is not there is told elsewhere.
+        read: whether they are of this layout.
+
+    Raises:
+        AttnBridgeError: for one that would be ignored.
+
+    >>> check_read("data.lists", {"val": "mine"}, "VOC's layout", Path("."), False)
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: data.lists is {'val': 'mine'}, but . is not of VOC's layout, which ...
+    """
+    if value and not read and where.is_dir():
+        raise AttnBridgeError(
+            f"{name} is {shown(value)}, but {where} is not of {layout}, which alone reads it; set {name} to "
+            "null, or name other data"
+        )
+
+
+def check_lists(target: Path, lists: Mapping[str, str] | None) -> None:
+    """Check that the names of lists are for a target that has some.
+
+    Raises:
+        AttnBridgeError: see :func:`check_read`.
+    """
+    check_read("data.lists", lists, "VOC's layout (JPEGImages/ and ImageSets/)", target, is_voc(target))
 
 
 def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) -> bool:
