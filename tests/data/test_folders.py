@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from attnbridge.data.checks import check_classification, check_source_target
-from attnbridge.data.folders import class_names, scan_class_folders, scan_multi_label, scan_pair
+from attnbridge.data.folders import class_names, find_images, scan_class_folders, scan_multi_label, scan_pair
 from attnbridge.data.modules.classification import ClassificationDataModule
 from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.errors import AttnBridgeError
@@ -174,3 +174,12 @@ def test_a_folder_for_cifar_is_refused_where_it_is_not_read(images: Path) -> Non
         ClassificationDataModule(str(images), root="x", batch_size=4, workers=0).train_dataloader()
     with pytest.raises(AttnBridgeError, match=r"data\.root is 'x'"):
         check_classification(True, data=str(images), root="x")
+
+
+def test_results_that_lie_behind_a_link_are_not_taken_for_images(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "maps/sub/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    (tmp_path / "images/made").symlink_to(tmp_path / "maps")
+    assert list(find_images([str(tmp_path / "images")], tmp_path / "maps")) == ["a.jpg"]
+    assert list(find_images([str(tmp_path / "images")])) == ["a.jpg", "made/sub/a.png"]

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
         path = Path(os.path.abspath(text))  # noqa: PTH100 (`absolute` keeps `..`)
         if text and _is(path.is_dir):
             found = images_below(path)
-            kept = found if out is None else [p for p in found if not _lies_in(p.parent, os.path.realpath(out))]
+            kept = found if out is None else _outside(found, out)
             if found and not kept:
                 raise AttnBridgeError(f"{out}: the images of {text} lie in it; name another folder with --out")
             found = kept
@@ -63,9 +62,11 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
     return {path.relative_to(root).as_posix(): path for path in dict.fromkeys(paths)}
 
 
-@lru_cache(1024)
-def _lies_in(folder: Path, real: str) -> bool:
-    return Path(os.path.realpath(folder)).is_relative_to(real)
+def _outside(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """The files that do not lie in a folder, by whatever links they are named."""
+    real = os.path.realpath(folder)
+    inside = {each for each in {p.parent for p in paths} if Path(os.path.realpath(each)).is_relative_to(real)}
+    return [path for path in paths if path.parent not in inside]
 
 
 def _is(check: Callable[[], bool]) -> bool:
