@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -25,6 +26,24 @@ class AttnBridgeError(Exception):
         if message.startswith("Caught AttnBridgeError in "):
             message = message.strip().rsplit("AttnBridgeError: ", 1)[-1]
         super().__init__(message)
+
+
+@contextmanager
+def gathering(faults: list[str] | None) -> Iterator[None]:
+    """An error inside ends what is inside and is added to a list; without a list it is raised.
+
+    >>> faults = []
+    >>> with gathering(faults):
+    ...     raise AttnBridgeError("a.jpg: is no image")
+    >>> faults
+    ['a.jpg: is no image']
+    """
+    try:
+        yield
+    except AttnBridgeError as error:
+        if faults is None:
+            raise
+        faults.append(str(error))
 
 
 class DivergedError(AttnBridgeError):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from attnbridge.data.folders import class_names, scan_class_folders, scan_multi_label, scan_pair
+from attnbridge.data.checks import check_classification, check_source_target
+from attnbridge.data.folders import class_names, find_images, scan_class_folders, scan_multi_label, scan_pair
+from attnbridge.data.modules.classification import ClassificationDataModule
+from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.errors import AttnBridgeError
 
 
@@ -155,3 +158,28 @@ def test_a_class_folder_that_the_target_does_not_know(pair: Path) -> None:
         class_names(pair / "nowhere")
     with pytest.raises(AttnBridgeError, match=r"unknown class folder in .*'moon'"):
         scan_class_folders(pair / "source/train", ["cross", "disc"])
+
+
+def test_names_of_lists_are_refused_where_there_are_none(scenes: Path) -> None:
+    options = {"source": str(scenes / "source/train"), "target": str(scenes / "target"), "lists": {"val": "mine"}}
+    with pytest.raises(AttnBridgeError, match=r"data\.lists is .* not of VOC's layout .* which alone reads it"):
+        SourceTargetDataModule(**options, batch_size=4, workers=0).train_dataloader()
+    with pytest.raises(AttnBridgeError, match=r"data\.lists is"):
+        check_source_target(True, **options)
+    check_source_target(False, **options)  # those of a run that is scored on other data
+
+
+def test_a_folder_for_cifar_is_refused_where_it_is_not_read(images: Path) -> None:
+    with pytest.raises(AttnBridgeError, match=r"data\.root is .*'x'.* but .* is not of CIFAR's layout"):
+        ClassificationDataModule(str(images), root="x", batch_size=4, workers=0).train_dataloader()
+    with pytest.raises(AttnBridgeError, match=r"data\.root is 'x'"):
+        check_classification(True, data=str(images), root="x")
+
+
+def test_results_that_lie_behind_a_link_are_not_taken_for_images(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "maps/sub/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    (tmp_path / "images/made").symlink_to(tmp_path / "maps")
+    assert list(find_images([str(tmp_path / "images")], tmp_path / "maps")) == ["a.jpg"]
+    assert list(find_images([str(tmp_path / "images")])) == ["a.jpg", "made/sub/a.png"]

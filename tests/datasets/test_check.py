@@ -13,6 +13,7 @@ from attnbridge.cli import main
 from attnbridge.datasets import check as module
 from attnbridge.datasets.check import check_set
 from attnbridge.errors import AttnBridgeError
+from tests.hostile import trees
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -78,3 +79,82 @@ def test_a_folder_that_is_no_set_is_named(tmp_path: Path) -> None:
         check_set(tmp_path)
     with pytest.raises(AttnBridgeError, match="no such folder"):
         check_set(tmp_path / "lost")
+
+
+@pytest.mark.parametrize("lost", [["train"], ["train", "val", "test"]], ids=["one", "all"])
+def test_a_lost_table_of_labels_is_named_and_no_class_is_invented(
+    lost: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = trees.pair(tmp_path / "x") / "target"
+    for split in lost:
+        (root / split / "labels.csv").unlink()
+    assert main(["data", "check", str(root)]) == (2 if "val" in lost else 1)
+    out, error = capsys.readouterr()
+    assert f"{root}/train/labels.csv: no such file; expected a header" in out + error
+    assert "| masks |" not in out
+    if "val" not in lost:  # the others say what the classes are
+        assert "| class | val | test |" in out
+        assert "| cat | 3 | 3 |" in out
+
+
+def test_a_split_alone_is_told_as_one(tmp_path: Path) -> None:
+    root = trees.pair(tmp_path / "x") / "target/train"
+    with pytest.raises(AttnBridgeError, match=r"train: is a split, no set of them; give the folder that holds it"):
+        check_set(root)
+
+
+def test_class_folders_may_have_the_names_of_other_layouts(tmp_path: Path) -> None:
+    for name in ("images", "paintings"):
+        trees.noise(tmp_path / f"train/{name}/1.jpg", 1)
+    assert check_set(tmp_path).classes == ("images", "paintings")
+
+
+def test_what_is_wrong_with_single_images_is_listed_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = trees.pair(tmp_path / "x") / "target"
+    for name in ("val/images/000.jpg", "val/images/001.jpg"):
+        (root / name).unlink()
+        (root / name).symlink_to("/nowhere.jpg")
+    for name in ("000", "002"):  # an image without pixels has a mask to look at
+        Image.fromarray(np.full((trees.SIDE, trees.SIDE), 77, np.uint8)).save(root / f"val/masks/{name}.png")
+    (root / "val/masks/003.png").unlink()
+    (root / "test/images/002.jpg").unlink()
+    (root / "test/images/003.jpg").write_bytes(b"broken")
+    (root / "train/labels.csv").write_bytes(b"id,cat,dog\n00\xe9,1,0\n")
+    assert main(["data", "check", str(root)]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    expected = [
+        ("train/labels.csv", "is not UTF-8"),
+        ("val/masks/003.png", "no such file; expected the mask"),
+        ("val/images/000.jpg", "is a link to '/nowhere.jpg', where nothing is"),
+        ("val/masks/000.png", "holds the value 77"),
+        ("val/images/001.jpg", "is a link to '/nowhere.jpg', where nothing is"),
+        ("val/masks/002.png", "holds the value 77"),
+        ("test/labels.csv, line 4", "no image '002'"),
+        ("test/images/003.jpg", "cannot be read as an image"),
+    ]
+    assert len(lines) == len(expected), lines
+    for line, (name, words) in zip(lines, expected, strict=True):
+        assert f"{root}/{name}" in line
+        assert words in line
+
+
+def test_what_is_wrong_with_single_images_of_a_kit_is_listed_together(tmp_path: Path) -> None:
+    kit = trees.kit(tmp_path / "kit")
+    for name in ("a0", "a1"):
+        path = kit / f"Annotations/{name}.xml"
+        path.write_bytes(path.read_bytes().replace(b"<name>", b"<name>\xe9"))
+    trees.noise(kit / "JPEGImages/a2.jpg", 3)
+    with (kit / "ImageSets/Segmentation/train.txt").open("a") as names:
+        names.write("a2\nlost\n")
+    Image.new("RGB", (trees.SIDE, trees.SIDE)).save(kit / "a2.png")
+    (kit / "SegmentationClass").mkdir()
+    (kit / "a2.png").rename(kit / "SegmentationClass/a2.png")
+    found = check_set(kit)
+    told = [problem for problem in found.problems if "has no image" not in problem]
+    for name, words in (("a0.xml", "is not XML"), ("a1.xml", "is not XML"), ("a2.png", "is of mode RGB"),
+                        ("lost.png", "no such file"), ("train", "no image 'lost'")):  # fmt: skip
+        assert [problem for problem in told if name in problem and words in problem], (name, told)
+    assert len(told) == 5
+    assert found.images == {"train": 3}

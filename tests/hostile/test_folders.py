@@ -879,6 +879,107 @@ def test_a_link_inside_class_folders_is_read(inputs: Path, tmp_path: Path) -> No
     assert check_set(tmp_path / "set").problems == []
 
 
+@pytest.mark.parametrize("verb", ["saliency", "segment", "explain"])
+def test_links_to_folders_are_followed_and_links_to_nothing_are_told(
+    verb: str, command: Callable[..., list[str]], inputs: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """As `fit` does."""
+    images = tmp_path / "images"
+    (images / "cat").mkdir(parents=True)
+    shutil.copyfile(inputs / "own/0.jpg", images / "cat/0.jpg")
+    (images / "dog").symlink_to(inputs / "own")
+    (images / "cat/up").symlink_to("..")
+    lost = images / "cat/lost.jpg"
+    lost.symlink_to("/nowhere.jpg")
+    out, ending = tmp_path / "out", ".npz" if verb == "explain" else ".png"
+    words = [str(images) if word == str(inputs / "images") else word for word in command(verb, out)]
+    assert main(words) == 1
+    assert f"{lost}: is a link to '/nowhere.jpg', where nothing is" in capsys.readouterr().out
+    names = {path.relative_to(out).parts[0] + "/" + path.name.split(".")[0] for path in out.rglob(f"*{ending}")}
+    assert names == {"cat/0", "dog/0", "dog/1", "dog/2"}
+    words[words.index(str(images))] = f"{images}/*/*.jpg"
+    assert main([*words[:-1], str(tmp_path / "more")]) == 1
+    assert str(lost) in capsys.readouterr().out
+
+
+def test_an_image_that_became_a_link_to_nothing_is_told(
+    command: Callable[..., list[str]], inputs: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a", "b"):
+        shutil.copyfile(inputs / "own/0.jpg", images / f"{name}.jpg")
+    for verb in ("explain", "saliency", "segment"):
+        out = tmp_path / verb
+        words = [str(images) if word == str(inputs / "images") else word for word in command(verb, out)]
+        assert main(words) == 0
+        (images / "a.jpg").unlink()
+        (images / "a.jpg").symlink_to("/nowhere.jpg")
+        capsys.readouterr()
+        assert main(words) == 1
+        assert f"{images}/a.jpg: is a link to '/nowhere.jpg'" in capsys.readouterr().out
+        (images / "a.jpg").unlink()
+        shutil.copyfile(inputs / "own/0.jpg", images / "a.jpg")
+
+
+# links of an import
+
+
+def clothing(root: Path) -> Path:
+    for number, name in enumerate(("hat", "shirt")):
+        (root / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 6), (90 * number, 9, 9)).save(root / f"train/{name}/1.png")
+    return root
+
+
+def test_links_of_an_import_are_in_its_list_and_follow_a_set_that_moved(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_dataset("clothing_small", clothing(tmp_path / "set"), out)
+    OwnFiles(out).check_all()
+    before = tree(out)
+    import_dataset("clothing_small", tmp_path / "set", out)
+    assert tree(out) == before
+    (tmp_path / "set").rename(tmp_path / "moved")
+    import_dataset("clothing_small", tmp_path / "moved", out)
+    assert (out / "hat/1.png").readlink() == tmp_path / "moved/train/hat/1.png"
+    OwnFiles(out).check_all()
+
+
+@pytest.mark.parametrize("to", ["nowhere.png", "mine.png"])
+def test_a_link_of_an_import_that_was_changed_stays(to: str, tmp_path: Path, capsys: Capture) -> None:
+    out, link = tmp_path / "out", tmp_path / "out/hat/1.png"
+    words = ["data", "import", "clothing_small", str(clothing(tmp_path / "set")), "--out", str(out)]
+    assert main(words) == 0
+    Image.new("RGB", (9, 9)).save(tmp_path / "mine.png")
+    link.unlink()
+    link.symlink_to(tmp_path / to)
+    refused(words, [str(link), "name another"], capsys, tmp_path)
+    assert link.readlink() == tmp_path / to
+    with pytest.raises(AttnBridgeError, match=r"1\.png: was not written by attnbridge"):
+        OwnFiles(out).check_all()
+
+
+def test_two_images_of_one_name_are_told_although_the_link_is_ones_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_dataset("clothing_small", clothing(tmp_path / "set"), out)
+    with pytest.raises(AttnBridgeError, match=r"1\.png: is there already and is not .*two images of the set"):
+        import_dataset("clothing_small", clothing(tmp_path / "other"), out)
+
+
+def test_where_there_are_no_links_an_import_is_of_copies_in_its_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError("no links here")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Path, "symlink_to", none)
+    for _ in range(2):
+        import_dataset("clothing_small", clothing(tmp_path / "set") if not out.exists() else tmp_path / "set", out)
+    assert not (out / "hat/1.png").is_symlink()
+    OwnFiles(out).check_all()
+
+
 # caches
 
 
@@ -934,7 +1035,8 @@ def test_broken_memories_are_made_again(content: bytes, inputs: Path, tmp_path: 
 def test_a_saliency_map_of_which_half_was_lost(
     content: bytes | None, where: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the cache it is made again; a folder of the user's names it, and makes it again once it is moved away."""
+    """In the cache it is made again, and where it is empty; else a folder of the user's names it, and makes it again
+    once it is moved away."""
     if where == "cache":
         monkeypatch.setenv("ATTNBRIDGE_CACHE", str(tmp_path))
     images = {"1.jpg": inputs / "images/sub/1.jpg"}
@@ -942,12 +1044,33 @@ def test_a_saliency_map_of_which_half_was_lost(
     make_saliency(images, out, "spectral")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    if where == "folder":
+    if where == "folder" and content != b"":
         with pytest.raises(AttnBridgeError, match=rf"{path}: was changed after attnbridge wrote it"):
             make_saliency(images, out, "spectral")
         path.unlink()
     make_saliency(images, out, "spectral")
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("verb", ["saliency", "segment", "explain", "cues"])
+def test_what_was_written_and_is_empty_is_made_again(
+    verb: str, command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """As after a crash or on a full disk; it holds nothing of anybody's."""
+    out = tmp_path / "out"
+    assert main(command(verb, out)) == 0
+    grown = (LEDGER, "manifest.jsonl")
+    before = {name: content for name, content in tree(out).items() if name not in grown}
+    made = [path for path in sorted(out.rglob("*")) if path.suffix in (".png", ".npz")]
+    assert len(made) >= 3
+    for path in (made[0], made[-1]):
+        path.write_bytes(b"")
+        assert main(command(verb, out)) == 0
+        assert {name: content for name, content in tree(out).items() if name not in grown} == before
+    (out / "mine.png").touch()  # this one is somebody's
+    assert main(command(verb, out)) == 0
+    with pytest.raises(AttnBridgeError, match=r"mine\.png: was not written by attnbridge"):
+        OwnFiles(out).check([out / "mine.png"])
 
 
 @pytest.mark.parametrize("content", [b"", b'{"train": {"se', b"[]", b'{"train": []}'])

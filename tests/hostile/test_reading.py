@@ -423,6 +423,9 @@ def rle(counts: Any, size: Any = (trees.SIDE, trees.SIDE)) -> dict[str, Any]:
 COCO: list[tuple[str, dict[str, Any], str]] = [
     ("a list of names", {"categories": ["cat"]}, "holds no list 'categories'"),
     ("a mapping of images", {"images": {}}, "holds no list 'images'"),
+    ("a crowd in words", annotation(iscrowd="x"), "annotation 5 has an 'iscrowd' that is neither 0 nor 1, but 'x'"),
+    ("a crowd of none", annotation(iscrowd=None), "annotation 5 has an 'iscrowd' that is neither 0 nor 1, but None"),
+    ("a crowd of two", annotation(iscrowd=2), "annotation 5 has an 'iscrowd' that is neither 0 nor 1, but 2"),
     ("an id as text", annotation(image_id="0"), "annotation 5 has no 'image_id' of the kind"),
     ("a category that is not there", annotation(category_id=8), "annotation 5 is of category 8, which its list"),
     ("an image that is not there", annotation(image_id=3), "annotations of the image 3, which its list 'images' lacks"),
@@ -464,6 +467,23 @@ def test_json_that_people_cannot_mean_is_named(text: str, tmp_path: Path) -> Non
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(AttnBridgeError, match=r"a\.json: is not JSON"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2, "a": 1}', '[{"b": {"a": 1, "a": 2}}]', '{"a": [], "\\u0061": []}'])
+def test_a_key_that_is_there_twice_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(AttnBridgeError, match=r"x\.json: the key 'a' is there twice in one object"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("crowd", [0, 1, False, True])
+def test_a_crowd_is_marked_by_a_number_or_a_truth(crowd: Any, tmp_path: Path) -> None:
+    root = trees.coco(tmp_path / "x", **annotation(iscrowd=crowd))
+    if crowd:
+        with pytest.raises(AttnBridgeError, match="no image has an object of a wanted category"):
+            coco(root, "mine", None)
+    else:
+        assert [one.id for one in coco(root, "mine", None)[1]] == ["0"]
 
 
 @pytest.mark.parametrize("classes", ["cat", {"cat": 1}, [["cat"]], None, ["dog", "cat"]])

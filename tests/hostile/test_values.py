@@ -290,6 +290,8 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--method", "[attnbn]"], ["unknown method", "attnbn"]),
         (["--base", "attnbn"], ["unknown section", "'base'"]),
         (["--data.lists", "{trian: x}"], ["split in data.lists", "'trian'", "did you mean 'train'"]),
+        (["--data.lists", "{val: mine}"],
+         ["data.lists is {'val': 'mine'}", "scenes/target is not of VOC's layout", "set data.lists to null"]),
         (["--out", ""], ["--out: is ''"]),
         (["--device", "banana"], ["--device must be auto, cpu", "'banana'"]),
         (["--model.weights", "nowhere.pt"], ["nowhere.pt", "no such weight file"]),

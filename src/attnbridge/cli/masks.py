@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of, report_skipped
 from attnbridge.data.folders import find_images
+from attnbridge.data.images import is_whole
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
@@ -116,7 +117,7 @@ def saliency(options: argparse.Namespace) -> int:
         own.check([*targets.values(), options.out / "saliency.json", *pages])
         own.check_unchanged(pages)
         status = report_skipped(make_saliency(images, options.out, options.model, options.refine, options.device))
-        maps = {name: path for name, path in targets.items() if path.is_file()}
+        maps = {name: path for name, path in targets.items() if path.is_file() and is_whole(images[name])}
         if options.preview and maps:
             from attnbridge.evaluation.folders.saliency import write_preview
 
@@ -169,7 +170,8 @@ def segment(options: argparse.Namespace) -> int:
         own.check([*targets.values(), options.out / "masks.json", page])
         own.check_unchanged([page])
         bad = write_masks(segmenter, images, options.out, workers=workers)
-        write_sheet({path: targets[name] for name, path in images.items()}, options.out, len(segmenter.classes))
+        shown = {path: targets[name] for name, path in images.items() if is_whole(path)}
+        write_sheet(shown, options.out, len(segmenter.classes))
     return report_skipped(bad)
 
 

@@ -13,7 +13,16 @@ from attnbridge.data.cifar import NAMES as CIFAR
 from attnbridge.data.cues import with_cues
 from attnbridge.data.domain_folders import domain_classes, of_target, scan_domain
 from attnbridge.data.doubts import check_masks, check_saliency, check_scored, warn_of_absent, warn_of_twins
-from attnbridge.data.folders import class_names, class_splits, has_split, pair_classes, scan_class_folders, scan_pair
+from attnbridge.data.folders import (
+    check_lists,
+    check_read,
+    class_names,
+    class_splits,
+    has_split,
+    pair_classes,
+    scan_class_folders,
+    scan_pair,
+)
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.images import ImageRecord, check_record
 from attnbridge.data.saliency import check_model, is_model
@@ -48,6 +57,8 @@ def check_source_target(
         if name not in ("train", "val", "test"):
             raise unknown_name("split in data.lists:", name, ("train", "val", "test"))
     source_folder, target_folder = Path(source) if source else None, Path(target)
+    if training:  # else they may be those of the run, whatever it is scored on
+        check_lists(target_folder, lists)
     maps = _named_maps(saliency) if training else None
     needed = ("train",) if training or not source else ()
     splits = [split for split in ("train", "val", "test") if split in needed or has_split(target_folder, split, lists)]
@@ -123,7 +134,7 @@ def check_domains(
     warn_of_twins(found)
 
 
-def check_classification(training: bool, *, data: str | None = None, **_: Any) -> None:
+def check_classification(training: bool, *, data: str | None = None, root: str | None = None, **_: Any) -> None:
     """Check the folders of a :class:`~attnbridge.data.modules.classification.ClassificationDataModule`, not CIFAR.
 
     Raises:
@@ -134,6 +145,8 @@ def check_classification(training: bool, *, data: str | None = None, **_: Any) -
             "data.data is not set; name cifar10, cifar100, or a folder with train/CLASS/*.jpg and test/CLASS/*.jpg"
         )
     if data not in CIFAR:
+        if training:
+            check_read("data.root", root, "CIFAR's layout", Path(data), read=False)
         classes = class_names(Path(data) / "train")
         found = {}
         for split, place in class_splits(Path(data)).items():

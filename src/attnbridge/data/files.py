@@ -10,9 +10,13 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from attnbridge.errors import AttnBridgeError, shown
+
+MOST_LINKED = 100_000
+"""Folders below a folder that are reached through links; a few that link to each other stand for any number."""
 
 
 def cache_dir(*parts: str) -> Path:
@@ -123,6 +127,42 @@ def partial_folder(parent: Path) -> Iterator[Path]:
 
 def _partial_name() -> str:
     return f".partial{secrets.token_hex(4)}"
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, those in linked folders too; a link to a folder that it lies in is left out.
+
+    A file is what is no folder: a link to nothing, too.
+
+    Raises:
+        AttnBridgeError: for links to each other that stand for more than :data:`MOST_LINKED` folders.
+    """
+    found: list[Path] = []
+    linked, target = 0, cache(os.path.realpath)  # of a few links many times
+    above = {os.fspath(folder): [target(folder)]}  # of a folder the real one, and those of the links on the way
+    for place, folders, files in os.walk(folder, followlinks=True):
+        reals = above.pop(place)
+        linked += len(reals) > 1
+        if linked > MOST_LINKED:
+            raise AttnBridgeError(
+                f"{folder}: its links stand for more than {MOST_LINKED:,} folders, as links to each other do, "
+                f"{Path(place).relative_to(folder).parts[:3]}; take them out"
+            )
+        for name in folders:
+            path, real = os.path.join(place, name), os.path.join(reals[0], name)  # noqa: PTH118 (paths take their time)
+            if target(real) == real:
+                above[path] = [real, *reals[1:]]
+            elif not _holds_one(target(real), reals):
+                above[path] = [target(real), *reals]
+        folders[:] = [name for name in folders if os.path.join(place, name) in above]  # noqa: PTH118
+        found += [Path(place, name) for name in files]
+    return sorted(found)
+
+
+def _holds_one(folder: str, others: Iterable[str]) -> bool:
+    """Whether a folder is one of the others, or lies above one."""
+    start = os.path.join(folder, "")  # noqa: PTH118
+    return any(f"{other}{os.sep}".startswith(start) for other in others)
 
 
 def output_paths(images: Iterable[str], out: Path) -> dict[str, Path]:

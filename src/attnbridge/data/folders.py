@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
+from typing import Any
 
-from attnbridge.data.files import given_path
+from attnbridge.data.files import given_path, walk_files
 from attnbridge.data.images import IMAGE_SUFFIXES, ImageRecord, check_record
 from attnbridge.data.labels import image_of, images_by_id, read_labels, warn_of_case
 from attnbridge.data.voc import is_voc, kit_classes, list_names, scan_voc
-from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
+from attnbridge.errors import AttnBridgeError, gathering, shown, unknown_name, warn_once
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -21,11 +22,19 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
+def images_below(folder: Path) -> list[Path]:
+    """All images below ``folder``, see :func:`~attnbridge.data.files.walk_files`; hidden files and folders are passed
+    over."""
+    found = [path for path in walk_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
 def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Path]:
     """Files, folders (with all below them) and globs as images by their id, the path below their common folder.
 
     Args:
-        wanted: what the user names; hidden files and folders inside a folder are passed over.
+        wanted: what the user names; hidden files and folders inside a folder are passed over. What cannot be read, as
+            a link to nothing, is not, so that it is told.
         out: a folder whose images are passed over: that of the results.
 
     Raises:
@@ -36,15 +45,14 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
     for text in wanted:
         path = Path(os.path.abspath(text))  # noqa: PTH100 (`absolute` keeps `..`)
         if text and _is(path.is_dir):
-            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-            found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-            kept = [p for p in found if out is None or not p.is_relative_to(out.absolute())]
+            found = images_below(path)
+            kept = found if out is None else _outside(found, out)
             if found and not kept:
                 raise AttnBridgeError(f"{out}: the images of {text} lie in it; name another folder with --out")
             found = kept
         else:
             matches = [path] if text and _is(path.is_file) else map(Path, sorted(glob(text, recursive=True)))  # noqa: PTH207
-            found = [Path(os.path.abspath(p)) for p in matches if p.is_file()]  # noqa: PTH100
+            found = [Path(os.path.abspath(p)) for p in matches if not p.is_dir()]  # noqa: PTH100
         if not found:
             what = "holds no images" if text and _is(path.is_dir) else "no such image, folder or glob"
             raise AttnBridgeError(f"{text or repr(text)}: {what}")
@@ -52,6 +60,13 @@ def find_images(wanted: Sequence[str], out: Path | None = None) -> dict[str, Pat
         paths += found
     root = next(r for r in (roots[0], *roots[0].parents) if all(other.is_relative_to(r) for other in roots))
     return {path.relative_to(root).as_posix(): path for path in dict.fromkeys(paths)}
+
+
+def _outside(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """The files that do not lie in a folder, by whatever links they are named."""
+    real = os.path.realpath(folder)
+    inside = {each for each in {p.parent for p in paths} if Path(os.path.realpath(each)).is_relative_to(real)}
+    return [path for path in paths if path.parent not in inside]
 
 
 def _is(check: Callable[[], bool]) -> bool:
@@ -138,7 +153,9 @@ def _check_stems(images: Sequence[Path], maps: bool) -> None:
         warn_once(f"{words}; are they meant to be two images?")
 
 
-def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) -> list[ImageRecord]:
+def scan_multi_label(
+    root: Path, classes: Sequence[str], masks: bool = False, faults: list[str] | None = None
+) -> list[ImageRecord]:
     """List the images of a multi-label dataset.
 
     The folder holds ``images/`` (or ``JPEGImages/``), ``labels.csv`` with the header ``id,CLASS,CLASS,...``
@@ -149,6 +166,8 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
         root: the folder of one split.
         classes: class names in index order; the CSV may hold them in another order, but must hold all.
         masks: list the masks too. Leave it off for a split that a method trains on.
+        faults: what is wrong with single images is added here, and they are left out, or their masks; ``None``: the
+            first fault is raised.
 
     Raises:
         AttnBridgeError: for a missing or malformed ``labels.csv``, an unknown or missing class, an image
@@ -161,11 +180,14 @@ def scan_multi_label(root: Path, classes: Sequence[str], masks: bool = False) ->
     images, columns = images_by_id(folder), _columns(labels.classes, classes, table)
     records = []
     for name, found in labels.present.items():
-        image = image_of(folder, name, images, f"{table}, line {labels.lines[name]}")
-        mask = _companion(image, mask_folder, "mask") if mask_folder else None
         present = tuple(sorted(columns[k] for k in found))
-        records.append(ImageRecord(f"{folder.name}/{image.name}", image, present, mask=mask))
-    if not records:
+        with gathering(faults):
+            image = image_of(folder, name, images, f"{table}, line {labels.lines[name]}")
+            record = ImageRecord(f"{folder.name}/{image.name}", image, present)
+            with gathering(faults):
+                record = replace(record, mask=_companion(image, mask_folder, "mask") if mask_folder else None)
+            records.append(record)
+    if not labels.present:
         raise AttnBridgeError(f"{table}: the split is empty; expected at least one row after the header")
     without = [names[0] for name, names in images.items() if name not in labels.present]
     if without:
@@ -288,6 +310,39 @@ def scan_pair(
     for record in records:
         check_record(record)
     return records
+
+
+def check_read(name: str, value: Any, layout: str, where: Path, read: bool) -> None:
+    """Check that what is set is something that the layout of the data reads.
+
+    Args:
+        name: of the setting.
+        value: what it is set to; nothing may always be set.
+        layout: the one that reads it, in words.
+        where: the data; what is not there is told elsewhere.
+        read: whether they are of this layout.
+
+    Raises:
+        AttnBridgeError: for one that would be ignored.
+
+    >>> check_read("data.lists", {"val": "mine"}, "VOC's layout", Path("."), False)
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: data.lists is {'val': 'mine'}, but . is not of VOC's layout, which ...
+    """
+    if value and not read and where.is_dir():
+        raise AttnBridgeError(
+            f"{name} is {shown(value)}, but {where} is not of {layout}, which alone reads it; set {name} to "
+            "null, or name other data"
+        )
+
+
+def check_lists(target: Path, lists: Mapping[str, str] | None) -> None:
+    """Check that the names of lists are for a target that has some.
+
+    Raises:
+        AttnBridgeError: see :func:`check_read`.
+    """
+    check_read("data.lists", lists, "VOC's layout (JPEGImages/ and ImageSets/)", target, is_voc(target))
 
 
 def has_split(target: Path, split: str, lists: Mapping[str, str] | None = None) -> bool:

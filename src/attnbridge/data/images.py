@@ -101,7 +101,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """
     most = most_pixels()
     if not _is_file(path):
-        raise AttnBridgeError(f"{path}: {'is no regular file' if os.path.lexists(path) else 'no such image'}")
+        raise AttnBridgeError(f"{path}: {_why_no_file(path)}")
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it
     try:
@@ -122,6 +122,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise AttnBridgeError(
             f"{path}: cannot be read as an image ({words}); replace the file or take it out of the dataset"
         ) from None
+
+
+def _why_no_file(path: Path) -> str:
+    if not os.path.lexists(path):
+        return "no such image"
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {shown(str(path.readlink()))}, where nothing is; mend it, or take it out of the dataset"
+    return "is no regular file"
 
 
 def _is_file(path: Path) -> bool:

@@ -18,13 +18,14 @@ from typing import Any
 
 from rich.console import Console
 
-from attnbridge.data.files import beside, inner_path, partial_folder, sha256
+from attnbridge.data.files import beside, inner_path, partial_folder, sha256, walk_files
 from attnbridge.data.text import read_json, read_text
 from attnbridge.errors import AttnBridgeError
 
 console = Console()
 LEDGER = ".attnbridge.jsonl"
-"""Name and checksum of each file that was written, a line each, added before the file is put in its place."""
+"""Name and checksum of each file that was written, a line each, added before the file is put in its place. The checksum
+of a link is that of where it leads."""
 LOCK = ".attnbridge.lock"
 """Held by the process that writes, see :func:`~attnbridge.data.out_folders.owned`."""
 PARTIAL = re.compile(r"\.partial[a-z0-9_]{8}")
@@ -37,7 +38,8 @@ class OwnFiles:
     """The files of a folder that this program wrote; any other file in it is the user's and stays as it is.
 
     A file is the program's own as long as its bytes are those that were written: one that was edited or replaced since
-    is the user's. After a kill the ledger names at worst a file that is not there.
+    is the user's. One that was written and is empty now, as after a crash or on a full disk, holds nothing of anybody's
+    and is written again. After a kill the ledger names at worst a file that is not there.
 
     Args:
         folder: need not exist yet.
@@ -65,9 +67,9 @@ class OwnFiles:
         """Check files that are to be replaced, before anything is written.
 
         Raises:
-            AttnBridgeError: if some of them do not hold what the program wrote.
+            AttnBridgeError: if some of them do not hold what the program wrote, and are not empty.
         """
-        self._refuse(paths, self._is_unchanged, "was changed after attnbridge wrote it")
+        self._refuse(paths, self._is_replaceable, "was changed after attnbridge wrote it")
 
     def check_all(self) -> None:
         """Check all files of a folder that is to be removed, those with a ledger of their own by that.
@@ -99,7 +101,7 @@ class OwnFiles:
         """
         record = self.folder / name
         self.check([record])
-        self.check_unchanged([record])
+        self._refuse([record], self._is_unchanged, "was changed after attnbridge wrote it")
         before = json.loads(record.read_text()) if record.is_file() else {}
         if before == made_of:
             return
@@ -139,6 +141,20 @@ class OwnFiles:
         made.replace(path)
         self._stamps[path] = stamp(path)
 
+    def link(self, target: Path, path: Path) -> None:
+        """A symbolic link, once the ledger names it; one that was written before is replaced.
+
+        Raises:
+            AttnBridgeError: if there is something that is not the program's.
+            OSError: where the file system has no links.
+        """
+        self._check_way(path)
+        self.check([path])
+        self.check_unchanged([path])
+        self._claim(self._name(path), _link_checksum(str(target)))
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files that hold what the program wrote; others stay."""
         for path in paths:
@@ -160,10 +176,15 @@ class OwnFiles:
         return inner_path(path.relative_to(self.folder).as_posix(), str(self.folder))
 
     def _is_known(self, path: Path) -> bool:
-        return self._name(path) in self._written and not path.is_symlink()
+        return self._is_unchanged(path) if path.is_symlink() else self._name(path) in self._written
+
+    def _is_replaceable(self, path: Path) -> bool:
+        return self._is_unchanged(path) or (self._is_known(path) and path.is_file() and path.stat().st_size == 0)
 
     def _is_unchanged(self, path: Path) -> bool:
-        if not path.is_file() or path.is_symlink():
+        if path.is_symlink():
+            return _link_checksum(str(path.readlink())) in self._written.get(self._name(path), ())
+        if not path.is_file():
             return False
         if self._stamps.get(path) == stamp(path):  # this process wrote it last
             return True
@@ -339,6 +360,10 @@ def difference(before: Any, now: Any, name: str = "") -> str:
     return f"{name} = {before!r}, not {now!r}" if name else "other options or images"
 
 
+def _link_checksum(target: str) -> str:
+    return hashlib.sha256(os.fsencode(f"link to {target}")).hexdigest()
+
+
 def _is_ours(name: str) -> bool:
     """Whether a name is of those that only this program gives, whatever the folder."""
     return name in (LEDGER, LOCK) or PARTIAL.fullmatch(name) is not None
@@ -350,7 +375,7 @@ def _holds_something(folder: Path) -> bool:
 
 def file_stamps(folder: Path) -> list[str]:
     """Of all files in a folder; none if it is no folder."""
-    return [stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()] if folder.is_dir() else []
+    return [stamp(path) for path in walk_files(folder) if path.is_file()] if folder.is_dir() else []
 
 
 def stamp(path: Path) -> str:

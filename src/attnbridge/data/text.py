@@ -7,13 +7,14 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, shown
 
 Kind = TypeVar("Kind")
 DELIMITERS = ",;\t"
@@ -147,13 +148,17 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        AttnBridgeError: see :func:`read_text`; for something that is not JSON.
+        AttnBridgeError: see :func:`read_text`; for something that is not JSON, or a key that is there twice.
     """
     text = read_text(path)
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise AttnBridgeError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except _TwiceError as error:
+        raise AttnBridgeError(
+            f"{path}: the key {shown(error.args[0])} is there twice in one object; keep one"
+        ) from None
     except ValueError as error:  # a number that is none, or has thousands of digits
         raise AttnBridgeError(f"{path}: is not JSON: {error}") from None
     except RecursionError:
@@ -168,6 +173,18 @@ def read_cache(path: Path, kind: type[Kind]) -> Kind | None:
     except AttnBridgeError:
         return None
     return found if isinstance(found, kind) else None
+
+
+class _TwiceError(Exception):
+    """A key of an object that has it already."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _TwiceError(next(key for key in counts if counts[key] > 1))
+    return found
 
 
 def _no_number(text: str) -> None:

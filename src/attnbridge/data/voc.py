@@ -7,10 +7,10 @@ from pathlib import Path
 
 from attnbridge.data.files import inner_path
 from attnbridge.data.images import ImageRecord
-from attnbridge.data.labels import image_of, images_by_id, read_labels
+from attnbridge.data.labels import Labels, image_of, images_by_id, read_labels
 from attnbridge.data.masks import load_mask
 from attnbridge.data.text import read_lines, read_xml
-from attnbridge.errors import AttnBridgeError, unknown_name, warn_once
+from attnbridge.errors import AttnBridgeError, gathering, unknown_name, warn_once
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -25,7 +25,9 @@ def is_voc(root: Path) -> bool:
     return (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir()
 
 
-def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False) -> list[ImageRecord]:
+def scan_voc(
+    root: Path, classes: Sequence[str], names: str, masks: bool = False, faults: list[str] | None = None
+) -> list[ImageRecord]:
     """List the images of one of the kit's lists.
 
     The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
@@ -39,6 +41,8 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
         classes: class names in index order.
         names: of the list: ``train``, ``trainaug``, ``val``, ...
         masks: list the masks too. Leave it off for a split that a method trains on.
+        faults: what is wrong with single images is added here, and they are left out, or their masks; ``None``: the
+            first fault is raised.
 
     Raises:
         AttnBridgeError: for a missing list, image, label or mask, or a class that the kit does not know.
@@ -52,19 +56,28 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
     records, images = [], _Images(root, f"the list {names}")
     for identity in list_names(root, names):
-        mask = _mask(root, identity) if masks or not (labels or _annotation(root, identity).is_file()) else None
-        if labels:
-            found = labels.present.get(identity)
-            if found is None:
-                raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
-        elif _annotation(root, identity).is_file():
-            found = _annotated(_annotation(root, identity), kit)
-        else:
-            found = _in_mask(mask) if mask else ()
-        present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
-        image = images.find(identity)
-        records.append(ImageRecord(f"{image.name}", image, present, mask=mask if masks else None, values=values))
+        mask, found = None, None
+        with gathering(faults):
+            mask = _mask(root, identity) if masks else None
+        with gathering(faults):
+            found = _labels_of(root, identity, labels, kit, names)
+        with gathering(faults):
+            image = images.find(identity)
+            present = tuple(sorted(i for k in found or () if (i := index.get(k)) is not None))
+            comparable = mask if found is not None else None
+            records.append(ImageRecord(f"{image.name}", image, present, mask=comparable, values=values))
     return records
+
+
+def _labels_of(root: Path, identity: str, labels: Labels | None, kit: Sequence[str], names: str) -> tuple[int, ...]:
+    """Indices of an image's classes in the kit."""
+    if labels:
+        if identity not in labels.present:
+            raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
+        return labels.present[identity]
+    if _annotation(root, identity).is_file():
+        return _annotated(_annotation(root, identity), kit)
+    return _in_mask(_mask(root, identity))
 
 
 def kit_classes(root: Path) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ from attnbridge.data.masks import examine_mask
 from attnbridge.data.text import read_cache
 from attnbridge.data.voc import is_voc, kit_classes, list_folders, scan_voc
 from attnbridge.datasets import detect_layout
-from attnbridge.errors import AttnBridgeError, warn_once
+from attnbridge.datasets.class_folders import list_folders as folders_in
+from attnbridge.errors import AttnBridgeError, gathering, warn_once
 
 console = Console(stderr=True)
 CHECKS = 2
 """Raised when more is looked for in a file."""
 SPLITS = ("train", "val", "validation", "test")
+IMAGE_FOLDERS, OTHER_FOLDERS = {"images", "JPEGImages"}, {"masks", "SegmentationClass", "saliency"}
+"""Folders of a split with ``labels.csv``."""
 
 
 @dataclass
@@ -62,12 +67,16 @@ def check_set(root: Path) -> Check:
     memory = cache_dir("checks", hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16] + ".json")
     fine: dict[str, Any] = read_cache(memory, dict) or {}
     scanned: dict[str, list[ImageRecord]] = {}
-    for split, records in splits:
-        if isinstance(records, AttnBridgeError):
-            check.problems.append(f"{split}: {records}")
+    for split, scan in splits:
+        faults: list[str] = []
+        records: list[ImageRecord] | None = None
+        with gathering(faults):
+            records = scan(faults)
+        check.problems += [f"{split}: {fault}" for fault in dict.fromkeys(faults)]
+        if records is None:
             continue
         check.counts[split] = Counter(c for record in records for c in record.classes)
-        check.images[split], scanned[split] = len(records), records
+        check.images[split], scanned[split] = len(records), [r for r in records if _can_be_read(r.image)]
         check.problems += [f"{split}: class {name} has no image"
                            for i, name in enumerate(classes) if not check.counts[split][i]]  # fmt: skip
         with ThreadPoolExecutor(2) as pool:
@@ -84,8 +93,12 @@ def check_set(root: Path) -> Check:
     return check
 
 
-def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[ImageRecord] | AttnBridgeError]]]:
-    """The classes, and the records of each split or what is wrong with it."""
+Scan = Callable[[list[str]], list[ImageRecord]]
+"""Gives the records of a split; what is wrong with single images is added to the list."""
+
+
+def _splits(root: Path) -> tuple[tuple[str, ...], list[tuple[str, Scan]]]:
+    """The classes, and what lists each split."""
     if is_voc(root):
         classes = kit_classes(root)
         lists = sorted(p.stem for p in next(f for f in list_folders(root) if f.is_dir()).glob("*.txt"))
@@ -93,62 +106,100 @@ def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[Image
             p.stem for part in ("SegmentationClassAug", "SegmentationClass") for p in (root / part).glob("*.png")
         }
 
-        def voc(name: str) -> list[ImageRecord]:
-            plain = scan_voc(root, classes, name)
+        def voc(name: str, faults: list[str]) -> list[ImageRecord]:
+            plain = scan_voc(root, classes, name, faults=faults)
             masked = all(record.image.stem in has_mask for record in plain)
-            return scan_voc(root, classes, name, masks=True) if masked else plain
+            return scan_voc(root, classes, name, masks=True, faults=faults) if masked else plain
 
-        return classes, ((name, _tried(voc, name)) for name in lists)
+        return classes, [(name, partial(voc, name)) for name in lists]
     own = detect_layout(root)
     if own is not None:
         raise AttnBridgeError(
             f"{root}: this is {own}'s own layout; bring it in with `attnbridge data import {own} {root} --out FOLDER`"
         )
     there = [name for name in SPLITS if (root / name).is_dir()]
-    if there and (root / there[0] / "labels.csv").is_file():
-        classes = read_labels(root / there[0] / "labels.csv").classes
-        with_masks = {name: (root / name / "masks").is_dir() for name in there}
-        return classes, ((n, _tried(lambda n: scan_multi_label(root / n, classes, with_masks[n]), n)) for n in there)
+    if there and ((root / there[0] / "labels.csv").is_file() or any(_is_labelled(root / name) for name in there)):
+        classes = _classes_of([root / name / "labels.csv" for name in there])
+
+        def labelled(name: str, faults: list[str]) -> list[ImageRecord]:
+            masks = any((root / name / part).is_dir() for part in ("masks", "SegmentationClass"))
+            return scan_multi_label(root / name, classes, masks, faults)
+
+        return classes, [(name, partial(labelled, name)) for name in there]
+    if not there and _is_labelled(root):
+        raise AttnBridgeError(
+            f"{root}: is a split, no set of them; give the folder that holds it as train/, val/ or test/"
+        )
     parts = there or ["."]
     classes = tuple(dict.fromkeys(name for part in parts for name in class_names(root / part)))
     if not any(list_images(root / part / name) for part in parts for name in classes if (root / part / name).is_dir()):
         raise AttnBridgeError(
             f"{root}: is no data set; expected class folders, splits with labels.csv, or VOC's layout"
         )
-    return classes, ((part, _tried(lambda part: scan_class_folders(root / part, classes), part)) for part in parts)
+
+    def class_folders(part: str, _: list[str]) -> list[ImageRecord]:
+        return scan_class_folders(root / part, classes)
+
+    return classes, [(part, partial(class_folders, part)) for part in parts]
 
 
-def _tried(scan: Any, name: str) -> list[ImageRecord] | AttnBridgeError:
-    try:
-        found: list[ImageRecord] = scan(name)
-    except AttnBridgeError as error:
-        return error
-    return found
+def _is_labelled(folder: Path) -> bool:
+    """Whether a folder's own folders are those of a split with ``labels.csv``, be that there or not."""
+    names = {path.name for path in folders_in(folder)} if folder.is_dir() else set()
+    return bool(names & IMAGE_FOLDERS) and (names <= IMAGE_FOLDERS or bool(names & OTHER_FOLDERS))
+
+
+def _classes_of(tables: Sequence[Path]) -> tuple[str, ...]:
+    """The classes by the first table that can be read; what is wrong with the others is told with their splits.
+
+    Raises:
+        AttnBridgeError: if there is none; what is wrong with the first.
+    """
+    faults: list[str] = []
+    for table in tables:
+        with gathering(faults):
+            return read_labels(table).classes
+    raise AttnBridgeError(faults[0])
+
+
+def _can_be_read(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def _examine(record: ImageRecord, classes: Sequence[str], fine: dict[str, Any]) -> list[str]:
     """What is wrong with one image, its mask and its labels."""
     files = [path for path in (record.image, record.mask, record.saliency) if path is not None]
-    stamp = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files] + [list(record.classes), CHECKS]
+    stamp = [_size_and_time(path) for path in files] + [list(record.classes), CHECKS]
     if fine.get(str(record.image)) == stamp:
         return []
-    try:
+    problems: list[str] = []
+    size = None
+    with gathering(problems):
         size = load_image(record.image).size
-        problems = [] if record.mask is None else _examine_mask(record, record.mask, size, classes)
-    except AttnBridgeError as error:
-        return [str(error)]
+    if record.mask is not None:
+        with gathering(problems):
+            problems += _examine_mask(record, record.mask, size, classes)
     if not problems:
         fine[str(record.image)] = stamp
     return problems
 
 
-def _examine_mask(record: ImageRecord, path: Path, size: tuple[int, int], classes: Sequence[str]) -> list[str]:
+def _size_and_time(path: Path) -> list[int]:
+    """Nothing where nothing is, as behind a link."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _examine_mask(record: ImageRecord, path: Path, size: tuple[int, int] | None, classes: Sequence[str]) -> list[str]:
     look, own = examine_mask(record, classes), image_size_of(path)
     doubts = dict(look.doubts)
     colours = doubts.pop("colours", None)
     if colours:
         warn_once(colours)
-    if own == size:
+    if size is None or own == size:
         return [*doubts.values()]
     return [f"{path}: is {own[0]}x{own[1]} pixels, but its image is {size[0]}x{size[1]}", *doubts.values()]
 

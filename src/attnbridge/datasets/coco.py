@@ -15,7 +15,7 @@ from attnbridge.data.text import read_object
 from attnbridge.data.voc import IGNORED
 from attnbridge.datasets.ids import plain_ids
 from attnbridge.datasets.layouts import VOID, Mask, MultiLabelImage, read_mapping
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, shown, unknown_name
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 Entry = dict[str, Any]
@@ -157,9 +157,14 @@ def _objects(
             )
         value = values.get(category, 0)
         image = _field(path, "annotation", entry, "image_id", int)
-        if not entry.get("iscrowd") and value not in (0, IGNORED):
+        crowd = entry.get("iscrowd", 0)
+        if not isinstance(crowd, int) or crowd not in (0, 1):
+            raise AttnBridgeError(
+                f"{path}: annotation {entry.get('id')!r} has an 'iscrowd' that is neither 0 nor 1, but {shown(crowd)}"
+            )
+        if not crowd and value not in (0, IGNORED):
             wanted.add(image)
-        if not entry.get("iscrowd") or value:
+        if not crowd or value:
             objects.setdefault(image, []).append(entry)
     return {image: objects[image] for image in sorted(wanted)}
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from attnbridge.data.folders import images_below
 from attnbridge.data.images import IMAGE_SUFFIXES
 from attnbridge.data.labels import warn_of_case
 from attnbridge.data.text import read_lines, read_table
@@ -110,11 +111,10 @@ def _label_lists(path: Path, lines: list[tuple[int, list[str]]], listed: Path) -
 def _images(root: Path) -> dict[str, list[Path]]:
     """The images below a folder by all names that a row may give them; hidden ones are passed over."""
     named: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in images_below(root):
         below = path.relative_to(root)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
-            for name in {below.as_posix(), below.with_suffix("").as_posix(), path.name, path.stem}:
-                named.setdefault(name, []).append(path)
+        for name in {below.as_posix(), below.with_suffix("").as_posix(), path.name, path.stem}:
+            named.setdefault(name, []).append(path)
     return named
 
 

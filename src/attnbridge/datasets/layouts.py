@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from attnbridge.data.files import atomic_write, inner_path, make_folder
+from attnbridge.data.files import inner_path, make_folder
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.text import read_rows, read_table, write_rows
@@ -67,10 +67,11 @@ def write_class_folders(found: Iterable[LabelledImage], out: Path, expected: int
     Raises:
         AttnBridgeError: if nothing was found, or another image has one's name.
     """
+    own = OwnFiles(out)
     counts: dict[str, int] = {}
     for one in track(found, "linking", expected, transient=True, console=console):
         inner_path(one.label, f"{one.image}: its class")
-        link(one.image, out / one.label / (one.name + one.image.suffix.lower()))
+        link(one.image, out / one.label / (one.name + one.image.suffix.lower()), own)
         counts[one.label] = counts.get(one.label, 0) + 1
     if not counts:
         raise AttnBridgeError(f"no image was found for {out}")
@@ -112,7 +113,7 @@ def write_voc(
     names = []
     counts = dict.fromkeys(classes, 0)
     for one in track(found, f"writing {split}", expected, transient=True, console=console):
-        link(one.image, out / "JPEGImages" / (one.id + one.image.suffix.lower()))
+        link(one.image, out / "JPEGImages" / (one.id + one.image.suffix.lower()), own)
         if one.mask is not None:
             with own.writing(out / "SegmentationClass" / f"{one.id}.png") as partial:
                 palette_png(one.mask).save(partial, "PNG")
@@ -139,15 +140,19 @@ def _rows(table: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     return {row[0]: row[1:] for _, row in rows}
 
 
-def link(image: Path, to: Path) -> None:
+def link(image: Path, to: Path, own: OwnFiles) -> None:
     """A symbolic link to an image, or a copy where the file system has none.
+
+    A link that was written here and leads to nothing any more, since the set was moved, is replaced.
 
     Raises:
         AttnBridgeError: if another file has that name.
     """
     make_folder(to.parent)
     wanted = Path(os.path.realpath(image))
-    if to.is_symlink() or to.exists():
+    if to.is_symlink() and not to.exists():
+        own.check([to])
+    elif os.path.lexists(to):
         if Path(os.path.realpath(to)) == wanted or (not to.is_symlink() and to.stat().st_size == wanted.stat().st_size):
             return
         raise AttnBridgeError(
@@ -155,9 +160,9 @@ def link(image: Path, to: Path) -> None:
             "another set: name another one for --out"
         )
     try:
-        to.symlink_to(wanted)
+        own.link(wanted, to)
     except OSError:
-        with atomic_write(to) as partial:
+        with own.writing(to) as partial:
             shutil.copyfile(wanted, partial)
 
 

@@ -99,7 +99,7 @@ def _bring(name: str, source: Path, own: OwnFiles) -> None:
     """One mask, and the image if the kit lacks it."""
     image, mat = own.folder / "JPEGImages" / f"{name}.jpg", _mat(source, name)
     if not image.is_file():
-        link(source / "img" / f"{name}.jpg", image)
+        link(source / "img" / f"{name}.jpg", image, own)
     to = _mask_path(own.folder, name)
     if _is_current(to, mat):
         return

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from attnbridge.bounds import BatchSize, Count, Seed, Share, ShareOrNone, Side, Views, Workers, check_values
 from attnbridge.data.cifar import NAMES, Images, load_cifar
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.folders import class_names, class_splits, hash_order, scan_class_folders
+from attnbridge.data.folders import check_read, class_names, class_splits, hash_order, scan_class_folders
 from attnbridge.data.images import ImageRecord, check_record, class_balanced_order
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.sample import Batch, Sample
@@ -205,6 +205,7 @@ class ClassificationDataModule(ImageDataModule):
         return v2.Compose([shorter, v2.CenterCrop((height, width))])
 
     def train_dataloader(self) -> CombinedLoader:
+        check_read("data.root", self.root, "CIFAR's layout", Path(self.data), self.data in NAMES)
         dataset = self.dataset("train")
         self.check_batch(len(dataset), self.processes()[0])
         kept = self.cached_datasets({"target": dataset})["target"]

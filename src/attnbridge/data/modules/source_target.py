@@ -11,7 +11,15 @@ from torch.utils.data import DataLoader
 
 from attnbridge.bounds import AtLeastOne, BatchSize, Count, Seed, Share, Side, Views, Workers, check_values
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.folders import find_images, has_split, hash_order, pair_classes, scan_pair, subsample_per_class
+from attnbridge.data.folders import (
+    check_lists,
+    find_images,
+    has_split,
+    hash_order,
+    pair_classes,
+    scan_pair,
+    subsample_per_class,
+)
 from attnbridge.data.guidance import Guide, scan_guided
 from attnbridge.data.images import ImageRecord
 from attnbridge.data.modules.base import ImageDataModule
@@ -155,6 +163,7 @@ class SourceTargetDataModule(ImageDataModule):
 
     def _training_sets(self) -> dict[str, ImageDataset]:
         """The images of the streams that the method wants."""
+        check_lists(self.target, self.lists)
         streams = self.request.streams
         records = {"target": self.records("train")}
         if self.source or "source" in streams:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from attnbridge.attention.layers import check_layer
 from attnbridge.attention.normalise import normalise_maps
 from attnbridge.data.arrays import read_arrays
 from attnbridge.data.files import beside, partial_folder
-from attnbridge.data.images import load_image
+from attnbridge.data.images import is_whole, load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.text import read_text, write_rows
@@ -310,8 +311,10 @@ def _outputs(out: Path, entry: dict[str, Any]) -> list[Path]:
 
 
 def _is_current(out: Path, entry: dict[str, Any], image: Path) -> bool:
-    """Whether an image has not changed since its maps were made, and they are all there."""
-    return entry["file"] == _stamp(image) and all(path.is_file() for path in _outputs(out, entry))
+    """Whether an image has not changed since its maps were made, and they are all there and whole."""
+    arrays, *overlays = _outputs(out, entry)
+    there = image.is_file() and entry["file"] == _stamp(image)
+    return there and zipfile.is_zipfile(arrays) and all(map(is_whole, overlays))
 
 
 def _batches(images: dict[str, Path], size: int) -> Iterator[list[tuple[str, Image.Image | AttnBridgeError]]]:
