@@ -307,6 +307,7 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         slowly(["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
         (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy cannot be 'ddp_spawn'", "take ddp"]),
         (["--model.lr", "1e300"], ["model.lr must be", "1e+300"]),
+        (["--model.attention_weight", "1e308"], ["model.attention_weight must be", "at most 3.4e+38", "1e+308"]),
         (["--trainer.num_nodes", "2"], ["trainer.num_nodes is 2", "MASTER_ADDR"]),
         (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
         slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
