@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 
 from attnbridge.cli.common import Verb, path_of
@@ -73,17 +74,18 @@ def _import(options: argparse.Namespace) -> int:
     done = import_dataset(options.set, options.root, options.out, options.split, options.classes, options.download)
     counts = Counter(dict(enumerate(done.counts.values())))
     print(table(Check(tuple(done.counts), {done.split: counts}, {done.split: done.images})))
+    check = f"\nnext: attnbridge data check {shlex.quote(str(done.folder))}"
     if SETS[options.set].module.endswith(".domains"):
         print(
-            f"\nnext: attnbridge data check {done.folder}, and the other domains beside it\nin a configuration:\n"
+            f"{check}, and the other domains beside it\nin a configuration:\n"
             f"  data:\n    data: {done.folder.parent}\n"
             f"    sources: [...]\n    target: {done.folder.name}"
         )
     elif done.kind == "class folders":
-        print(f"\nnext: attnbridge data check {done.folder}\nin a configuration:\n  data:\n    source: {done.folder}")
+        print(f"{check}\nin a configuration:\n  data:\n    source: {done.folder}")
     else:
         print(
-            f"\nnext: attnbridge data check {done.folder}\nin a configuration, with the lists that you want:\n"
+            f"{check}\nin a configuration, with the lists that you want:\n"
             f"  data:\n    target: {done.folder}\n    lists: {{train: {done.split}, val: ..., test: ...}}"
         )
     return 0

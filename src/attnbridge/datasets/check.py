@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,9 +102,8 @@ def _splits(root: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, list[Image
         return classes, ((name, _tried(voc, name)) for name in lists)
     own = detect_layout(root)
     if own is not None:
-        raise AttnBridgeError(
-            f"{root}: this is {own}'s own layout; bring it in with `attnbridge data import {own} {root} --out FOLDER`"
-        )
+        command = f"attnbridge data import {own} {shlex.quote(str(root))} --out FOLDER"
+        raise AttnBridgeError(f"{root}: this is {own}'s own layout; bring it in with `{command}`")
     there = [name for name in SPLITS if (root / name).is_dir()]
     if there and (root / there[0] / "labels.csv").is_file():
         classes = read_labels(root / there[0] / "labels.csv").classes
