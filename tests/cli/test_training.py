@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_test_gives_the_scores_of_the_run(
     monkeypatch.setattr("attnbridge.data.modules.source_target.pair_classes", lambda *_: known[::-1])
     assert main(["test", str(run_folder)]) == 2
     assert f"the run knows the classes {known[0]}, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_scoring_shows_progress_where_the_run_did(
+    shown: bool, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    if shown:
+        config.write_text(config.read_text().replace("enable_progress_bar: false", "enable_progress_bar: true"))
+    assert main(["test", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert any(word in captured.out + captured.err for word in ("Validation", "Testing")) == shown
 
 
 def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

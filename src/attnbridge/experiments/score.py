@@ -73,8 +73,9 @@ def _scored(run: Run, experiment: Experiment, device: str) -> tuple[Any, Any, Ru
     task = load_object(experiment.entry.task).of(data, experiment.evaluation)
     if task.scores is None:
         raise AttnBridgeError(f"{experiment.data['target']}: has no val/ with masks to score against")
+    shown = {name: value for name, value in experiment.trainer.items() if name == "enable_progress_bar"}
     with untouched(), interrupts():
-        trainer = build_trainer(replace(experiment, trainer=trainer_device(device)), [task.scores])
+        trainer = build_trainer(replace(experiment, trainer={**shown, **trainer_device(device)}), [task.scores])
         scores = task.evaluate(method, trainer)
     check_scores(scores, run.folder)
     own: dict[str, Any] = {
