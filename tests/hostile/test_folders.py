@@ -36,7 +36,7 @@ from attnbridge.datasets.check import check_set
 from attnbridge.datasets.importer import import_dataset
 from attnbridge.datasets.synthetic.scenes import compose
 from attnbridge.datasets.synthetic.shapes import prepare_shapes
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import RANKS, AttnBridgeError, warn_once
 from attnbridge.evaluation.folders.segment import MapSegmenter
 from attnbridge.evaluation.folders.submission import write_submission
 from attnbridge.experiments.checks import _layer_names
@@ -541,6 +541,16 @@ def test_other_processes_of_a_group_are_let_in(name: str, tmp_path: Path, monkey
     monkeypatch.setenv(name, "0")
     with locked(tmp_path), pytest.raises(AttnBridgeError, match="another process"), owned(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", 1), ("", 1), ("1", 0)])
+@pytest.mark.parametrize("name", RANKS)
+def test_the_first_process_of_a_group_warns(
+    name: str, rank: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, rank)
+    warn_once(f"seen by {name}={rank!r}")
+    assert len(caplog.records) == told
 
 
 def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

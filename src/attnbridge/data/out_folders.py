@@ -14,15 +14,13 @@ from pathlib import Path
 
 from attnbridge.data.files import given_path, make_folder
 from attnbridge.data.provenance import LEDGER, LOCK, PARTIAL, OwnFiles
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, is_first_process
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
-"""What tells a process of a group that it is not the first."""
 _held: set[tuple[int, int]] = set()
 """Device and number of the folders that this process holds."""
 _handles: set[int] = set()
@@ -59,7 +57,7 @@ def owned(out: Path | str) -> Iterator[OwnFiles]:
         AttnBridgeError: see :func:`check_out`; if another process writes there; if its list of files is not one.
     """
     folder = check_out(out)
-    if any(os.environ.get(name, "0") not in ("", "0") for name in RANKS):
+    if not is_first_process():
         yield OwnFiles(folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]

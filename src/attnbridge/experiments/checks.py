@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.files import atomic_write, cache_dir
-from attnbridge.data.out_folders import RANKS
 from attnbridge.data.text import read_cache
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import RANKS, AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
 from attnbridge.experiments.runs import Run
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
