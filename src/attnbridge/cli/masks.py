@@ -202,7 +202,7 @@ def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
     run = load_run(options.checkpoint, trust=options.trust).check()
 
-    from attnbridge.data.cues import cue_path
+    from attnbridge.data.cues import MADE_OF, cue_path
     from attnbridge.data.folders import SourceTarget
     from attnbridge.evaluation.folders import cues as folder
     from attnbridge.methods import SOURCE_TARGET
@@ -223,7 +223,7 @@ def cues(options: argparse.Namespace) -> int:
     )
     scores, page = out / "scores.csv", out / "sheet.jpg"
     with owned(out) as own:
-        own.check([*(cue_path(out, record) for record in records), out / "cues.json", scores, page])
+        own.check([*(cue_path(out, record) for record in records), out / MADE_OF, scores, page])
         own.check_unchanged([scores, page])
         maps = folder.target_saliency(records, options.saliency) if options.saliency else None
         folder.CueMaker(model, maps, settings, tuple(options.scales), not options.no_flip).write(records, out)
