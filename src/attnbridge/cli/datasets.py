@@ -6,8 +6,7 @@ import argparse
 import shlex
 from collections import Counter
 
-from attnbridge.cli.common import Verb, path_of
-from attnbridge.data.out_folders import check_out
+from attnbridge.cli.common import Verb, out_for, path_of
 from attnbridge.datasets import SETS, resolve_split
 
 EPILOG = """Class folders go to DIR/CLASS/ as links; name another DIR for each split. Sets of several labels go to VOC's
@@ -31,7 +30,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     bring.add_argument("set", help="one of those below")
     bring.add_argument("root", type=path_of("root"), help="the set's folder, in its own layout")
-    bring.add_argument("--out", type=check_out, metavar="DIR", help="folder to write")
+    bring.add_argument("--out", type=out_for("imports.json"), metavar="DIR", help="folder to write")
     bring.add_argument("--split", help="default: the first")
     bring.add_argument("--classes", help="voc: VOC's names of classes; default: the set's own classes")
     bring.add_argument("--download", action="store_true", help="fetch the set into ROOT first (VOC, SBD, Caltech)")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of, report_skipped
+from attnbridge.cli.common import (
+    CODE,
+    OVERRIDES,
+    Verb,
+    add_device,
+    add_trust,
+    number_of,
+    out_for,
+    path_of,
+    report_skipped,
+)
 from attnbridge.data.folders import find_images
-from attnbridge.data.out_folders import check_out, owned
+from attnbridge.data.out_folders import owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
@@ -48,7 +58,9 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
     parser.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
-    parser.add_argument("--out", type=check_out, default=Path("runs/pipeline"), help="folder of all stages")
+    parser.add_argument(
+        "--out", type=out_for("pipeline.json"), default=Path("runs/pipeline"), help="folder of all stages"
+    )
     parser.add_argument("--config", default="attnbn", help="of the first network: a name or a YAML file")
     parser.add_argument("--segmentation", default="segmentation/dsrg", help="of the second one")
     parser.add_argument(
@@ -94,7 +106,9 @@ def pipeline(options: argparse.Namespace) -> int:
 
 def _add_saliency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument(
+        "--out", type=out_for("saliency.json"), required=True, help="folder to write, the tree of the images' folder"
+    )
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
     parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
     parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
@@ -138,7 +152,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "run", type=path_of("run"), help="folder of a run: a segmentation network, or a classifier for its maps"
     )
     parser.add_argument("images", help="an image, a folder of images, or a glob in quotes")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument(
+        "--out", type=out_for("masks.json"), required=True, help="folder to write, the tree of the images' folder"
+    )
     parser.add_argument(
         "--threshold",
         type=number_of("--threshold", "ShareOrNone"),
@@ -184,7 +200,9 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
         "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
     )
     parser.add_argument("--saliency", help="folder with ID.png of each image, or a saliency model: background seeds")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
+    parser.add_argument(
+        "--out", type=out_for("cues.json"), required=True, help="folder to write: ID.png, sheet.jpg, scores.csv"
+    )
     _add_cue_settings(parser)
     parser.add_argument(
         "--scales",
@@ -238,7 +256,9 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=path_of("run"), help="folder of a run")
     parser.add_argument("kit", type=path_of("kit"), help="VOC2012, the development kit with the test images")
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write results/ and results.tgz")
+    parser.add_argument(
+        "--out", type=out_for("results.tgz"), required=True, help="folder to write results/ and results.tgz"
+    )
     parser.add_argument(
         "--threshold",
         type=number_of("--threshold", "ShareOrNone"),

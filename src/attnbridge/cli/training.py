@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of
-from attnbridge.data.out_folders import check_out, owned
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, out_for, path_of
+from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, evaluation_overrides, load_experiment, with_device
@@ -21,7 +21,7 @@ _IMAGES: dict[str, Any] = {"choices": ("auto", "photos", "shapes"), "default": "
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=check_out, default=Path("runs/demo"), help="folder of the results")
+    parser.add_argument("--out", type=out_for("results.json"), default=Path("runs/demo"), help="folder of the results")
     parser.add_argument(
         "--images",
         **_IMAGES,
@@ -72,7 +72,7 @@ def _checked(options: argparse.Namespace) -> Experiment:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
-    parser.add_argument("--out", type=check_out, help="the run's folder; default: runs/NAME")
+    parser.add_argument("--out", type=out_for("config.yaml"), help="the run's folder; default: runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     add_trust(parser)
     add_device(parser)
@@ -131,7 +131,7 @@ def test(options: argparse.Namespace) -> int:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
-    parser.add_argument("--out", type=check_out, help="folder of the trials; default: runs/search_NAME")
+    parser.add_argument("--out", type=out_for("search.json"), help="folder of the trials; default: runs/search_NAME")
     parser.add_argument(
         "--trials", type=number_of("--trials", "Count"), default=8, help="how many runs in all; default: 8"
     )
@@ -155,7 +155,7 @@ def search(options: argparse.Namespace) -> int:
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     lines = "; ".join(f"{name}: {table.help}" for name, table in TABLES.items())
     parser.add_argument("name", choices=list(TABLES), metavar="NAME", help=lines)
-    parser.add_argument("--out", type=check_out, help="folder of the runs; default: runs/NAME")
+    parser.add_argument("--out", type=out_for("results.json"), help="folder of the runs; default: runs/NAME")
     parser.add_argument("--seeds", type=number_of("--seeds", "Seed"), nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     parser.add_argument("--images", **_IMAGES, help="of the scenes")

@@ -85,6 +85,10 @@ class OwnFiles:
             os.path.lexists(self.folder / name) for name in self._written
         )
 
+    def wrote(self, path: Path) -> bool:
+        """Whether a file of this name was ever written, whatever it holds now."""
+        return self._name(path) in self._written
+
     def remove_all(self) -> None:
         """Remove a folder that was checked; at no time are its remains where it was."""
         if self.folder.exists():

@@ -147,7 +147,7 @@ def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
         parts: of :func:`train`.
     """
     run = Run(folder, trust=True)
-    with owned(folder):
+    with owned(folder, CONFIG):
         with untouched():
             train(experiment, folder, **parts)
         if is_main_process():
@@ -171,7 +171,7 @@ def train(
         AttnBridgeError: if the folder holds a run already, or files of the user's, or the parts refuse a value.
     """
     parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
-    with owned(folder) as own:
+    with owned(folder, CONFIG) as own:
         _check_folder(experiment, own, resume)
         if experiment.init_from and network is None:
             _check_start(*build(experiment, **parts))  # wrong is told before the first stage is trained

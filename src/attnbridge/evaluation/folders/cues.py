@@ -78,7 +78,7 @@ class CueMaker:
         }  # fmt: skip
         if any(os.path.realpath(record.image.parent) == os.path.realpath(out) for record in records):
             raise AttnBridgeError(f"{out}: holds the images that the cues are made of; name another folder with --out")
-        with owned(out) as own:
+        with owned(out, MADE_OF) as own:
             own.check(cue_path(out, record) for record in records)
             waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
             own.check_unchanged(cue_path(out, record) for record in waiting)

@@ -107,7 +107,7 @@ def explain_images(
     if settings.layer:
         check_layer(model.network, settings.layer)
     about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
-    with owned(out) as own:
+    with owned(out, MANIFEST) as own:
         return _explain(model, images, own, choose, settings, batch, about | vars(settings))
 
 
