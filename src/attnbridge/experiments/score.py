@@ -8,10 +8,12 @@ from typing import Any
 from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, check_scores, write_json
+from attnbridge.evaluation.tasks.base import EXAMPLES
 from attnbridge.experiments.checks import check_experiment
 from attnbridge.experiments.config import Experiment, trainer_device
-from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched, write_config
-from attnbridge.experiments.runs import RECORD, Run
+from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
+from attnbridge.experiments.runs import CONFIG, RECORD, REPORT, Run
+from attnbridge.experiments.written_config import check_list, take_config, write_config
 from attnbridge.methods import SOURCE_TARGET, load_object
 
 
@@ -51,6 +53,11 @@ def rescore(run: Run, device: str = "auto", **settings: Any) -> RunRecord:
             )
     check_experiment(experiment, training=False)
     with owned(run.folder) as own:
+        check_list(run)
+        take_config(own)
+        outputs = [run.folder / name for name in (CONFIG, EXAMPLES, RECORD, REPORT)]
+        own.check(outputs)
+        own.check_unchanged(outputs)
         task, method, record = _scored(run, experiment, device)
         write_config(experiment, own)
         task.save_examples(method, run.folder)
