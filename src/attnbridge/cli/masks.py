@@ -21,6 +21,7 @@ from attnbridge.data.out_folders import owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.checks import own_paths_told
 from attnbridge.experiments.config import load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.experiments.runs import Run, load_run
@@ -235,10 +236,10 @@ def cues(options: argparse.Namespace) -> int:
         )
     pair = SourceTarget.of(data.get("source"), str(options.data or data["target"]), data.get("lists"))
     model = run.classifier(options.device)
-    records, masked = (
-        folder.target_records(pair, options.split, model.classes),
-        folder.masked_records(pair, options.split),
-    )
+    given = run.config.with_options(data={"target": str(pair.target)})
+    with own_paths_told(run, given):
+        records = folder.target_records(pair, options.split, model.classes)
+    masked = folder.masked_records(pair, options.split)
     scores, page = out / "scores.csv", out / "sheet.jpg"
     with owned(out) as own:
         own.check([*(cue_path(out, record) for record in records), out / MADE_OF, scores, page])

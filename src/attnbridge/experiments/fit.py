@@ -31,7 +31,7 @@ from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.errors import AttnBridgeError, DivergedError, shown
-from attnbridge.evaluation.record import RunRecord, check_scores, run_record, write_json
+from attnbridge.evaluation.record import RunRecord, check_scores, run_record, working_folder, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
@@ -214,6 +214,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
         "classes": list(method.classes),
         "protocol": task.protocol(),
         "evaluation": asdict(experiment.evaluation),
+        "folder": working_folder(),
         **run_record(),  # type: ignore[typeddict-item]
     }
     if is_main_process():
