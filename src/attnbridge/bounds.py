@@ -40,7 +40,7 @@ class Bounds:
         """
         return (
             isinstance(value, int | float)
-            and (isinstance(value, int) or math.isfinite(value))
+            and _is_finite(value)
             and abs(value) <= LARGEST
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -56,6 +56,19 @@ class Bounds:
         """
         known = {"above": self.above, "at least": self.least, "below": self.below, "at most": self.most}
         return " and ".join(f"{words} {value}" for words, value in known.items() if value is not None)
+
+    def against(self, value: float) -> str:
+        """In words, for a number outside; of one that single precision does not hold, that too.
+
+        >>> Bounds(least=0).against(-1), Bounds(least=0).against(1e308)
+        ('at least 0', 'at least 0 and at most 3.4e+38, what single precision holds')
+        """
+        held = "" if abs(value) <= LARGEST or not _is_finite(value) else "at most 3.4e+38, what single precision holds"
+        return " and ".join(filter(None, (str(self), held)))
+
+
+def _is_finite(value: float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)
 
 
 Positive = Annotated[float, Bounds(above=0)]
@@ -94,7 +107,7 @@ def check_number(name: str, value: Any, kind: Any) -> None:
     if not _is_number(value, kind.__origin__):
         raise AttnBridgeError(f"{name} must be {_in_words(kind)}, not {shown(value)}")
     if not _holds(value, kind):
-        raise AttnBridgeError(f"{name} must be {kind.__metadata__[0]}, not {shown(value)}")
+        raise AttnBridgeError(f"{name} must be {kind.__metadata__[0].against(value)}, not {shown(value)}")
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
+"""Variables of the environment that tell a process of a group that it is not the first."""
 
 
 class AttnBridgeError(Exception):
@@ -109,5 +113,12 @@ _short.maxstring = _short.maxother = 80
 
 @cache
 def warn_once(message: str) -> None:
-    """Tell of something that is suspicious, but may be meant: on stderr, or wherever logging leads, once a process."""
-    logging.getLogger("attnbridge").warning("warning: %s", message)
+    """Tell of something that is suspicious, but may be meant: on stderr, or wherever logging leads, once a process; of
+    a group of processes, which all look at the same data, the first one tells."""
+    if is_first_process():
+        logging.getLogger("attnbridge").warning("warning: %s", message)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one, or the first of a group."""
+    return all(os.environ.get(name, "0") in ("", "0") for name in RANKS)

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.attention.explain import explain
-from attnbridge.attention.layers import find_layer
+from attnbridge.attention.layers import find_layer, spatial_layers
 from attnbridge.errors import AttnBridgeError
 from attnbridge.models.backbones import build_backbone
 
@@ -138,6 +139,18 @@ class Stages(nn.Module):
         for stage in self.stages:
             x = stage(x)["features"]
         return self.head(x.mean((2, 3)) * prompt)  # type: ignore[no-any-return]
+
+
+def test_layers_that_are_named_instead_have_maps() -> None:
+    network = timm.create_model("resnet10t", num_classes=5).eval()
+    names = spatial_layers(network, 64)
+    assert names == ["layer4", "layer3", "layer2", "layer1", "act1"]
+    for name in names:
+        assert explain(network, torch.rand(1, 3, 64, 64), layer=name).ndim == 4
+    with pytest.raises(AttnBridgeError, match=r"layer 'fc': .* \(1, 5\) are no maps; .* as 'layer4', 'layer3'"):
+        explain(network, torch.rand(1, 3, 64, 64), layer="fc")
+    with pytest.raises(AttnBridgeError, match=r"layer 'fc': .* are no maps; .* as 'layer4', 'layer3'"):
+        build_backbone("resnet10t", 5, weights="none", layer="fc", image_size=64)
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str | None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,22 @@ def test_caltech_is_fetched_and_brought_to_vocs_classes(
     assert main([*words, "--download"]) == 0
     assert "| dog | 1 |" in capsys.readouterr().out
     assert [p.name for p in (tmp_path / "out" / "dog").iterdir()] == ["dog_056_0001.jpg"]
+
+
+def test_commands_that_are_told_can_be_pasted(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the folder is called."""
+    out = tmp_path / "my images; ls"
+    assert main(["data", "import", "csv", str(own), "--out", str(out), "--split", "mine"]) == 0
+    told = capsys.readouterr().out.split("next: ")[1].splitlines()[0]
+    assert shlex.split(told) == ["attnbridge", "data", "check", str(out)]
+    assert main(shlex.split(told)[1:]) == 0
+    capsys.readouterr()
+    (own / "annotations").mkdir()
+    (own / "annotations/instances_val2017.json").write_text("{}")
+    own.rename(tmp_path / "my set")
+    assert main(["data", "check", str(tmp_path / "my set")]) == 2
+    told = capsys.readouterr().err.split("`")[1]
+    assert shlex.split(told)[:5] == ["attnbridge", "data", "import", "coco", str(tmp_path / "my set")]
 
 
 @pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("File not found or corrupted."), TimeoutError()])

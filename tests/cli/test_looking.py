@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,30 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def run(weights: Path, *words: object) -> int:
     return main(["explain", "--model", "resnet10t", "--weights", str(weights), *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("fc", r"layer 'fc': features of shape \(4, 5\) are no maps; .*; name one with .*, as 'layer4', '"),
+        ("layer44", "unknown layer 'layer44'; did you mean 'layer4'"),
+    ],
+)
+def test_a_layer_without_maps_is_named_and_leaves_no_folder(
+    layer: str, words: str, weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, images, "--out", out, "--layer", layer) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").touch()
+    assert run(weights, images, "--out", out, "--layer", layer) == 2
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert run(weights, images, "--out", out) == 0
+    before = (out / "manifest.jsonl").read_bytes()
+    assert run(weights, images, "--out", out, "--layer", layer) == 2
+    assert (out / "manifest.jsonl").read_bytes() == before
 
 
 def test_overlays_arrays_manifest_and_sheet(weights: Path, images: Path, tmp_path: Path) -> None:

@@ -69,6 +69,21 @@ def test_each_training_image_has_a_cue_of_its_own_classes(cues: Path, scenes: Pa
     assert json.loads((cues / "cues.json").read_text())["rule"] == "highest_score"
 
 
+def test_cues_of_another_split_train_nothing(
+    classifier: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images have the names of the training images."""
+    out = tmp_path / "cues"
+    assert main(["cues", "--checkpoint", str(classifier), "--split", "val", "--out", str(out), "--scales", "1"]) == 0
+    assert (out / "00003.png").is_file()
+    data = [*paired(scenes), "--data.cues", str(out)]
+    assert main(["fit", "segmentation/dsrg", *data, "--out", str(tmp_path / "run"), *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert f"made of the images in {scenes / 'target/val/images'}, but training reads" in said
+    assert f"training reads those in {scenes / 'target/train/images'}" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_precision_and_recall_are_counted_where_there_are_masks(cues: Path, scenes: Path) -> None:
     """Beside a loop over the classes."""
     with (cues / "scores.csv").open() as handle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import yaml
 
 from attnbridge.cli import main
 from attnbridge.data.modules.source_target import SourceTargetDataModule
+from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.runs import load_run
 from attnbridge.experiments.tables import DEMO
 from attnbridge.methods.attnbn import AttnBN
 from tests.cli.conftest import SMALL
@@ -88,6 +91,53 @@ def test_test_gives_the_scores_of_the_run(
     monkeypatch.setattr("attnbridge.data.modules.source_target.pair_classes", lambda *_: known[::-1])
     assert main(["test", str(run_folder)]) == 2
     assert f"the run knows the classes {known[0]}, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_scoring_shows_progress_where_the_run_did(
+    shown: bool, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    if shown:
+        config.write_text(config.read_text().replace("enable_progress_bar: false", "enable_progress_bar: true"))
+    assert main(["test", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert any(word in captured.out + captured.err for word in ("Validation", "Testing")) == shown
+
+
+def test_a_runs_relative_paths_are_told_as_its_own_in_another_folder(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that it was trained in another one, where they lead to its data."""
+    base = run_folder.parent
+    monkeypatch.chdir(tmp_path)
+    again = ["fit", str(base / "mine.yaml"), "--resume", "--out", str(run_folder), *SMALL]
+    own = f"data.source is the run's own, of {run_folder / 'config.yaml'}"
+    there = f"relative to the folder in which it was trained, {base}: run this command there"
+    test = ["test", str(run_folder)]
+    cues = ["cues", "--checkpoint", str(run_folder), "--out", "cues"]
+    for words in (
+        test,
+        [*test, "--evaluation.threshold", "0.3"],
+        [*test, "--target", str(base / "target")],
+        again,
+        cues,
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("attnbridge: error: source: no such folder"), words
+        assert f"{own}, {there}" in said, words
+    with pytest.raises(AttnBridgeError, match=re.escape(f"{own}, {there}")):
+        load_run(run_folder).rescore(threshold=0.3)
+    Path("source").symlink_to(base / "source")
+    assert main(["test", str(run_folder)]) == 2
+    assert f"{there}, or name other data with --target FOLDER" in capsys.readouterr().err
+    assert main(["test", str(run_folder), "--target", "nowhere"]) == 2  # the user's
+    assert "is the run's own" not in capsys.readouterr().err
+    assert main([*test, "--target", str(base / "target")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from attnbridge.data.text import read_json, read_rows, read_text, read_yaml, write_rows
+from attnbridge.data.text import parse_yaml, read_json, read_rows, read_text, read_yaml, with_values, write_rows
 from attnbridge.errors import AttnBridgeError
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -77,3 +77,25 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     ):
         with pytest.raises(AttnBridgeError, match=says):
             read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\n", "a: 1\ns: {x: 2, y: [1, 2]}\n"),
+        ("a: 1", "a: 1\ns: {x: 2, y: [1, 2]}\n"),
+        ("s:\n# end\n", "s: {x: 2, y: [1, 2]}\n# end\n"),
+        ("s: {}  # none\na: 1\n", "s: {x: 2, y: [1, 2]}  # none\na: 1\n"),
+        ("s: {x: 1}\n", "s: {y: [1, 2], x: 2}\n"),
+        ("s:\n    x: 1  # one\n    z: 3\n# a\na: 1\n", "s:\n    y: [1, 2]\n    x: 2  # one\n    z: 3\n# a\na: 1\n"),
+        ("s:\n  y:\n  - 3\n  - 4 # four\n\n  # x\n  x: 1\n", "s:\n  y: [1, 2] # four\n\n  # x\n  x: 2\n"),
+        ("# \u00e4\r\ns:\r\n  x: 'one'\r\n  y: []\r\n", "# \u00e4\r\ns:\r\n  x: 2\r\n  y: [1, 2]\r\n"),
+        ("s:\n  y:\n  - 3 # three\n  - 4\n", None),
+    ],
+    ids=["no section", "no end", "null", "empty", "one line", "lines", "a list", "carriage returns", "inside a value"],
+)
+def test_values_are_replaced_and_comments_stay(text: str, expected: str | None) -> None:
+    assert with_values(text, "s", {"x": 2, "y": [1, 2]}) == expected
+    if expected is not None:
+        before, after = (parse_yaml(each, "mine.yaml") for each in (text, expected))
+        assert after == {**before, "s": {**(before.get("s") or {}), "x": 2, "y": [1, 2]}}

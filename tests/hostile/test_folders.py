@@ -36,10 +36,11 @@ from attnbridge.datasets.check import check_set
 from attnbridge.datasets.importer import import_dataset
 from attnbridge.datasets.synthetic.scenes import compose
 from attnbridge.datasets.synthetic.shapes import prepare_shapes
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import RANKS, AttnBridgeError, warn_once
 from attnbridge.evaluation.folders.segment import MapSegmenter
 from attnbridge.evaluation.folders.submission import write_submission
 from attnbridge.experiments.checks import _layer_names
+from attnbridge.experiments.tables import TABLES
 from tests.cli.test_fine_tuning import FROZEN, SHORT
 from tests.conftest import SPEC
 from tests.data.test_feature_cache import fitted
@@ -541,6 +542,16 @@ def test_other_processes_of_a_group_are_let_in(name: str, tmp_path: Path, monkey
     monkeypatch.setenv(name, "0")
     with locked(tmp_path), pytest.raises(AttnBridgeError, match="another process"), owned(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", 1), ("", 1), ("1", 0)])
+@pytest.mark.parametrize("name", RANKS)
+def test_the_first_process_of_a_group_warns(
+    name: str, rank: str, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, rank)
+    warn_once(f"seen by {name}={rank!r}")
+    assert len(caplog.records) == told
 
 
 def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1212,3 +1223,60 @@ def compare(whole: Path, parts: Path) -> None:
         assert all(np.array_equal(first[name], second[name]) for name in first.files)
     for path in whole.rglob("scores.csv"):
         assert path.read_text() == (parts / path.relative_to(whole)).read_text()
+
+
+OUT: dict[str, tuple[list[str], str]] = {
+    "explain": (["images", "--model", "run"], "manifest.jsonl"),
+    "saliency": (["images"], "saliency.json"),
+    "segment": (["run", "images"], "masks.json"),
+    "cues": (["--checkpoint", "run"], "cues.json"),
+    "submit": (["run", "kit"], "results.tgz"),
+    "verify": (["images", "--model", "run"], "verification.json"),
+    "pipeline": ([], "pipeline.json"),
+    "search": (["attnbn"], "search.json"),
+    "benchmark": (["attnbn"], "results.json"),
+    "data": (["import", "csv", "table"], "imports.json"),
+}
+"""What each command needs beside ``--out``, and a file of what it makes."""
+
+
+def out_words(verb: str, out: Path) -> list[str]:
+    words = OUT[verb][0]
+    name = next(iter(TABLES)) if verb == "benchmark" else None
+    return [verb, *([name] if name else words), "--out", str(out)]
+
+
+@pytest.mark.parametrize("marked", ["run.json", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize("verb", OUT)
+def test_nothing_is_put_into_a_run(verb: str, marked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether its list of files was copied with it or not; nor into the folders in it that are its own."""
+    run = tmp_path / "run"
+    for name in ("config.yaml", marked, "attention/epoch_01.png"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    (tmp_path / "link").symlink_to(run)
+    for place in (run, tmp_path / "link"):
+        refused(out_words(verb, place), [f"{place}: holds a run of `attnbridge fit`", "--out"], capsys, tmp_path)
+    for place in (run / "attention", run / "checkpoints/mine"):
+        refused(out_words(verb, place), [f"{place}: is a part of the run {run}", "--out"], capsys, tmp_path)
+    assert check_out(run / "mine", OUT[verb][1]) == run / "mine"
+
+
+@pytest.mark.parametrize("verb", ["fit", *OUT])
+def test_nothing_is_put_beside_what_another_command_made(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other, (_, name) in OUT.items():
+        folder = tmp_path / other
+        with owned(folder, name) as own, own.writing(folder / name) as partial:
+            partial.write_text("{}")
+        words = ["fit", "attnbn", "--out", str(folder)] if verb == "fit" else out_words(verb, folder)
+        if other == verb:
+            assert check_out(folder, name) == folder
+            continue
+        said = refused(words, [f"{folder}: holds ", "--out"], capsys, tmp_path)
+        assert out_folders.HOLDS[name] in said
+    (tmp_path / "mine").mkdir()
+    for _, name in OUT.values():  # the user's own
+        (tmp_path / "mine" / name).write_text("{}")
+    assert check_out(tmp_path / "mine", "config.yaml") == tmp_path / "mine"

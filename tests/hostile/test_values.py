@@ -309,6 +309,7 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         slowly(["--trainer.max_time", "x"], ["trainer", "not a valid duration"]),
         (["--trainer.strategy", "ddp_spawn"], ["trainer.strategy cannot be 'ddp_spawn'", "take ddp"]),
         (["--model.lr", "1e300"], ["model.lr must be", "1e+300"]),
+        (["--model.attention_weight", "1e308"], ["model.attention_weight must be", "at most 3.4e+38", "1e+308"]),
         (["--trainer.num_nodes", "2"], ["trainer.num_nodes is 2", "MASTER_ADDR"]),
         (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
         slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
@@ -439,6 +440,59 @@ def test_a_run_is_scored_by_other_settings_without_training(
     assert after.rescore(threshold=0.5).scores == before["scores"]
     with pytest.raises(AttnBridgeError, match=r"unknown option evaluation\. 'treshold'"):
         after.rescore(treshold=0.5)
+
+
+COMMENTS: dict[str, tuple[str, str]] = {
+    "above": ("method:", "# my notes\n\nmethod:"),
+    "below": ("enable_progress_bar: false\n", "enable_progress_bar: false\n# that is all"),
+    "beside a value": ("  max_epochs: 1\n", "  max_epochs: 1   # a try\n"),
+}
+"""What a user adds to a configuration: in the place of what."""
+
+
+@pytest.mark.parametrize("place", COMMENTS)
+def test_comments_in_a_runs_configuration_stay_when_it_is_scored_again(place: str, run: Path) -> None:
+    config = run / "config.yaml"
+    before, new = COMMENTS[place]
+    assert before in config.read_text()
+    config.write_text(config.read_text().replace(before, new))
+    text = config.read_text()
+    for settings in ({"threshold": 0.3}, {"threshold": 0.4, "score_threshold": 0.25}, {"threshold": 0.5}):
+        load_run(run).rescore(**settings)
+        assert [line for line in text.splitlines() if line not in config.read_text().splitlines()] == []
+        found = load_run(run).config.evaluation
+        assert {name: getattr(found, name) for name in settings} == settings
+    config.write_text("# one more\n" + config.read_text())
+    load_run(run).rescore(threshold=0.6)
+    assert config.read_text().startswith("# one more\n")
+    fit(load_run(run).config.with_options(evaluation={"threshold": 0.7}), out=run, resume=True)
+    assert load_run(run).config.evaluation.threshold == 0.7
+    assert new.strip() in config.read_text()
+
+
+def test_other_values_in_a_runs_configuration_are_the_users(
+    run: Path, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before it is scored for hours."""
+    monkeypatch.setattr(AttnBN, "predict_batch", lambda *_: pytest.fail("it was scored"))
+    config = run / "config.yaml"
+    config.write_text("# mine\n" + config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    words = ["test", str(run), "--evaluation.threshold", "0.3"]
+    refused(words, [f"{config}: was changed after attnbridge wrote it"], capsys, place)
+
+
+def test_a_run_without_its_hidden_list_is_scored_and_not_changed(
+    run: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `cp run/* other/` leaves it."""
+    (run / LEDGER).unlink()
+    told = [f"{run}: has no {LEDGER}", "copy that file, too", "cp -r RUN PLACE", f"attnbridge test {run}"]
+    refused(["test", str(run), "--evaluation.threshold", "0.3"], told, capsys, place)
+    before = tree(run)
+    with pytest.raises(AttnBridgeError, match=f"has no {LEDGER}"):
+        fit(load_run(run).config, out=run, resume=True)
+    assert main(["test", str(run)]) == 0
+    assert tree(run) == before
 
 
 def test_settings_of_the_evaluation_may_change_when_a_run_goes_on(run: Path) -> None:

@@ -453,10 +453,12 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from attnbridge import fit
+from attnbridge.errors import warn_once
 from attnbridge.experiments.config import Experiment
 from tests.methods.test_every_method import NoDropout, own_draws
 
 own_draws()
+warn_once("of what both processes see")
 for name, config in json.loads(Path(sys.argv[1]).read_text()).items():
     fit(Experiment.from_mapping(config), out=Path(sys.argv[2]) / name, callbacks=[NoDropout()])
 """
@@ -509,7 +511,7 @@ def parallel(places: Places, tmp_path_factory: pytest.TempPathFactory) -> tuple[
             script.wait(200)
         finally:  # with the processes that it has started
             os.killpg(script.pid, signal.SIGKILL)
-    return folder, (folder / "said").read_text()[-3000:]
+    return folder, (folder / "said").read_text()
 
 
 @pytest.mark.slow
@@ -525,7 +527,7 @@ def test_two_processes_end_with_the_weights_of_one(
     monkeypatch.setattr(torch, "rand_like", torch.rand_like)  # put back afterwards
     own_draws()
     known, both = comparable(name, places, 1), Run(parallel[0] / name)
-    assert both.done, parallel[1]
+    assert both.done, parallel[1][-3000:]
     start = build(known)[0].state_dict()
     one, two = weights_of(fitted(known, tmp_path / "run", callbacks=[NoDropout()])), weights_of(both)
     assert one.keys() == two.keys()
@@ -534,6 +536,12 @@ def test_two_processes_end_with_the_weights_of_one(
     for key in sorted(moved):
         difference, way = (two[key] - one[key]).abs().amax(), (one[key] - start[key]).abs().amax()
         assert difference <= 1e-2 * way + 1e-6, key
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_warns(parallel: tuple[Path, str]) -> None:
+    assert "MEMBER: 2/2" in parallel[1]
+    assert parallel[1].count("warning: of what both processes see\n") == 1
 
 
 @pytest.fixture(scope="module")

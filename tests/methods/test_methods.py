@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnbridge.data.sample import Batch, as_floats
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.metrics.segmentation import MapSegmentation
 from attnbridge.experiments.config import config_names, load_experiment
 from attnbridge.methods import METHODS, load_method
@@ -305,6 +305,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(scenes: Path) -> None:
     method = make_method(data, lr=1e30, schedule="constant")
     with pytest.raises(AttnBridgeError, match="is not finite; lower the learning rate"):
         make_trainer(max_steps=8).fit(method, data)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"target_weight": 3e38}, r"target/classification \(\d.* with weight 3e\+38\) is not finite; "),
+        ({"target_weight": 2e38, "source_weight": 3e38}, r"the sum of the losses, above all source/classification \("),
+    ],
+    ids=["one", "their sum"],
+)
+def test_a_weight_too_large_is_named_and_not_the_learning_rate(
+    weights: dict[str, float], words: str, scenes: Path
+) -> None:
+    method = make_method(make_data(scenes), **weights)
+    method.log = method.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    losses = {"source/classification": torch.tensor(0.9), "target/classification": torch.tensor(1.2 / len(weights))}
+    with pytest.raises(DivergedError, match=words) as error:
+        method.weighted_sum(losses)
+    large = " and ".join(f"model.{name} is {value:.3g}" for name, value in reversed(weights.items()))
+    assert str(error.value).endswith(f"is not finite; {large}, beyond 1e+06: lower that")
+    assert method.weighted_sum({"target/adversarial": torch.tensor(1.0)}) == pytest.approx(0.001)
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_weight(scenes: Path) -> None:
+    method = make_method(make_data(scenes))
+    method.log = method.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    with pytest.raises(DivergedError, match=r"the loss b \(nan with weight 1\) is not finite; lower the learning rate"):
+        method.weighted_sum({"a": torch.tensor(1.0), "b": torch.tensor(torch.nan)})
 
 
 def test_predictions_leave_no_graph_and_work_in_inference_mode(scenes: Path) -> None:

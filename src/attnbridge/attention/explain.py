@@ -28,7 +28,15 @@ from attnbridge.attention.class_maps import (
 )
 from attnbridge.attention.fitting import check_maps, check_no_nan, naming_misfits
 from attnbridge.attention.gradients import SecondOrder, check_classes, unknown_class
-from attnbridge.attention.layers import find_layer, is_channels_last, prefix_tokens, reads_class_token, to_maps, unwrap
+from attnbridge.attention.layers import (
+    find_layer,
+    is_channels_last,
+    no_maps,
+    prefix_tokens,
+    reads_class_token,
+    to_maps,
+    unwrap,
+)
 from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
 from attnbridge.attention.observe import check_logits, observe
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
@@ -89,9 +97,9 @@ def explain(
         ``(B, K, H, W)``, not negative.
 
     Raises:
-        AttnBridgeError: for an unknown method or layer, classes out of range, a method that the model's kind
-            does not admit, images that the model cannot take, maps that are not finite, and without ``layer`` for a
-            model whose blocks hide their features (:func:`find_layer`).
+        AttnBridgeError: for an unknown method or layer, a layer without spatial features, classes out of range, a
+            method that the model's kind does not admit, images that the model cannot take, maps that are not finite,
+            and without ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape
@@ -181,9 +189,14 @@ class _View:
         indices, wanted = class_indices(classes, seen.logits)
         prefix = prefix_tokens(unwrap(self.model))
         maps = []
-        for features in (seen.features[name] for name in self.layers):
+        for name in self.layers:
+            features = seen.features[name]
             last = is_channels_last(features, height, width)
             spatial = partial(to_maps, prefix=prefix, channels_last=last, aspect=height / width)
+            try:
+                spatial(features)
+            except AttnBridgeError as error:
+                raise no_maps(name, error, self.model, (height, width), images.shape[1]) from None
             maps.append(self._map(features, seen.logits, indices, spatial))
         return (maps[0] if len(maps) == 1 else fuse_maps(maps)), indices, wanted
 

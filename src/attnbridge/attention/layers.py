@@ -63,6 +63,48 @@ def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) ->
     >>> find_layer(net, 16)
     '1'
     """
+    with _traced(network, image_size, channels) as (trace, answer):
+        return trace.last(answer)
+
+
+def no_maps(
+    layer: str, error: AttnBridgeError, network: nn.Module, image_size: Size, channels: int = 3
+) -> AttnBridgeError:
+    """The error of :func:`to_maps` for a layer of a network, with others to name, see :func:`spatial_layers`."""
+    try:
+        names = spatial_layers(network, image_size, channels)
+        hint = f"name one with spatial features, as {', '.join(map(repr, names))}"
+    except AttnBridgeError as advice:
+        hint = str(advice)
+    return AttnBridgeError(f"layer {layer!r}: {error}; {hint}")
+
+
+def spatial_layers(network: nn.Module, image_size: Size = 224, channels: int = 3) -> list[str]:
+    """Names of layers that may be looked at: that of :func:`find_layer`, and modules before it, at most five in all.
+
+    Args:
+        network: the classifier.
+        image_size: side of its input, or its height and width, pixels.
+        channels: of that input.
+
+    Raises:
+        AttnBridgeError: see :func:`find_layer`.
+
+    >>> spatial_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), 16)
+    ['1', '0']
+    """
+    with _traced(network, image_size, channels) as (trace, answer):
+        last, names = trace.last(answer), list[str]()
+        order = [ran.name for ran in trace.candidates]
+    for name in reversed(order[: order.index(last) + 1]):
+        if not any(name.startswith(f"{other}.") for other in names):  # of what lies inside another, the whole
+            names.append(name)
+    return names[:5]
+
+
+@contextmanager
+def _traced(network: nn.Module, image_size: Size, channels: int) -> Iterator[tuple[_Trace, Any]]:
+    """What a network did with a random image, and its answer."""
     height, width = sides(image_size)
     network = unwrap(network)
     prefix = prefix_tokens(network)
@@ -79,7 +121,7 @@ def find_layer(network: nn.Module, image_size: Size = 224, channels: int = 3) ->
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             with naming_misfits(network, images):
                 answer = network(images)
-            return trace.last(answer)
+            yield trace, answer
 
 
 def _attentions(network: nn.Module, name: str) -> tuple[str, ...]:
@@ -136,10 +178,15 @@ class _Trace:
 
         return record
 
+    @property
+    def candidates(self) -> list[_Ran]:
+        """The spatial ones that ran once."""
+        times = Counter(ran.name for ran in self.spatial)
+        return [ran for ran in self.spatial if times[ran.name] == 1]
+
     def last(self, answer: Any) -> str:
         """The last output that the answer depends on; before the head, which may be new and all zero."""
-        times = Counter(ran.name for ran in self.spatial)
-        candidates = [ran for ran in self.spatial if times[ran.name] == 1]
+        candidates = self.candidates
         if not candidates:
             raise AttnBridgeError("no layer of the network has spatial features; name one with `layer`")
         answer = _first_tensor(answer)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attnbridge import bounds
+from attnbridge.data.out_folders import check_out
 from attnbridge.errors import AttnBridgeError
 from attnbridge.models.device import device_name
 
@@ -66,6 +68,15 @@ def path_of(option: str) -> Callable[[str], Path]:
         return Path(text)
 
     return parse
+
+
+def out_for(kind: str) -> Callable[[str], Path]:
+    """The type of ``--out``: a folder that may be written, and holds nothing of another command.
+
+    Args:
+        kind: what it is to be, by the name of its file in :data:`attnbridge.data.out_folders.HOLDS`.
+    """
+    return partial(check_out, kind=kind)
 
 
 def number_of(option: str, annotation: str) -> Callable[[str], Any]:

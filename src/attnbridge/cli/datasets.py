@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 
-from attnbridge.cli.common import Verb, path_of
-from attnbridge.data.out_folders import check_out
+from attnbridge.cli.common import Verb, out_for, path_of
 from attnbridge.datasets import SETS, resolve_split
 
 EPILOG = """Class folders go to DIR/CLASS/ as links; name another DIR for each split. Sets of several labels go to VOC's
@@ -30,7 +30,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     bring.add_argument("set", help="one of those below")
     bring.add_argument("root", type=path_of("root"), help="the set's folder, in its own layout")
-    bring.add_argument("--out", type=check_out, metavar="DIR", help="folder to write")
+    bring.add_argument("--out", type=out_for("imports.json"), metavar="DIR", help="folder to write")
     bring.add_argument("--split", help="default: the first")
     bring.add_argument("--classes", help="voc: VOC's names of classes; default: the set's own classes")
     bring.add_argument("--download", action="store_true", help="fetch the set into ROOT first (VOC, SBD, Caltech)")
@@ -73,17 +73,18 @@ def _import(options: argparse.Namespace) -> int:
     done = import_dataset(options.set, options.root, options.out, options.split, options.classes, options.download)
     counts = Counter(dict(enumerate(done.counts.values())))
     print(table(Check(tuple(done.counts), {done.split: counts}, {done.split: done.images})))
+    check = f"\nnext: attnbridge data check {shlex.quote(str(done.folder))}"
     if SETS[options.set].module.endswith(".domains"):
         print(
-            f"\nnext: attnbridge data check {done.folder}, and the other domains beside it\nin a configuration:\n"
+            f"{check}, and the other domains beside it\nin a configuration:\n"
             f"  data:\n    data: {done.folder.parent}\n"
             f"    sources: [...]\n    target: {done.folder.name}"
         )
     elif done.kind == "class folders":
-        print(f"\nnext: attnbridge data check {done.folder}\nin a configuration:\n  data:\n    source: {done.folder}")
+        print(f"{check}\nin a configuration:\n  data:\n    source: {done.folder}")
     else:
         print(
-            f"\nnext: attnbridge data check {done.folder}\nin a configuration, with the lists that you want:\n"
+            f"{check}\nin a configuration, with the lists that you want:\n"
             f"  data:\n    target: {done.folder}\n    lists: {{train: {done.split}, val: ..., test: ...}}"
         )
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 import tempfile
 import traceback
@@ -68,7 +69,7 @@ def _of_the_system(error: OSError) -> tuple[str, int]:
 def _bug(error: BaseException, words: Sequence[str]) -> str:
     """Keep all that is known of an error in a file of its own."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    lines = [f"attnbridge {__version__}, Python {sys.version}", f"attnbridge {' '.join(words)}", ""]
+    lines = [f"attnbridge {__version__}, Python {sys.version}", f"attnbridge {shlex.join(words)}", ""]
     text = "\n".join([*lines, *traceback.format_exception(error)])
     try:
         with tempfile.NamedTemporaryFile(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.attention import METHODS
-from attnbridge.cli.common import Verb, add_device, add_trust, number_of, path_of, report_skipped
+from attnbridge.cli.common import Verb, add_device, add_trust, number_of, out_for, path_of, report_skipped
 from attnbridge.data.folders import find_images
-from attnbridge.data.out_folders import check_out, owned
+from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.runs import Run, run_folder
 from attnbridge.models.device import pick_device
@@ -24,7 +24,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
     _add_model(parser)
-    parser.add_argument("--out", type=check_out, default=Path("maps"), help="folder to write; a second call goes on")
+    parser.add_argument(
+        "--out", type=out_for("manifest.jsonl"), default=Path("maps"), help="folder to write; a second call goes on"
+    )
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
     parser.add_argument(
         "--top", type=number_of("--top", "Count"), help="how many of the most probable classes; default: 1"
@@ -77,7 +79,9 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="same pairs of a fold, at most, where they are drawn",
     )
-    parser.add_argument("--out", type=check_out, default=Path("runs/verification"), help="folder to write")
+    parser.add_argument(
+        "--out", type=out_for("verification.json"), default=Path("runs/verification"), help="folder to write"
+    )
     add_device(parser)
 
 

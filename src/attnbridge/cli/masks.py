@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of, report_skipped
+from attnbridge.cli.common import (
+    CODE,
+    OVERRIDES,
+    Verb,
+    add_device,
+    add_trust,
+    number_of,
+    out_for,
+    path_of,
+    report_skipped,
+)
 from attnbridge.data.folders import find_images
 from attnbridge.data.images import is_whole
-from attnbridge.data.out_folders import check_out, owned
+from attnbridge.data.out_folders import owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.checks import own_paths_told
 from attnbridge.experiments.config import load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
 from attnbridge.experiments.runs import Run, load_run
@@ -49,7 +60,9 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--saliency", default="u2net", help="of the source: a folder of maps, or a model")
     parser.add_argument("--target-saliency", default="u2net", help="of the target, for the background's seeds")
-    parser.add_argument("--out", type=check_out, default=Path("runs/pipeline"), help="folder of all stages")
+    parser.add_argument(
+        "--out", type=out_for("pipeline.json"), default=Path("runs/pipeline"), help="folder of all stages"
+    )
     parser.add_argument("--config", default="attnbn", help="of the first network: a name or a YAML file")
     parser.add_argument("--segmentation", default="segmentation/dsrg", help="of the second one")
     parser.add_argument(
@@ -95,7 +108,9 @@ def pipeline(options: argparse.Namespace) -> int:
 
 def _add_saliency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="images, folders, or globs in quotes")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument(
+        "--out", type=out_for("saliency.json"), required=True, help="folder to write, the tree of the images' folder"
+    )
     parser.add_argument("--model", default="u2net", help="`attnbridge list` names them; or the path of an .onnx file")
     parser.add_argument("--refine", action="store_true", help="fit the maps to the images' edges with GrabCut")
     parser.add_argument("--preview", action="store_true", help="write sheet.jpg, images and maps side by side")
@@ -139,7 +154,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "run", type=path_of("run"), help="folder of a run: a segmentation network, or a classifier for its maps"
     )
     parser.add_argument("images", help="an image, a folder of images, or a glob in quotes")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write, the tree of the images' folder")
+    parser.add_argument(
+        "--out", type=out_for("masks.json"), required=True, help="folder to write, the tree of the images' folder"
+    )
     parser.add_argument(
         "--threshold",
         type=number_of("--threshold", "ShareOrNone"),
@@ -186,7 +203,9 @@ def _add_cues(parser: argparse.ArgumentParser) -> None:
         "--split", default="train", help="folder of the target, or list of VOC's layout; default: train"
     )
     parser.add_argument("--saliency", help="folder with ID.png of each image, or a saliency model: background seeds")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write: ID.png, sheet.jpg, scores.csv")
+    parser.add_argument(
+        "--out", type=out_for("cues.json"), required=True, help="folder to write: ID.png, sheet.jpg, scores.csv"
+    )
     _add_cue_settings(parser)
     parser.add_argument(
         "--scales",
@@ -204,7 +223,7 @@ def cues(options: argparse.Namespace) -> int:
     """Make what is missing, then the sheet and, where there are masks, the scores."""
     run = load_run(options.checkpoint, trust=options.trust).check()
 
-    from attnbridge.data.cues import cue_path
+    from attnbridge.data.cues import MADE_OF, cue_path
     from attnbridge.data.folders import SourceTarget
     from attnbridge.evaluation.folders import cues as folder
     from attnbridge.methods import SOURCE_TARGET
@@ -219,13 +238,13 @@ def cues(options: argparse.Namespace) -> int:
         )
     pair = SourceTarget.of(data.get("source"), str(options.data or data["target"]), data.get("lists"))
     model = run.classifier(options.device)
-    records, masked = (
-        folder.target_records(pair, options.split, model.classes),
-        folder.masked_records(pair, options.split),
-    )
+    given = run.config.with_options(data={"target": str(pair.target)})
+    with own_paths_told(run, given):
+        records = folder.target_records(pair, options.split, model.classes)
+    masked = folder.masked_records(pair, options.split)
     scores, page = out / "scores.csv", out / "sheet.jpg"
     with owned(out) as own:
-        own.check([*(cue_path(out, record) for record in records), out / "cues.json", scores, page])
+        own.check([*(cue_path(out, record) for record in records), out / MADE_OF, scores, page])
         own.check_unchanged([scores, page])
         maps = folder.target_saliency(records, options.saliency) if options.saliency else None
         folder.CueMaker(model, maps, settings, tuple(options.scales), not options.no_flip).write(records, out)
@@ -240,7 +259,9 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=path_of("run"), help="folder of a run")
     parser.add_argument("kit", type=path_of("kit"), help="VOC2012, the development kit with the test images")
     parser.add_argument("--list", dest="names", default="test", help="name of the list in ImageSets; default: test")
-    parser.add_argument("--out", type=check_out, required=True, help="folder to write results/ and results.tgz")
+    parser.add_argument(
+        "--out", type=out_for("results.tgz"), required=True, help="folder to write results/ and results.tgz"
+    )
     parser.add_argument(
         "--threshold",
         type=number_of("--threshold", "ShareOrNone"),

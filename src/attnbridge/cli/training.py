@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, path_of
-from attnbridge.data.out_folders import check_out, owned
+from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, number_of, out_for, path_of
+from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
-from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
+from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, own_paths_told
 from attnbridge.experiments.config import Experiment, evaluation_overrides, load_experiment, with_device
 from attnbridge.experiments.memory import keep_freed_memory
-from attnbridge.experiments.runs import load_run
+from attnbridge.experiments.runs import Run, load_run
 from attnbridge.experiments.tables import DEMO, TABLES, Scenes, TableRequest
 from attnbridge.models.device import pick_device
 
@@ -21,7 +22,7 @@ _IMAGES: dict[str, Any] = {"choices": ("auto", "photos", "shapes"), "default": "
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=check_out, default=Path("runs/demo"), help="folder of the results")
+    parser.add_argument("--out", type=out_for("results.json"), default=Path("runs/demo"), help="folder of the results")
     parser.add_argument(
         "--images",
         **_IMAGES,
@@ -59,11 +60,13 @@ def demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _checked(options: argparse.Namespace) -> Experiment:
-    """The experiment that is asked for, once nothing is found wrong with it; from here on the process trains."""
+def _checked(options: argparse.Namespace, begun: Path | None = None) -> Experiment:
+    """The experiment that is asked for, once nothing is found wrong with it; from here on the process trains. ``begun``
+    is the folder of the run that goes on."""
     experiment = load_experiment(options.config, with_device(options.overrides, options.device))
     check_named_runs(experiment, options.trust)
-    check_experiment(experiment)
+    with own_paths_told(Run(begun, trust=True), experiment) if begun else nullcontext():
+        check_experiment(experiment)
     check_network(experiment)
     pick_device(options.device)
     keep_freed_memory()
@@ -72,7 +75,7 @@ def _checked(options: argparse.Namespace) -> Experiment:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file")
-    parser.add_argument("--out", type=check_out, help="the run's folder; default: runs/NAME")
+    parser.add_argument("--out", type=out_for("config.yaml"), help="the run's folder; default: runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     add_trust(parser)
     add_device(parser)
@@ -81,13 +84,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 def fit(options: argparse.Namespace) -> int:
     """Train, score, report."""
-    experiment = _checked(options)
+    folder = options.out or Path("runs") / Path(options.config).stem
+    experiment = _checked(options, folder if options.resume else None)
 
     from attnbridge.experiments import fit as training
     from attnbridge.methods import load_object
 
-    name = Path(options.config).stem
-    run = training.run_checked(experiment, options.out or Path("runs") / name, resume=options.resume)
+    run = training.run_checked(experiment, folder, resume=options.resume)
     if training.is_main_process():
         print("\n".join([*load_object(run.record["task"]).summary(run.record), str(run.report)]))
     return 0
@@ -115,7 +118,8 @@ def test(options: argparse.Namespace) -> int:
         )
     if options.target:
         experiment = experiment.with_options(data={experiment.entry.data.own_path: str(options.target)})
-    check_experiment(experiment.with_options(evaluation=settings), training=False)
+    with own_paths_told(run, experiment):
+        check_experiment(experiment.with_options(evaluation=settings), training=False)
     pick_device(options.device)
 
     from attnbridge.experiments.score import rescore, score_again
@@ -131,7 +135,7 @@ def test(options: argparse.Namespace) -> int:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a name from `attnbridge list`, or a YAML file; its `search` names the options")
-    parser.add_argument("--out", type=check_out, help="folder of the trials; default: runs/search_NAME")
+    parser.add_argument("--out", type=out_for("search.json"), help="folder of the trials; default: runs/search_NAME")
     parser.add_argument(
         "--trials", type=number_of("--trials", "Count"), default=8, help="how many runs in all; default: 8"
     )
@@ -155,7 +159,7 @@ def search(options: argparse.Namespace) -> int:
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     lines = "; ".join(f"{name}: {table.help}" for name, table in TABLES.items())
     parser.add_argument("name", choices=list(TABLES), metavar="NAME", help=lines)
-    parser.add_argument("--out", type=check_out, help="folder of the runs; default: runs/NAME")
+    parser.add_argument("--out", type=out_for("results.json"), help="folder of the runs; default: runs/NAME")
     parser.add_argument("--seeds", type=number_of("--seeds", "Seed"), nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="these configurations instead of the table's")
     parser.add_argument("--images", **_IMAGES, help="of the scenes")

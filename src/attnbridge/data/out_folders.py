@@ -14,26 +14,46 @@ from pathlib import Path
 
 from attnbridge.data.files import given_path, make_folder
 from attnbridge.data.provenance import LEDGER, LOCK, PARTIAL, OwnFiles
-from attnbridge.errors import AttnBridgeError
+from attnbridge.errors import AttnBridgeError, is_first_process
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
-"""What tells a process of a group that it is not the first."""
+RUN = ("checkpoints/last.ckpt", "run.json")
+"""What a run has beside its ``config.yaml``; of both, one."""
+PARTS = ("attention", "checkpoints")
+"""Folders in a run that it fills itself."""
+HOLDS = {
+    "config.yaml": "a run of `attnbridge fit`",
+    "cues.json": "cues of `attnbridge cues`",
+    "masks.json": "masks of `attnbridge segment`",
+    "saliency.json": "maps of `attnbridge saliency`",
+    "manifest.jsonl": "maps of `attnbridge explain`",
+    "results.tgz": "results of `attnbridge submit`",
+    "verification.json": "results of `attnbridge verify`",
+    "pipeline.json": "the stages of `attnbridge pipeline`",
+    "results.json": "the runs of a table",
+    "search.json": "the runs of `attnbridge search`",
+    "imports.json": "images of `attnbridge data import`",
+}
+"""A file of each kind of folder that commands write, and what such a folder holds."""
 _held: set[tuple[int, int]] = set()
 """Device and number of the folders that this process holds."""
 _handles: set[int] = set()
 
 
-def check_out(out: Path | str) -> Path:
+def check_out(out: Path | str, kind: str | None = None) -> Path:
     """A folder to write, before it is made.
+
+    Args:
+        out: the folder.
+        kind: what it is to be, by the name of its file in :data:`HOLDS`.
 
     Raises:
         AttnBridgeError: for an empty path, the root, the home folder, a file, a path below a file, a link to nowhere,
-            or a folder that cannot be written.
+            a folder that cannot be written, or, with ``kind``, one that holds what another command made.
     """
     path = given_path(out, "the folder to write, --out,")
     real = os.path.realpath(path)
@@ -45,21 +65,46 @@ def check_out(out: Path | str) -> Path:
         raise AttnBridgeError(f"{path}: cannot be made a folder ({above} {what}); name another one with --out")
     if not os.access(above, os.W_OK | os.X_OK):
         raise AttnBridgeError(f"{path}: cannot be written ({above} is read-only); name another folder with --out")
+    if kind is not None:
+        _check_kind(path, Path(real), kind)
     return path
 
 
+def _check_kind(path: Path, real: Path, kind: str) -> None:
+    """Raise for a folder of another kind, or that a run fills."""
+    words = next((f"holds {HOLDS[name]}" for name in HOLDS if name != kind and _is_of(real, name)), None)
+    for above in real.parents:
+        if real.relative_to(above).parts[0] in PARTS and _is_of(above, "config.yaml"):
+            words = f"is a part of the run {above}"
+    if words:
+        raise AttnBridgeError(f"{path}: {words}, and nothing else is put there; name another folder with --out")
+
+
+def _is_of(folder: Path, kind: str) -> bool:
+    """Whether a folder is one of a kind: by what is in it if that is a run, else by the list of what was written."""
+    if not (folder / kind).is_file():
+        return False
+    if kind == "config.yaml":
+        return any((folder / name).is_file() for name in RUN)
+    return OwnFiles(folder).wrote(folder / kind)
+
+
 @contextmanager
-def owned(out: Path | str) -> Iterator[OwnFiles]:
+def owned(out: Path | str, kind: str | None = None) -> Iterator[OwnFiles]:
     """The files of a folder, made where it is not there, which no other process writes into meanwhile.
 
     It may be asked for again inside. Processes of a group leave the lock to their first one. A folder in which nothing
     was made is as it was before; what a killed process was about to write is removed.
 
+    Args:
+        out: the folder.
+        kind: what it is to be, see :func:`check_out`.
+
     Raises:
         AttnBridgeError: see :func:`check_out`; if another process writes there; if its list of files is not one.
     """
-    folder = check_out(out)
-    if any(os.environ.get(name, "0") not in ("", "0") for name in RANKS):
+    folder = check_out(out, kind)
+    if not is_first_process():
         yield OwnFiles(folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]

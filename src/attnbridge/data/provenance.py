@@ -87,6 +87,20 @@ class OwnFiles:
             os.path.lexists(self.folder / name) for name in self._written
         )
 
+    def wrote(self, path: Path, content: str | None = None) -> bool:
+        """Whether a file of this name was ever written, with this content, or whatever it held."""
+        known = self._written.get(self._name(path), set())
+        return bool(known) if content is None else _checksum(content) in known
+
+    def adopt(self, path: Path) -> None:
+        """A file that was changed in a way that is no change is the program's again."""
+        if not self._is_unchanged(path):
+            self._claim(self._name(path), sha256(path))
+
+    def note(self, path: Path, content: str) -> None:
+        """Another form of what was written is known as that, see :meth:`wrote`."""
+        self._claim(self._name(path), _checksum(content))
+
     def remove_all(self) -> None:
         """Remove a folder that was checked; at no time are its remains where it was."""
         if self.folder.exists():
@@ -259,6 +273,10 @@ class OwnFiles:
         with (self.folder / LEDGER).open("a") as ledger:
             ledger.write(f"\n{line}")  # so that a line that was cut off ends here
         self._written.setdefault(name, set()).add(checksum)
+
+
+def _checksum(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def check_own_file(path: Path) -> None:

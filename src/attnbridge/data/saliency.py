@@ -255,7 +255,7 @@ def make_saliency(
         raise AttnBridgeError(f"images must be files by id, {{'a.jpg': Path(...)}}, not {shown(images)}")
     targets = output_paths(images, out)
     if not out.is_relative_to(cache_dir()):
-        with owned(out) as own:
+        with owned(out, "saliency.json") as own:
             return _make(images, targets, own, model, refine, device)
     for path in targets.values():  # several processes may fill the cache
         if path.is_file() and not is_whole(path):

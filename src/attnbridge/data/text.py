@@ -8,7 +8,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -287,6 +287,61 @@ def parse_yaml(text: str, where: str) -> Any:
         raise AttnBridgeError(f"{where}: is nested too deeply, or a value holds itself") from None
     finally:
         loader.dispose()
+
+
+def with_values(text: str, section: str, values: Mapping[str, Any]) -> str | None:
+    """A text of YAML with other values of some options of a section, and all else as it is: comments, blank lines,
+    order.
+
+    Args:
+        text: a mapping that :func:`parse_yaml` reads.
+        section: a key of it, which may be missing.
+        values: plain values, by key of the section.
+
+    Returns:
+        The text; ``None`` where a comment stands inside a value that would be replaced.
+
+    >>> print(with_values("# mine\\nseed: 1\\nscore:\\n  a: 1  # low\\n", "score", {"a": 2, "b": [3]}), end="")
+    # mine
+    seed: 1
+    score:
+      b: [3]
+      a: 2  # low
+    """
+    root: Any = yaml.compose(text, Loader=_Loader)
+    sections = {key.value: (key, value) for key, value in root.value}
+    if section not in sections:
+        return f"{text.rstrip()}\n{section}: {_flow(dict(values))}\n"
+    key, node = sections[section]
+    inner = {key.value: (key, value) for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    edits = []
+    if not inner:
+        edits.append((key.end_mark.index, _end(node), f": {_flow(dict(values))}"))
+    for name, value in values.items():
+        if name in inner:
+            edits.append((inner[name][0].end_mark.index, _end(inner[name][1]), f": {_flow(value)}"))
+        elif inner:
+            first = next(iter(inner.values()))[0].start_mark
+            apart = ", " if node.flow_style else "\n" + " " * first.column
+            edits.append((first.index, first.index, f"{name}: {_flow(value)}{apart}"))
+    for start, end, new in sorted(edits, reverse=True):
+        if "#" in text[start:end]:
+            return None
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _flow(value: Any) -> str:
+    """A value on one line."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=10**6).split("\n")[0]
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a node ends; PyYAML counts what follows one in lines of its own as part of it."""
+    if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
+        return int(node.end_mark.index)
+    last = node.value[-1]
+    return _end(last[1] if isinstance(last, tuple) else last)
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,9 +115,8 @@ def _splits(root: Path) -> tuple[tuple[str, ...], list[tuple[str, Scan]]]:
         return classes, [(name, partial(voc, name)) for name in lists]
     own = detect_layout(root)
     if own is not None:
-        raise AttnBridgeError(
-            f"{root}: this is {own}'s own layout; bring it in with `attnbridge data import {own} {root} --out FOLDER`"
-        )
+        command = f"attnbridge data import {own} {shlex.quote(str(root))} --out FOLDER"
+        raise AttnBridgeError(f"{root}: this is {own}'s own layout; bring it in with `{command}`")
     there = [name for name in SPLITS if (root / name).is_dir()]
     if there and ((root / there[0] / "labels.csv").is_file() or any(_is_labelled(root / name) for name in there)):
         classes = _classes_of([root / name / "labels.csv" for name in there])

@@ -80,10 +80,10 @@ def import_dataset(
         return ImportResult(kit, entry.kind, split, {c: found[c] for c in VOC_CLASSES}, len(records))
     assert out is not None
     if entry.kind == "voc":
-        with owned(out) as own:
+        with owned(out, RECORD) as own:
             return _bring_voc(name, root, own, split, classes)
     names, class_folder_images = _told(name, load(name, entry.function), root, split, classes)
-    with owned(out):
+    with owned(out, RECORD):
         counts = write_class_folders(class_folder_images, out)
     if not counts:
         raise AttnBridgeError(f"{root}: no image of {name} was found\n{how_to_get(name)}")

@@ -35,6 +35,8 @@ class RunRecord(TypedDict):
         classes: names in index order.
         protocol: how the scores were made, in words.
         evaluation: the settings that they were made with.
+        folder: in which it was trained: relative paths of its configuration begin there; ``None`` for one that was
+            removed meanwhile.
         date: when, UTC.
         versions: of Python and of the packages.
         git: commit of this package's own source tree, and whether files were changed since; ``None`` for one that was
@@ -51,6 +53,7 @@ class RunRecord(TypedDict):
     classes: list[str]
     protocol: dict[str, Any]
     evaluation: dict[str, Any]
+    folder: str | None
     date: str
     versions: dict[str, Any]
     git: dict[str, Any] | None
@@ -70,6 +73,14 @@ def run_record() -> dict[str, Any]:
         "git": _git_state(),
         "hardware": hardware(),
     }
+
+
+def working_folder() -> str | None:
+    """The folder that the program runs in, unless it was removed."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:

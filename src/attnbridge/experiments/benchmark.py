@@ -47,7 +47,7 @@ def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
     """Class maps scored as segmentations, each row on the same data."""
     _without_cases(request)
     out = _folder(name, request)
-    with owned(out) as own:
+    with owned(out, RESULTS) as own:
         check_results(own)
         results = run_table(name, table, request, out, map_data(table.data, request, out))
     text = markdown_table(results, table.paper or None, table.without, table.columns)
@@ -72,7 +72,7 @@ def run_table(name: str, table: Table, request: TableRequest, out: Path, data: T
     Returns:
         What ``results.json`` holds.
     """
-    with owned(out) as own:
+    with owned(out, RESULTS) as own:
         check_results(own)
         return _run_rows(name, table, request, out, data)
 
@@ -182,7 +182,7 @@ def run_domain_table(name: str, table: DomainTable, request: TableRequest) -> st
     out = request.out or Path("runs") / (f"{name}-unseen" if request.leave_one_out else name)
     rows = request.rows or table.rows
     cases = all_cases(request)
-    with owned(out) as own:
+    with owned(out, RESULTS) as own:
         check_results(own)
         _check_cases(rows, cases, request)
         return _run_cases(rows, cases, request, out)
@@ -264,7 +264,7 @@ def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -
     if request.domains or request.leave_one_out or request.trials:
         raise AttnBridgeError("--domains, --leave-one-out and --trials belong to other tables")
     out, names = _folder(name, request), request.rows or table.rows
-    with owned(out) as own:
+    with owned(out, RESULTS) as own:
         check_results(own)
         data = map_data(table.data, request, out)
         for row in names:

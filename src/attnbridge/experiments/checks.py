@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from attnbridge.data.files import atomic_write, cache_dir
-from attnbridge.data.out_folders import RANKS
 from attnbridge.data.text import read_cache
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import RANKS, AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
-from attnbridge.experiments.runs import Run
+from attnbridge.experiments.runs import CONFIG, RECORD, Run
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
 
 
@@ -37,6 +38,40 @@ def check_experiment(experiment: Experiment, training: bool = True) -> None:
     if training:
         _check_needs(experiment)
     load_object(experiment.entry.data.check)(training, **experiment.data)
+
+
+@contextmanager
+def own_paths_told(run: Run, experiment: Experiment) -> Iterator[None]:
+    """Inside, an error for data that is not there says it where the path is the run's own, and relative.
+
+    Args:
+        run: whose configuration names the data.
+        experiment: the run's own, or on other data.
+    """
+    try:
+        yield
+    except AttnBridgeError as error:
+        own = run.config.data if run.begun else {}
+        lost = [name for name, path in own.items() if experiment.data.get(name) == path and _is_lost(path, str(error))]
+        if not lost:
+            raise
+        name, trained = lost[0], (read_cache(run.folder / RECORD, dict) or {}).get("folder")
+        target = name == experiment.entry.data.own_path and run.done
+        words = (
+            f"data.{name} is the run's own, of {run.folder / CONFIG}, relative to the folder in which it was trained"
+        )
+        if trained is not None:
+            words += f", {trained}"
+        what = f"run this command there{', or name other data with --target FOLDER' if target else ''}"
+        raise AttnBridgeError(f"{error}; {words}: {what}") from None
+
+
+def _is_lost(path: Any, message: str) -> bool:
+    """Whether a message is of a relative path that leads nowhere."""
+    if not isinstance(path, str) or Path(path).is_absolute() or Path(path).exists():
+        return False
+    lacks = any(words in message for words in ("no such", "has no "))
+    return lacks and message.startswith((f"{path}:", f"{path}/"))
 
 
 def check_named_runs(experiment: Experiment, trust: bool = False) -> None:

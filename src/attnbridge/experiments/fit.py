@@ -30,9 +30,8 @@ from attnbridge.data.files import named
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.out_folders import check_out, owned
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.text import dump_yaml
 from attnbridge.errors import AttnBridgeError, DivergedError, shown
-from attnbridge.evaluation.record import RunRecord, check_scores, run_record, write_json
+from attnbridge.evaluation.record import RunRecord, check_scores, run_record, working_folder, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
@@ -41,6 +40,7 @@ from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.options import data_arguments, data_options, method_options, trainer_options
 from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
+from attnbridge.experiments.written_config import check_list, take_config, write_config
 from attnbridge.methods import load_data, load_method, load_object
 from attnbridge.methods.base import Method, read_checkpoint
 
@@ -147,7 +147,7 @@ def run_checked(experiment: Experiment, folder: Path, **parts: Any) -> Run:
         parts: of :func:`train`.
     """
     run = Run(folder, trust=True)
-    with owned(folder):
+    with owned(folder, CONFIG):
         with untouched():
             train(experiment, folder, **parts)
         if is_main_process():
@@ -171,7 +171,7 @@ def train(
         AttnBridgeError: if the folder holds a run already, or files of the user's, or the parts refuse a value.
     """
     parts: dict[str, Any] = {"module": module, "network": network, "callbacks": callbacks, "logger": logger}
-    with owned(folder) as own:
+    with owned(folder, CONFIG) as own:
         _check_folder(experiment, own, resume)
         if experiment.init_from and network is None:
             _check_start(*build(experiment, **parts))  # wrong is told before the first stage is trained
@@ -214,6 +214,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
         "classes": list(method.classes),
         "protocol": task.protocol(),
         "evaluation": asdict(experiment.evaluation),
+        "folder": working_folder(),
         **run_record(),  # type: ignore[typeddict-item]
     }
     if is_main_process():
@@ -221,14 +222,6 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
             task.save_examples(method, folder)
         write_json(folder / RECORD, content)
     return content
-
-
-def write_config(experiment: Experiment, own: OwnFiles) -> None:
-    """Write what a run is of into its folder, unless it says so already."""
-    run = Run(own.folder, trust=True)
-    if not run.begun or run.config != experiment:
-        with own.writing(own.folder / CONFIG) as partial:
-            partial.write_text(dump_yaml(experiment.to_mapping()))
 
 
 def _check_start(method: Method, data: ImageDataModule, trainer: L.Trainer) -> None:
@@ -440,6 +433,8 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
     folder, run = own.folder, Run(own.folder)
     if not is_main_process():
         return
+    if resume:
+        check_list(run)
     outputs = [folder / name for name in OUTPUTS]
     own.check([folder / CONFIG, folder / VALIDATION])
     own.check_unchanged([folder / VALIDATION])
@@ -453,6 +448,7 @@ def _check_folder(experiment: Experiment, own: OwnFiles, resume: bool) -> None:
         return
     if not resume:
         raise AttnBridgeError(f"{folder}: holds a run already; name another folder, or add --resume")
+    take_config(own)
     # how it is scored may change
     check_same(replace(Run(folder, trust=True).config, evaluation=experiment.evaluation), experiment, folder)
     outputs += (folder / "attention").glob("epoch_*.png")

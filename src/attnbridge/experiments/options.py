@@ -298,5 +298,5 @@ def _check_plain(name: str, value: Any, kinds: list[str], annotation: str) -> No
         return
     ranges = [limits or Bounds() for limits in own]
     if not any(limits.hold(value) for limits in ranges):
-        words = str(ranges[0]) if len(ranges) == 1 else in_words(annotation)
+        words = ranges[0].against(value) if len(ranges) == 1 else in_words(annotation)
         raise AttnBridgeError(f"option {name} must be {words or 'a finite number'}, not {shown(value)}")

@@ -99,7 +99,7 @@ def run_pipeline(request: PipelineRequest) -> Path:
     Raises:
         AttnBridgeError: for what a stage would stumble over, before the first is made; see also :func:`train_chain`.
     """
-    with owned(request.out) as own:
+    with owned(request.out, STAGES) as own:
         page = [own.folder / REPORT]
         own.check(page)
         own.check_unchanged(page)
@@ -118,7 +118,7 @@ def train_chain(request: PipelineRequest) -> Chain:
     """
     find_rule(request.settings.rule)
     experiments = experiments_of(request)
-    with owned(request.out) as own:
+    with owned(request.out, STAGES) as own:
         own.check([own.folder / STAGES])
         own.check_unchanged([own.folder / STAGES])
         return _run_stages(request, *experiments)

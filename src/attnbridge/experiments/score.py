@@ -8,10 +8,12 @@ from typing import Any
 from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, check_scores, write_json
-from attnbridge.experiments.checks import check_experiment
+from attnbridge.evaluation.tasks.base import EXAMPLES
+from attnbridge.experiments.checks import check_experiment, own_paths_told
 from attnbridge.experiments.config import Experiment, trainer_device
-from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched, write_config
-from attnbridge.experiments.runs import RECORD, Run
+from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
+from attnbridge.experiments.runs import CONFIG, RECORD, REPORT, Run
+from attnbridge.experiments.written_config import check_list, take_config, write_config
 from attnbridge.methods import SOURCE_TARGET, load_object
 
 
@@ -49,8 +51,14 @@ def rescore(run: Run, device: str = "auto", **settings: Any) -> RunRecord:
             raise AttnBridgeError(
                 f"{run.folder}: its scores do not depend on evaluation.{name}; they do on {', '.join(uses) or 'none'}"
             )
-    check_experiment(experiment, training=False)
+    with own_paths_told(run, experiment):
+        check_experiment(experiment, training=False)
     with owned(run.folder) as own:
+        check_list(run)
+        take_config(own)
+        outputs = [run.folder / name for name in (CONFIG, EXAMPLES, RECORD, REPORT)]
+        own.check(outputs)
+        own.check_unchanged(outputs)
         task, method, record = _scored(run, experiment, device)
         write_config(experiment, own)
         task.save_examples(method, run.folder)
@@ -65,16 +73,20 @@ def _scored(run: Run, experiment: Experiment, device: str) -> tuple[Any, Any, Ru
     if experiment.entry.data != SOURCE_TARGET and experiment.data.get("saliency"):
         experiment = experiment.with_options(data={"saliency": None})  # serves training, and may not be there
     data = build_data(experiment)
-    if tuple(data.classes) != method.classes:
+    with own_paths_told(run, experiment):
+        classes = tuple(data.classes)
+    if classes != method.classes:
         raise AttnBridgeError(
             f"the run knows the classes {', '.join(method.classes)}, in this order, but the data has "
-            f"{', '.join(data.classes)}; bring its columns or folders to the run's"
+            f"{', '.join(classes)}; bring its columns or folders to the run's"
         )
     task = load_object(experiment.entry.task).of(data, experiment.evaluation)
     if task.scores is None:
-        raise AttnBridgeError(f"{experiment.data['target']}: has no val/ with masks to score against")
+        with own_paths_told(run, experiment):
+            raise AttnBridgeError(f"{experiment.data['target']}: has no val/ with masks to score against")
+    shown = {name: value for name, value in experiment.trainer.items() if name == "enable_progress_bar"}
     with untouched(), interrupts():
-        trainer = build_trainer(replace(experiment, trainer=trainer_device(device)), [task.scores])
+        trainer = build_trainer(replace(experiment, trainer={**shown, **trainer_device(device)}), [task.scores])
         scores = task.evaluate(method, trainer)
     check_scores(scores, run.folder)
     own: dict[str, Any] = {

@@ -57,7 +57,7 @@ def search(experiment: Experiment, out: Path, trials: int) -> Experiment:
         raise AttnBridgeError(
             "nothing is searched: name options and bounds, --search.model.alignment_weight '[0.001, 1]'"
         )
-    with owned(out) as own:
+    with owned(out, RECORD) as own:
         return _search(experiment, space, own, trials)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from attnbridge.models.backbones import build_backbone, freeze
 from attnbridge.models.frozen_stem import StemCache
 from attnbridge.models.weights import load_tensors
 
+MOST_WEIGHT = 1e6
+"""Of a loss; beyond it the weight is told of where a sum is not finite."""
 EPOCH_LOG: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
 """How a loss is logged: its mean over the epoch and the processes."""
 
@@ -187,9 +190,20 @@ class Method(Predicting, LightningModule):
         self.log_dict(values, **EPOCH_LOG)
         self.log("loss", total.detach(), prog_bar=True, **EPOCH_LOG)
         if not torch.isfinite(total.detach()):
-            bad = [name for name, loss in losses.items() if not torch.isfinite(loss.detach())]
-            raise DivergedError(f"the loss {', '.join(bad) or 'total'} is not finite; lower the learning rate")
+            raise self._diverged(losses, weighted)
         return total
+
+    def _diverged(self, losses: dict[str, Tensor], weighted: dict[str, Tensor]) -> DivergedError:
+        """The error for a sum that is not finite: of which loss, by which weight, and what to lower."""
+        plain, products = ({n: float(v.detach()) for n, v in parts.items()} for parts in (losses, weighted))
+        bad = [name for parts in (plain, products) for name, value in parts.items() if not math.isfinite(value)]
+        named = dict.fromkeys(bad or [max(products, key=lambda name: abs(products[name]))])
+        weights = {name: self.loss_weights.get(name, 1.0) for name in named}
+        terms = ", ".join(f"{name} ({plain[name]:.3g} with weight {weight:.3g})" for name, weight in weights.items())
+        options = {name: value for name, value in self.hparams.items() if self.is_stage_specific(name) and value}
+        large = [f"model.{name} is {value:.3g}" for name, value in options.items() if value > MOST_WEIGHT]
+        what = f"{' and '.join(large)}, beyond {MOST_WEIGHT:.0e}: lower that" if large else "lower the learning rate"
+        return DivergedError(f"the {'loss' if bad else 'sum of the losses, above all'} {terms} is not finite; {what}")
 
     def training_step(self, batch: dict[str, Batch], _index: int) -> Tensor:
         return self.weighted_sum(self.losses(batch))

@@ -14,7 +14,15 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import check_layer, eval_mode, find_layer, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.layers import (
+    check_layer,
+    eval_mode,
+    find_layer,
+    is_channels_last,
+    no_maps,
+    prefix_tokens,
+    to_maps,
+)
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Count, MapSize, check_number, check_value
 from attnbridge.data.transforms import Size, sides
@@ -208,7 +216,10 @@ def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool,
         seen = observe(network, torch.zeros(1, 3, *sides(image_size), device=device), layer)
     features = seen.features[layer]
     last = is_channels_last(features, *sides(image_size))
-    channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
+    try:
+        channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
+    except AttnBridgeError as error:
+        raise no_maps(layer, error, network, image_size) from None
     return channels, last, seen.logits.shape[1]
 
 

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge import __version__
 from attnbridge.attention.explain import explain
-from attnbridge.data.cues import cue_path
+from attnbridge.data.cues import MADE_OF, cue_path
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.doubts import check_saliency
 from attnbridge.data.files import is_current
@@ -78,11 +78,11 @@ class CueMaker:
         }  # fmt: skip
         if any(os.path.realpath(record.image.parent) == os.path.realpath(out) for record in records):
             raise AttnBridgeError(f"{out}: holds the images that the cues are made of; name another folder with --out")
-        with owned(out) as own:
+        with owned(out, MADE_OF) as own:
             own.check(cue_path(out, record) for record in records)
             waiting = [r for r in records if not self._is_current(cue_path(out, r), r)]
             own.check_unchanged(cue_path(out, record) for record in waiting)
-            own.claim("cues.json", made_of, "cues")
+            own.claim(MADE_OF, made_of, "cues")
             parts = [waiting[i : i + self.batch] for i in range(0, len(waiting), self.batch)]
             for part in track(parts, "cues", transient=True):
                 self._write(part, own)

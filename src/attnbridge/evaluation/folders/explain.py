@@ -7,9 +7,10 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def explain_images(
     if settings.layer:
         check_layer(model.network, settings.layer)
     about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
-    with owned(out) as own:
+    with owned(out, MANIFEST) as own:
         return _explain(model, images, own, choose, settings, batch, about | vars(settings))
 
 
@@ -130,9 +131,8 @@ def _explain(
     outputs = [*_possible(out, waiting, model.classes), *pages, out / SCORES]
     own.check(outputs)
     own.check_unchanged(outputs)
-    _write_manifest(own, header, done)
     bad = []
-    with (out / MANIFEST).open("a") as manifest, Progress(transient=True) as progress:
+    with _begun(own, header, done) as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(images), completed=len(images) - len(waiting))
         for loaded in _batches(waiting, batch):
             for name, _ in loaded:
@@ -274,6 +274,21 @@ def _write_manifest(own: OwnFiles, header: dict[str, Any], done: dict[str, Any])
     with beside(path) as partial:
         partial.write_text("".join(json.dumps(line) + "\n" for line in [header, *done.values()]))
         own.put(partial, path, grown=True)
+
+
+@contextmanager
+def _begun(own: OwnFiles, header: dict[str, Any], done: dict[str, Any]) -> Iterator[TextIO]:
+    """The manifest, to add lines to; a new one is taken away where something is raised before an image was done."""
+    path = own.folder / MANIFEST
+    there = path.exists()
+    try:
+        _write_manifest(own, header, done)
+        with path.open("a") as manifest:
+            yield manifest
+    except BaseException:
+        if not there and not done:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _endings(number: int, name: str) -> tuple[str, str]:

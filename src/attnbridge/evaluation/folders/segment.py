@@ -184,7 +184,7 @@ def write_masks(
     targets = output_paths(images, out)
     bad: list[str] = []
     with ExitStack() as stack:
-        own = stack.enter_context(owned(out))
+        own = stack.enter_context(owned(out, "masks.json"))
         own.check(targets.values())
         waiting = {i: p for i, p in images.items() if not (is_current(targets[i], p) and is_whole(targets[i]))}
         own.check_unchanged(targets[i] for i in waiting)

@@ -17,6 +17,7 @@ from attnbridge.evaluation.folders.segment import Segmenter, refine_mask
 
 COMPETITION = "comp6"
 """Segmentation with any training data but the test images; comp5 is VOC's own training data alone."""
+RESULTS = "results.tgz"
 
 
 def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> Path:
@@ -44,8 +45,8 @@ def write_submission(segmenter: Segmenter, kit: Path, names: str, out: Path) -> 
     images = find_images_of(kit, names)
     part = Path("results") / kit.absolute().name / "Segmentation" / f"{COMPETITION}_{names}_cls"
     masks = {name: out / part / f"{name}.png" for name in images}
-    packed = out / "results.tgz"
-    with owned(out) as own:
+    packed = out / RESULTS
+    with owned(out, RESULTS) as own:
         if packed.exists():
             raise AttnBridgeError(f"{packed}: there are results already; name another folder with --out")
         own.check(masks.values())

@@ -194,7 +194,7 @@ def write_verification(model: Classifier, pairs: Sequence[Pair], out: Path, list
         out: folder to write.
         listed: the file that names the pairs.
     """
-    with owned(out) as own:
+    with owned(out, RECORD) as own:
         check_verification(own)
         similarity = similarities(model, pairs)
         same = torch.tensor([pair.same for pair in pairs])
