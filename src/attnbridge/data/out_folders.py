@@ -31,7 +31,7 @@ HOLDS = {
     "masks.json": "masks of `attnbridge segment`",
     "saliency.json": "maps of `attnbridge saliency`",
     "manifest.jsonl": "maps of `attnbridge explain`",
-    "results.tgz": "results of `attnbridge submit`",
+    "results.tgz": "segmentations for a test server",
     "verification.json": "results of `attnbridge verify`",
     "pipeline.json": "the stages of `attnbridge pipeline`",
     "results.json": "the runs of a table",

@@ -200,7 +200,7 @@ class Method(Predicting, LightningModule):
         named = dict.fromkeys(bad or [max(products, key=lambda name: abs(products[name]))])
         weights = {name: self.loss_weights.get(name, 1.0) for name in named}
         terms = ", ".join(f"{name} ({plain[name]:.3g} with weight {weight:.3g})" for name, weight in weights.items())
-        options = {name: value for name, value in self.hparams.items() if self.is_stage_specific(name) and value}
+        options = {name: value for name, value in self.hparams.items() if name.endswith("_weight") and value}
         large = [f"model.{name} is {value:.3g}" for name, value in options.items() if value > MOST_WEIGHT]
         what = f"{' and '.join(large)}, beyond {MOST_WEIGHT:.0e}: lower that" if large else "lower the learning rate"
         return DivergedError(f"the {'loss' if bad else 'sum of the losses, above all'} {terms} is not finite; {what}")
