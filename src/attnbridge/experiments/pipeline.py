@@ -147,8 +147,10 @@ def _run_stages(request: PipelineRequest, bridge: Experiment, network: Experimen
         return Chain(everything, records, "segmentation", third)
     earlier, named = out / "segmentation", {record.image.name: record for record in records}
     labelled = not as_published(again)
-    made_of = {"segmentation": third} if labelled else {"segmentation": third, "labelled": False}
-    own = stages.run("own-masks", made_of, lambda folder: mask(earlier, named, folder, labelled, device))
+    own_of: dict[str, Any] = {"segmentation": third}
+    if not labelled:
+        own_of["labelled"] = False
+    own = stages.run("own-masks", own_of, lambda folder: mask(earlier, named, folder, labelled, device))
     made_of = {"masks": own, "config": again.to_mapping()}
     last = stages.run("retrained", made_of, lambda folder: fit_stage(again, folder))
     return Chain(everything, records, "retrained", last)
