@@ -8,7 +8,7 @@ import pytest
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
-from attnbridge.experiments.pipeline import MIN_STEPS, long_enough, stage_experiment
+from attnbridge.experiments.pipeline import MIN_STEPS, PipelineRequest, _check_second, long_enough, stage_experiment
 
 
 @pytest.mark.usefixtures("module_cache")
@@ -46,3 +46,29 @@ def test_few_images_are_seen_more_often(scenes: Path) -> None:
         experiment = Experiment.from_mapping({"method": "attnbn", "data": data, "trainer": trainer})
         assert long_enough(experiment).trainer["max_epochs"] == epochs
         assert experiment.trainer == trainer
+
+
+@pytest.mark.usefixtures("module_cache")
+def test_as_published_the_second_training_begins_with_the_first_network(tmp_path: Path) -> None:
+    """speedinghzl/DSRG, 91efdf7, run.sh:5 and :9: the first begins with ImageNet's weights."""
+    data = {"source": "s", "target": "t", "saliency": "u2net"}
+    earlier = Experiment.from_mapping({"method": "attnbn", "model": {"backbone": "vgg16"}, "data": data})
+    first = stage_experiment("voc/dsrg", earlier, tmp_path / "cues", [])
+    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    assert "weights" not in first.model
+    assert second.model["weights"] == str(tmp_path / "segmentation" / "checkpoints" / "last.ckpt")
+    light = stage_experiment("segmentation/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    assert "weights" not in light.model  # another backbone
+
+
+@pytest.mark.usefixtures("module_cache")
+def test_a_second_training_of_another_network_is_refused(tmp_path: Path) -> None:
+    earlier = Experiment.from_mapping({"method": "attnbn", "data": {"source": "s", "target": "t", "saliency": "u2net"}})
+    request = PipelineRequest(tmp_path, tmp_path, out=tmp_path, segmentation="voc/sec", retrain="voc/retrain")
+    first = stage_experiment("voc/sec", earlier, tmp_path / "cues", [])
+    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    with pytest.raises(
+        AttnBridgeError, match=r"voc/retrain: model\.head_rate is \[6, 12, 18, 24\], but in voc/sec.* 12;"
+    ):
+        _check_second(request, first, second)
+    _check_second(request, stage_experiment("voc/dsrg", earlier, tmp_path / "cues", []), second)

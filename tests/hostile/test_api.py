@@ -328,6 +328,8 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     "losses.boundary_loss": [
         (on(losses.boundary_loss, PROBABILITIES, PROBABILITIES[..., :2]), "refined must be .* w = 4 as in prob"),
         (on(losses.boundary_loss, PROBABILITIES, SEEDS), r"refined must be a float tensor.*torch\.bool"),
+        (on(losses.boundary_loss, PROBABILITIES, PROBABILITIES, "dsgr"), "published must be .*mean 'dsrg'"),
+        (on(losses.boundary_loss, PROBABILITIES, PROBABILITIES, True), "published must be sec or dsrg, not True"),
     ],
     "losses.BoundaryLoss": [(on(losses.BoundaryLoss(), PROBABILITIES[:0], SEEDS), "probabilities is empty")],
     "losses.seed_loss": [
@@ -490,6 +492,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (built(image_size=-32), "image_size must be a whole number.*-32"),
         (built(image_size=(32, 32, 3)), r"image_size must be .*\(32, 32, 3\)"),
         (built(stride=3), "stride must be 8, 16 or 32.*not 3"),
+        (built(poolings="caffe"), "poolings must be own or deeplab, not 'caffe'"),
         (built(weights=None), "weights must be a text, not None"),
         (built(layer=["layer4"]), r"layer must be a text or None, not \['layer4'\]"),
         (built(name=Answers(lambda y: (y,)), layer="trunk", image_size=16), "output must be logits .*tuple"),
@@ -533,7 +536,9 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     ],
     "models.LargeFOV": [
         (on(models.LargeFOV, 4, 3, dropout=1.5), "dropout must be at least 0 and below 1, not 1.5"),
-        (on(models.LargeFOV, 4, 3, rate=0), "rate must be at least 1, not 0"),
+        (on(models.LargeFOV, 4, 3, rate=0), "rate must be a whole number at least 1 or a list.*not 0"),
+        (on(models.LargeFOV, 4, 3, rate=[]), r"rate must be a list.*not \[\]"),
+        (on(models.LargeFOV, 4, 3, rate=[6, NAN]), r"rate must be .*not \[6, nan\]"),
         (on(models.LargeFOV(3, 2, 2), FEATURES), r"features must be .*\(B, 3, h, w\)"),
     ],
     "models.Teacher": [
@@ -569,6 +574,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(segmentation.grow_seeds, PROBABILITIES, SEEDS.float(), torch.ones(2, 2)), "seeds must be a bool tensor"),
         (on(segmentation.grow_seeds, PROBABILITIES, SEEDS, torch.ones(2, 2), 99), "background must be .*not 99"),
         (on(segmentation.grow_seeds, PROBABILITIES, SEEDS, torch.ones(2, 3)), r"labels \(2, 3\) the shape"),
+        (on(segmentation.grow_seeds, PROBABILITIES, SEEDS, torch.ones(2, 2), overruled=1), "overruled must be .*not 1"),
     ],
     "segmentation.combine_maps": [
         (
@@ -590,6 +596,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     "segmentation.Inference": [
         (on(segmentation.Inference, scales=(1.0, NAN)), r"scales must be a list.*\(1\.0, nan\)"),
         (on(segmentation.Inference, scales=1.0), r"scales must be a list.*1\.0"),
+        (on(segmentation.Inference, combine="logit"), "combine must be .*mean 'logits'"),
     ],
     "segmentation.infer": [
         (on(segmentation.infer, None, IMAGES), "network must be a function.*None"),
@@ -646,6 +653,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
     ],
     "data.SourceTargetDataModule": [
         (on(data.SourceTargetDataModule, "a", "b", shape="pads"), r"data\.shape must be .*mean 'pad'"),
+        (on(data.SourceTargetDataModule, "a", "b", augment="flop"), r"data\.augment must be .*mean 'flip'"),
         (on(data.SourceTargetDataModule, "a", "b", guided_by="mask"), r"data\.guided_by must be .*mean 'masks'"),
         (on(data.SourceTargetDataModule, "a", "b", source_share=0), r"data\.source_share must be above 0"),
     ],

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from attnbridge.errors import AttnBridgeError
-from attnbridge.losses.weak_supervision import boundary_loss, expansion_loss, seed_loss
+from attnbridge.losses.weak_supervision import BoundaryLoss, boundary_loss, expansion_loss, seed_loss
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -106,3 +108,53 @@ def test_no_seeds_cost_nothing() -> None:
 def test_shapes_that_do_not_fit_are_told() -> None:
     with pytest.raises(AttnBridgeError, match=r"refined must be .* h = 3 as in probabilities"):
         boundary_loss(torch.rand(1, 2, 3, 3), torch.rand(1, 2, 4, 4))
+
+
+def naive_published(p: np.ndarray, refined: np.ndarray, dsrg: bool) -> tuple[float, np.ndarray]:
+    """The loss and its gradient by p, in numpy, position by position.
+
+    speedinghzl/DSRG, 91efdf7, pylayers.py:85-91 (least probability; the CRF's gradient) and :163-165 (exp, clip);
+    kolesman/SEC, c784190, pylayers.py:74-80 and :118-120.
+    """
+    batch, count, height, width = p.shape
+    n = batch * height * width
+    loss, gradient = 0.0, np.zeros_like(p)
+    for b, y, x in np.ndindex(batch, height, width):
+        q = np.maximum(refined[b, :, y, x], 1e-4)
+        q = q / q.sum()
+        for c in range(count):
+            ratio = q[c] / p[b, c, y, x]
+            inside = not dsrg or 0.05 <= ratio <= 20
+            log = np.log(np.clip(ratio, 0.05, 20) if dsrg else ratio)
+            loss += q[c] * log / n
+            if inside:
+                gradient[b, c, y, x] -= q[c] / p[b, c, y, x] / n
+            if dsrg:  # by log q, which the CRF's layer multiplies by 1 - q
+                gradient[b, c, y, x] += (q[c] * log + (q[c] if inside else 0)) / n * (1 - q[c])
+    return loss, gradient
+
+
+@pytest.mark.parametrize("published", ["sec", "dsrg"])
+def test_the_published_boundary_loss_equals_numpy_in_value_and_gradient(published: Literal["sec", "dsrg"]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = (4 * torch.randn(2, 4, 3, 5, dtype=torch.float64, generator=generator)).requires_grad_()
+    refined = (4 * torch.randn(2, 4, 3, 5, dtype=torch.float64, generator=generator)).softmax(1)
+    least = logits.softmax(1) + 1e-4
+    p = least / least.sum(1, keepdim=True)
+    value, by_p = naive_published(p.detach().numpy(), refined.numpy(), published == "dsrg")
+    ratio = refined / p.detach()
+    assert (ratio < 0.05).any()
+    assert (ratio > 20).any()
+    loss = boundary_loss(logits.softmax(1), refined, published)
+    assert loss.item() == pytest.approx(value, rel=1e-9)
+    (ours,) = torch.autograd.grad(loss, logits)
+    (theirs,) = torch.autograd.grad(p, logits, torch.from_numpy(by_p))
+    torch.testing.assert_close(ours, theirs)
+    assert BoundaryLoss()(logits.softmax(1), refined, published) == loss
+    assert loss != boundary_loss(logits.softmax(1), refined)
+
+
+def test_a_paper_that_is_unknown_is_told() -> None:
+    same = torch.full((1, 2, 3, 3), 0.5)
+    with pytest.raises(AttnBridgeError, match="published must be sec or dsrg, not 'dsgr'; did you mean 'dsrg'"):
+        boundary_loss(same, same, "dsgr")  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,16 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
+from attnbridge.errors import check_choice
+
 Size = int | tuple[int, int]
 Shape = Literal["stretch", "pad"]
+Augment = Literal["full", "flip", "cut", "none"]
 GREY = 116
 """What is put around images."""
+MEAN_PIXEL = (123, 117, 104)
+"""RGB that DSRG's code puts around images that are too small to be cut (speedinghzl/DSRG, 91efdf7, train-f.prototxt:11
+and layer.py:206)."""
 
 
 class Saliency(tv_tensors.Mask):  # type: ignore[misc]
@@ -56,6 +62,31 @@ class PadTo(v2.Transform):  # type: ignore[misc]
         return TF.pad(inpt, params["padding"], fill=fill)
 
 
+class PadBelow(v2.Transform):  # type: ignore[misc]
+    """Pad at the right and below what is smaller than a size: :data:`MEAN_PIXEL` beside the image, 0 beside its
+    saliency, 255 (ignored) beside its mask.
+
+    Args:
+        height: the least, pixels.
+        width: the least, pixels.
+
+    >>> PadBelow(12, 8)(tv_tensors.Image(torch.zeros(3, 10, 10, dtype=torch.uint8))).shape
+    torch.Size([3, 12, 10])
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = next(value for value in flat_inputs if isinstance(value, torch.Tensor)).shape[-2:]
+        return {"padding": [0, 0, max(0, self.width - width), max(0, self.height - height)]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        fill = 0 if isinstance(inpt, Saliency) else 255 if isinstance(inpt, tv_tensors.Mask) else list(MEAN_PIXEL)
+        return TF.pad(inpt, params["padding"], fill=fill)
+
+
 def padding(height: int, width: int, aspect: float) -> tuple[int, int]:
     """Pixels that :class:`PadTo` adds to the width and to the height.
 
@@ -88,9 +119,13 @@ def without_padding(maps: Tensor, image: tuple[int, int], size: Size) -> Tensor:
 
 
 def train_transform(
-    size: Size, scale: tuple[float, float] = (0.5, 1.0), shape: Shape = "stretch", zoom_out: float = 1.0
+    size: Size,
+    scale: tuple[float, float] = (0.5, 1.0),
+    shape: Shape = "stretch",
+    zoom_out: float = 1.0,
+    augment: Augment = "full",
 ) -> v2.Transform:
-    """Random resized crop, zooming out, horizontal flip and mild colour jitter.
+    """Random resized crop, zooming out, horizontal flip and mild colour jitter; or less.
 
     Args:
         size: side of the output in pixels, or its height and width.
@@ -99,8 +134,21 @@ def train_transform(
             and pads the image first.
         zoom_out: the most by which a crop's sides are divided; it is then placed at random on grey, saliency 0 and
             mask 255 around it.
+        augment: ``full``; ``flip``: resized as for evaluation, and flipped (DSRG); ``cut``: a random part of ``size``,
+            not resized, and flipped, with :class:`PadBelow` around images that are smaller (DSRG's second training);
+            ``none``: resized alone (SEC). Of these, ``full`` alone has ``scale`` and ``zoom_out``, and ``cut`` no
+            ``shape``.
+
+    Raises:
+        AttnBridgeError: for another ``augment``.
     """
+    check_choice("augment", augment, get_args(Augment))
     height, width = sides(size)
+    if augment == "cut":
+        return v2.Compose([PadBelow(height, width), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()])
+    if augment != "full":
+        flip = [v2.RandomHorizontalFlip()] if augment == "flip" else []
+        return v2.Compose([eval_transform(size, shape), *flip])
     aspect = width / height
     fill = {Saliency: 0, tv_tensors.Mask: 255, tv_tensors.Image: GREY}
     shrink = [v2.RandomZoomOut(fill, (1.0, zoom_out), p=1.0), v2.Resize((height, width), antialias=True)]

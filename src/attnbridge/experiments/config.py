@@ -43,6 +43,8 @@ EVALUATION = {
     "scales": "Sequence[Scale]",
     "flip": "bool",
     "crf": "bool",
+    "combine": "Literal['mean', 'logits']",
+    "corners": "bool",
 }
 RENAMED = {
     "after": "init_from",

@@ -146,7 +146,11 @@ def _run_stages(request: PipelineRequest, bridge: Experiment, network: Experimen
     if again is None:
         return Chain(everything, records, "segmentation", third)
     earlier, named = out / "segmentation", {record.image.name: record for record in records}
-    own = stages.run("own-masks", {"segmentation": third}, lambda folder: mask(earlier, named, folder, True, device))
+    labelled = not as_published(again)
+    own_of: dict[str, Any] = {"segmentation": third}
+    if not labelled:
+        own_of["labelled"] = False
+    own = stages.run("own-masks", own_of, lambda folder: mask(earlier, named, folder, labelled, device))
     made_of = {"masks": own, "config": again.to_mapping()}
     last = stages.run("retrained", made_of, lambda folder: fit_stage(again, folder))
     return Chain(everything, records, "retrained", last)
@@ -179,7 +183,9 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
     check_network(bridge)
     network = stage_experiment(request.segmentation, bridge, request.out / "cues", request.overrides)
     own_masks = request.out / "own-masks"
-    again = stage_experiment(request.retrain, bridge, own_masks, request.overrides) if request.retrain else None
+    again = stage_experiment(request.retrain, bridge, own_masks, request.overrides, 2) if request.retrain else None
+    if again is not None:
+        _check_second(request, network, again)
     for name, each in ((request.config, bridge), (request.segmentation, network), (request.retrain, again)):
         if each is not None:
             _check_batch(str(name), each)
@@ -191,6 +197,19 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
         if each is not None
     ]
     return enough[0], enough[1], enough[2] if again else None
+
+
+def _check_second(request: PipelineRequest, network: Experiment, again: Experiment) -> None:
+    """Raise unless a second training that begins with the network of the first has one of the same structure."""
+    if again.model.get("weights") != str(request.out / "segmentation" / CHECKPOINT):
+        return
+    for option in ("backbone", "layer", "stride", "setting", "head_width", "head_rate"):
+        first, second = network.option(f"model.{option}"), again.option(f"model.{option}")
+        if first != second:
+            raise AttnBridgeError(
+                f"{request.retrain}: model.{option} is {second}, but in {request.segmentation}, with whose network it "
+                f"begins, {first}; make them the same, or name weights of its own"
+            )
 
 
 def _check_batch(name: str, experiment: Experiment) -> None:
@@ -215,9 +234,17 @@ def long_enough(experiment: Experiment) -> Experiment:
     return experiment.with_options(trainer={"max_epochs": max(epochs, -(-MIN_STEPS // steps))})
 
 
-def stage_experiment(name: str, earlier: Experiment, cues: Path, overrides: Sequence[str]) -> Experiment:
+def as_published(experiment: Experiment) -> bool:
+    """Whether a segmentation network is that of the papers: then its training begins as theirs does."""
+    return bool(experiment.option("model.setting") == "paper")
+
+
+def stage_experiment(
+    name: str, earlier: Experiment, cues: Path, overrides: Sequence[str], training: int = 1
+) -> Experiment:
     """A segmentation network on the images of an earlier stage, whose sizes and seed it shares, and whose weights it
-    begins with if it is of the same backbone, unless it says otherwise itself.
+    begins with if it is of the same backbone, unless it says otherwise itself. As published, it begins with ImageNet's
+    weights, and its second training with the network of the first.
 
     Raises:
         AttnBridgeError: for one of another method.
@@ -235,7 +262,10 @@ def stage_experiment(name: str, earlier: Experiment, cues: Path, overrides: Sequ
     if not found.model.get("frozen"):
         data["views"] = None  # nothing to keep
     model = {}
-    if "weights" not in found.model and found.option("model.backbone") == earlier.option("model.backbone"):
+    if as_published(found):
+        if training == 2 and "weights" not in found.model:
+            model["weights"] = str(cues.parent / "segmentation" / CHECKPOINT)
+    elif "weights" not in found.model and found.option("model.backbone") == earlier.option("model.backbone"):
         model["weights"] = str(cues.parent / "classifier" / CHECKPOINT)
     seed = found.seed if "seed" in read_config(name) else earlier.seed
     found = replace(found.with_options(data=data, model=model), name=Path(name).name, seed=seed)

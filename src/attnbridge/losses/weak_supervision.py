@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
 from attnbridge.bounds import UpToOne, check_number, check_value
+from attnbridge.errors import check_choice
 
 LEAST = 1e-4
 """What is added to every probability before it is brought back to a sum of 1, as in SEC's code, so that what is thought
 impossible can be learned."""
+CLIP = (0.05, 20.0)
+"""Between what DSRG's code keeps the ratio of the refined probability to the network's."""
 
 
 def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Tensor:
@@ -32,7 +37,7 @@ def seed_loss(probabilities: Tensor, seeds: Tensor, balanced: bool = True) -> Te
     """
     check_value("balanced", balanced, bool)
     check_tensors(probabilities=(probabilities, "B L h w"), seeds=(seeds, "B L h w", "bool"))
-    logs = torch.where(seeds, _floored(probabilities).log(), 0).sum((2, 3))  # (B, L)
+    logs = torch.where(seeds, floored(probabilities).log(), 0).sum((2, 3))  # (B, L)
     counts = seeds.sum((2, 3))
     if not balanced:
         return -(logs.sum(1) / counts.sum(1).clamp_min(1)).mean()
@@ -81,7 +86,7 @@ def expansion_loss(
     check_tensors(probabilities=(probabilities, "B L h w"))
     classes = probabilities.shape[1] - 1
     check_tensors(probabilities=(probabilities, "B L h w"), labels=(labels, f"B {classes}", "number"))
-    ranked = _floored(probabilities).flatten(2).sort(2, descending=True).values  # (B, L, P)
+    ranked = floored(probabilities).flatten(2).sort(2, descending=True).values  # (B, L, P)
     place = torch.arange(ranked.shape[2], device=ranked.device, dtype=ranked.dtype)
 
     def pooled(decay: float) -> Tensor:
@@ -107,25 +112,45 @@ class ExpansionLoss(nn.Module):
         return expansion_loss(probabilities, labels, self.foreground, self.background, self.absent)
 
 
-def boundary_loss(probabilities: Tensor, refined: Tensor) -> Tensor:
+def boundary_loss(probabilities: Tensor, refined: Tensor, published: Literal["sec", "dsrg"] | None = None) -> Tensor:
     r"""How far the network's answer is from what a CRF makes of it: SEC's and DSRG's constrain-to-boundary loss.
 
     .. math:: \frac1n \sum_u \sum_c Q_{u,c} \log \frac{Q_{u,c}}{p_{u,c}}
 
     (Kolesnikov and Lampert, ECCV 2016.) The mean over pixels and images.
 
+    The authors' code raises what is below :data:`LEAST` in :math:`Q` to it (:func:`raised`). DSRG's
+    (speedinghzl/DSRG, 91efdf7, pylayers.py:165 and :91) also clips the ratio to :data:`CLIP`, outside of which it has
+    no gradient, and hands the gradient of :math:`\log Q` on to the network as if :math:`\partial \log Q_{u,c} /
+    \partial p_{u,c} = 1 - Q_{u,c}`. SEC's (kolesman/SEC, c784190, pylayers.py:120 and :80) does neither.
+
     Args:
         probabilities: ``(B, L, h, w)``.
         refined: :math:`Q`, the same shape; gets no gradient.
+        published: ``sec`` or ``dsrg``: as the code of that paper; ``None``: both probabilities get the same least one.
+
+    Raises:
+        AttnBridgeError: for tensors of different shapes, or another name of a paper.
 
     >>> same = torch.full((1, 2, 3, 3), 0.5)
     >>> boundary_loss(same, same)
     tensor(0.)
     """
     check_tensors(probabilities=(probabilities, "B L h w"), refined=(refined, "B L h w"))
-    wanted = _floored(refined.detach())
-    each = wanted * (wanted.log() - _floored(probabilities).log())
+    if published is not None:
+        check_choice("published", published, ("sec", "dsrg"))
+        return _boundary_as_published(floored(probabilities), raised(refined.detach()), published == "dsrg")
+    wanted = floored(refined.detach())
+    each = wanted * (wanted.log() - floored(probabilities).log())
     return each.sum(1).mean()
+
+
+def _boundary_as_published(probabilities: Tensor, refined: Tensor, dsrg: bool) -> Tensor:
+    if not dsrg:
+        return (refined * (refined / probabilities).log()).sum(1).mean()
+    logs = refined.log() + (1 - refined) * (probabilities - probabilities.detach())
+    wanted = logs.exp()
+    return (wanted * (wanted / probabilities).clamp(*CLIP).log()).sum(1).mean()
 
 
 class BoundaryLoss(nn.Module):
@@ -134,10 +159,22 @@ class BoundaryLoss(nn.Module):
     forward = staticmethod(boundary_loss)
 
 
-def _floored(probabilities: Tensor) -> Tensor:
-    """Probabilities that none of the labels lacks, in single precision at least."""
+def floored(probabilities: Tensor) -> Tensor:
+    """Probabilities ``(B, L, ...)`` that none of the labels lacks, in single precision at least: SEC's softmax, which
+    adds :data:`LEAST` to each (kolesman/SEC, c784190, pylayers.py:28)."""
     least = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32)) + LEAST
     return least / least.sum(1, keepdim=True)
+
+
+def raised(probabilities: Tensor) -> Tensor:
+    """Probabilities ``(B, L, ...)`` of which none is much below :data:`LEAST`: what SEC's and DSRG's code makes of
+    what the CRF gives (speedinghzl/DSRG, 91efdf7, pylayers.py:85).
+
+    >>> raised(torch.tensor([[0.0, 1.0]]))[0, 0] * (1 + LEAST)
+    tensor(1.0000e-04)
+    """
+    enough = probabilities.clamp_min(LEAST)
+    return enough / enough.sum(1, keepdim=True)
 
 
 def _check_decays(foreground: float, background: float, absent: float) -> None:

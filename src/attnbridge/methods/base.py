@@ -95,7 +95,7 @@ class Method(Predicting, LightningModule):
         self._check_options()
         self.classes, self.image_size = tuple(classes), image_size
         self.own_network = network is not None
-        how: dict[str, Any] = {"weights": weights, "stride": stride, "layer": layer, "dilated": self.dilated}
+        how: dict[str, Any] = {"weights": weights, "stride": stride, "layer": layer, **self.backbone_options}
         built = build_backbone(network or backbone, len(self.classes), image_size=image_size, **how)
         self.network = built.network.to(memory_format=torch.channels_last)
         self.spatial, self.channels, self.layer = built.maps, built.channels, built.layer
@@ -119,6 +119,11 @@ class Method(Predicting, LightningModule):
         for owner in type(self).__mro__:
             if owner.__module__.startswith("attnbridge.methods.") and "__init__" in vars(owner):
                 check_values(vars(owner)["__init__"], self.hparams)
+
+    @property
+    def backbone_options(self) -> dict[str, Any]:
+        """What :func:`~attnbridge.models.backbones.build_backbone` is told beside the options of all methods."""
+        return {"dilated": self.dilated}
 
     @property
     def loss_weights(self) -> dict[str, float]:

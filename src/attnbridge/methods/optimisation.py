@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCy
 
 Schedule = Literal["one_cycle", "step", "poly", "constant"]
 OptimizerName = Literal["adamw", "sgd"]
+Named = Iterable[tuple[str, torch.nn.Parameter]]
+"""Parameters with their names."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class Optimisation:
     def groups(self, head: Sequence[torch.nn.Parameter], rest: Sequence[torch.nn.Parameter]) -> list[dict[str, Any]]:
         """The head at ``lr``, the rest at ``lr * backbone_lr``."""
         return [{"params": list(head), "lr": self.lr}, {"params": list(rest), "lr": self.lr * self.backbone_lr}]
+
+    def deeplab_groups(self, last: Named, head: Named, rest: Named) -> list[dict[str, Any]]:
+        """DeepLab's: the last layers at ``10 lr``, the rest of the head at ``lr``, the rest at ``lr * backbone_lr``;
+        all biases at twice as much, and without decay (speedinghzl/DSRG, 91efdf7, train-s.prototxt:46, 401, 463; the
+        same in kolesman/SEC, c784190, train.prototxt:42, 396, 458)."""
+        groups: list[dict[str, Any]] = []
+        for named, lr in ((last, 10 * self.lr), (head, self.lr), (rest, self.lr * self.backbone_lr)):
+            parameters = list(named)
+            weights = [p for name, p in parameters if not name.endswith("bias")]
+            biases = [p for name, p in parameters if name.endswith("bias")]
+            groups.append({"params": weights, "lr": lr})
+            groups.append({"params": biases, "lr": 2 * lr, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
 
     def build(self, groups: list[dict[str, Any]], steps: int) -> dict[str, Any]:
         """Optimiser and schedule of a run of so many steps, as Lightning wants them."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import timm
 import torch
@@ -26,9 +26,11 @@ from attnbridge.attention.layers import (
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Count, MapSize, check_number, check_value
 from attnbridge.data.transforms import Size, sides
-from attnbridge.errors import AttnBridgeError, unknown_name
+from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
+
+Poolings = Literal["own", "deeplab"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def build_backbone(
     layer: str | None = None,
     image_size: Size = 224,
     dilated: bool = False,
+    poolings: Poolings = "own",
 ) -> Backbone:
     """Build a timm classifier whose features can be observed.
 
@@ -84,6 +87,10 @@ def build_backbone(
         image_size: side of the images in pixels, or height and width, to size transformers and find the layer.
         dilated: keep the field of view where strides are dropped, as DeepLab does; class maps do without, which
             is faster. ``vgg16`` then can have a stride of 8.
+        poolings: ``deeplab``: a VGG that is dilated has DeepLab's, over 3 x 3 positions with a padding of 1, rounded
+            up as Caffe does (321 pixels become 41 positions, the i-th around pixel 8 i), and after the last an average
+            over as many, which is the layer to look at. ``own`` leaves those that halve the resolution as they are. For
+            networks that are no VGG, or not dilated, it changes nothing.
 
     Raises:
         AttnBridgeError: for an unknown model or layer, a stride it cannot have, weights not to be had, and without
@@ -97,9 +104,13 @@ def build_backbone(
     check_value("image_size", image_size, MapSize)
     check_value("weights", weights, str)
     check_value("layer", layer, str | None)
+    check_choice("poolings", poolings, get_args(Poolings))
     if isinstance(name, nn.Module):
         return _own(name, num_classes, layer, image_size)
     network = _create(name, num_classes, weights, stride, image_size, dilated)
+    if poolings == "deeplab" and dilated and name.startswith("vgg"):
+        last = _pool_as_deeplab(network)
+        layer = last if layer is None else layer
     cfg: Any = network.pretrained_cfg
     known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
     mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
@@ -110,8 +121,8 @@ def build_backbone(
     if layer is not None:
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
-    channels, last, _ = _shape(network, layer, image_size)
-    return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size))
+    channels, channels_last, _ = _shape(network, layer, image_size)
+    return Backbone(network, layer, channels, channels_last, tuple(mean), tuple(std), _aspect(image_size))
 
 
 def _own(network: nn.Module, num_classes: int, layer: str | None, image_size: Size) -> Backbone:
@@ -193,6 +204,17 @@ def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool,
     network.pre_logits = nn.Identity()
     network.head = ClassifierHead(512, num_classes)
     return network
+
+
+def _pool_as_deeplab(network: nn.Module) -> str:
+    """DeepLab's poolings of a VGG (speedinghzl/DSRG, 91efdf7, train-s.prototxt:83-393; the same in kolesman/SEC); the
+    name of the last one."""
+    features = network.get_submodule("features")
+    for name, module in list(features.named_children()):
+        if isinstance(module, nn.MaxPool2d):
+            features.register_module(name, nn.MaxPool2d(3, module.stride, 1, ceil_mode=True))
+    features.append(nn.AvgPool2d(3, 1, 1))  # type: ignore[operator]
+    return [str(name) for name, _ in network.named_modules() if name.startswith("features.")][-1]
 
 
 def _drop_dilation(network: nn.Module) -> None:

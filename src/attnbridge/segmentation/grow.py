@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from attnbridge.arguments import check_tensors
-from attnbridge.bounds import UpToOne, check_number
+from attnbridge.bounds import UpToOne, check_number, check_value
 from attnbridge.errors import AttnBridgeError
 
 EIGHT = np.zeros((3, 3, 3), dtype=bool)
@@ -16,15 +16,23 @@ EIGHT[1] = True  # neighbours in a plane, none in the next
 
 
 def grow_seeds(
-    probabilities: Tensor, seeds: Tensor, labels: Tensor, background: float = 0.99, foreground: float = 0.85
+    probabilities: Tensor,
+    seeds: Tensor,
+    labels: Tensor,
+    background: float = 0.99,
+    foreground: float = 0.85,
+    overruled: bool = False,
 ) -> Tensor:
     """Seeds and all that grows from them.
 
     A pixel that is no seed joins a label's region where the label is the most probable of those in the image, its
     probability exceeds the label's threshold, and it is 8-connected with a seed of the label over pixels of which the
     same is true, or seeds of it; a seed of another label is never taken (Huang et al., Deep seeded region growing, CVPR
-    2018; from the original seeds each time; the published code lets the network's answer overrule seeds). SciPy finds
-    the components.
+    2018; from the original seeds each time). SciPy finds the components.
+
+    The published code (speedinghzl/DSRG, 91efdf7, pylayers.py:237-274) lets what is sure overrule seeds
+    (``overruled``): where another label is, a seed stays one, but nothing grows from it, and the other label grows
+    past it, though not into it.
 
     Args:
         probabilities: ``(B, L, h, w)``, label 0 the background; no gradient is recorded.
@@ -32,6 +40,7 @@ def grow_seeds(
         labels: ``(B, L - 1)``, which classes are in an image; seeds of others are left out.
         background: threshold of label 0.
         foreground: of the others.
+        overruled: as the published code does it.
 
     Returns:
         Bool ``(B, L, h, w)``, on the device of ``seeds``.
@@ -46,6 +55,7 @@ def grow_seeds(
     """
     check_number("background", background, UpToOne)
     check_number("foreground", foreground, UpToOne)
+    check_value("overruled", overruled, bool)
     check_tensors(
         empty=True,
         probabilities=(probabilities, "B L h w"),
@@ -64,8 +74,17 @@ def grow_seeds(
     thresholds[0] = background
     sure = torch.zeros_like(seeds).scatter_(1, best, True) & (shown > thresholds)
     own = seeds & present[:, :, None, None]
-    open_to = (sure & ~seeds.any(1, keepdim=True)) | own  # a seed of one label is not taken by another
+    if overruled:
+        free = own & ~sure.any(1, keepdim=True)
+        grown = _connected(sure | free, own)
+        return own | (grown & ~(seeds.sum(1, keepdim=True) == 1))
+    return _connected((sure & ~seeds.any(1, keepdim=True)) | own, own)  # a seed of one label is not taken by another
+
+
+def _connected(open_to: Tensor, own: Tensor) -> Tensor:
+    """The components of what is open, each label and image apart, that hold a seed."""
     parts, count = ndimage.label(open_to.flatten(0, 1).cpu().numpy(), structure=EIGHT)
     reached = np.zeros(count + 1, dtype=bool)
     reached[parts[own.flatten(0, 1).cpu().numpy()]] = True
-    return torch.from_numpy(reached[parts]).view(seeds.shape).to(seeds.device)
+    reached[0] = False
+    return torch.from_numpy(reached[parts]).view(own.shape).to(own.device)

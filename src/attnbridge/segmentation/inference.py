@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from attnbridge.arguments import came, check_tensors
 from attnbridge.bounds import Scale, check_value
-from attnbridge.errors import AttnBridgeError, shown
+from attnbridge.errors import AttnBridgeError, check_choice, shown
 from attnbridge.segmentation.crf import CRF, mean_field
 
 Network = Callable[[Tensor], Tensor]
 """From images ``(B, 3, H, W)`` in [0, 1] to probabilities of the labels, ``(B, L, h, w)``."""
+Combine = Literal["mean", "logits"]
+LEAST = 1e-5
+"""Least probability that the CRF is given of summed logits, as in DSRG's code (test-ms.py:102)."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,20 @@ class Inference:
             pixels of 321.
         flip: average with those of the mirrored images.
         crf: refine the average by a dense CRF.
+        combine: ``mean`` of the probabilities; ``logits``: the logits are enlarged and summed, as in DSRG's code
+            (speedinghzl/DSRG, 91efdf7, test-ms.py:90-103).
+        corners: answers are enlarged with the centres of their outer positions on those of the outer pixels, where
+            those of DeepLab's VGG16 are; else with their outer edges on those of the image.
     """
 
     scales: tuple[float, ...] = (0.75, 1.0, 1.25)
     flip: bool = True
     crf: bool = True
+    combine: Combine = "mean"
+    corners: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("combine", self.combine, get_args(Combine))
         check_value("scales", self.scales, Sequence[Scale])
 
 
@@ -69,15 +80,19 @@ def infer(network: Network, images: Tensor, how: Inference | None = None) -> Ten
         sides = [max(1, round(scale * side)) for side in size]
         scaled = images if scale == 1 else F.interpolate(images, sides, mode="bilinear", antialias=True)
         try:
-            answers.append(enlarged(_answer(network, scaled), size))
+            answers.append(_enlarged(_answer(network, scaled), size, how))
         except AssertionError as error:  # timm's transformers take one size
             raise AttnBridgeError(
                 f"the network takes no images of {sides[0]} x {sides[1]} pixels ({error}); set evaluation.scales to "
                 "[1.0]"
             ) from None
         if how.flip:
-            answers.append(enlarged(_answer(network, scaled.flip(3)), size).flip(3))
-    probabilities = torch.stack(answers).mean(0)
+            answers.append(_enlarged(_answer(network, scaled.flip(3)), size, how).flip(3))
+    if how.combine == "logits":
+        probabilities = torch.stack(answers).sum(0).softmax(1).clamp_min(LEAST)
+        probabilities = probabilities / probabilities.sum(1, keepdim=True)
+    else:
+        probabilities = torch.stack(answers).mean(0)
     if not bool(probabilities.isfinite().all()):
         raise AttnBridgeError("the network's probabilities are not finite; look for NaN in its weights or the images")
     if not how.crf:
@@ -89,6 +104,13 @@ def _answer(network: Network, images: Tensor) -> Tensor:
     probabilities = network(images)
     check_tensors(images=(images, "B 3 H W"), probabilities=(probabilities, "B L h w"))
     return probabilities
+
+
+def _enlarged(probabilities: Tensor, size: tuple[int, int], how: Inference) -> Tensor:
+    """Probabilities, or, up to a number of each pixel's own, their logits."""
+    if how.combine == "logits":
+        probabilities = probabilities.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    return F.interpolate(probabilities, size, mode="bilinear", align_corners=how.corners)
 
 
 def enlarged(probabilities: Tensor, size: tuple[int, int]) -> Tensor:

@@ -25,7 +25,7 @@ from attnbridge.data.images import ImageRecord
 from attnbridge.data.modules.base import ImageDataModule
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import Batch, Sample
-from attnbridge.data.transforms import Shape, Size, eval_transform, train_transform
+from attnbridge.data.transforms import Augment, Shape, Size, eval_transform, train_transform
 from attnbridge.errors import AttnBridgeError
 
 
@@ -51,7 +51,7 @@ class SourceTargetDataModule(ImageDataModule):
         image_size: side of the square images given to the network, or their height and width, pixels.
         shape: ``stretch`` brings images to that size whatever their aspect ratio; ``pad`` keeps it.
         batch_size: images of each domain in a training batch, per process.
-        min_crop: smallest share of a training image's area that a random crop keeps.
+        min_crop: smallest share of a training image's area that a random crop of ``full`` keeps.
         source_zoom_out: the most by which a source image is shrunk at random, onto grey; for sources whose single
             object fills the image, as it does not in the target.
         workers: processes that load images; null: as many as there are cores, up to 8, beside a GPU, and two less
@@ -60,6 +60,9 @@ class SourceTargetDataModule(ImageDataModule):
             kept in the user's cache, so that neither is done again in a later epoch or run; null: a new random view
             each time.
         seed: of the order and the augmentation.
+        augment: of training images: ``full``: random crops, resized, flipped, their colours changed; ``flip``,
+            ``cut`` and ``none`` are those of DSRG, of its second training and of SEC, see
+            :func:`attnbridge.data.transforms.train_transform`.
 
     The training stream never carries masks, whatever lies in the folder, and no labels of the target for a method that
     is to do without: they are NaN then. A trainer turns the 8 bits of the loaders'
@@ -85,6 +88,7 @@ class SourceTargetDataModule(ImageDataModule):
         workers: Workers | None = None,
         views: Views | None = None,
         seed: Seed = 0,
+        augment: Augment = "full",
     ) -> None:
         check_values(SourceTargetDataModule.__init__, locals(), "data.")
         super().__init__(batch_size, workers, views)
@@ -96,6 +100,7 @@ class SourceTargetDataModule(ImageDataModule):
         self.guided_by: Guide = guided_by
         self.image_size: Size = image_size if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.shape: Shape = shape
+        self.augment: Augment = augment
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
         self.seed = seed
         self.classes = pair_classes(self.source, self.target)
@@ -175,7 +180,8 @@ class SourceTargetDataModule(ImageDataModule):
         sets = {}
         for name in streams:
             zoom_out = self.source_zoom_out if name == "source" else 1.0
-            transform = train_transform(self.image_size, (self.min_crop, 1.0), self.shape, zoom_out)
+            crop = (self.min_crop, 1.0)
+            transform = train_transform(self.image_size, crop, self.shape, zoom_out, self.augment)
             samples = length // self.batch_size * self.guided_batch if name == "guided" else length
             domain = "source" if name == "source" else "target"
             withheld = name in self.request.withheld

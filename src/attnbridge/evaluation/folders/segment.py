@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -98,7 +98,7 @@ class NetworkSegmenter:
         size = self.method.image_size
         image = eval_transform(size, self.shape)(pixels).as_subclass(Tensor)[None]
         image = to_dtype(image.to(self.method.device), torch.float32, scale=True)
-        plain = Inference(self.how.scales, self.how.flip, crf=False)
+        plain = replace(self.how, crf=False)
         found = infer(lambda x: self.method.predict_batch(x)["probabilities"], image, plain)[0]
         check_finite(found, f"the probabilities of the network in {path}")
         if self.shape == "pad":
@@ -109,7 +109,9 @@ class NetworkSegmenter:
         return found.half().cpu().numpy()
 
     def made_of(self) -> dict[str, Any]:
-        return {"checksum": self.checksum, **{k: _plain(v) for k, v in asdict(self.how).items()}}
+        usual = {"combine": "mean", "corners": False}  # not in what masks were made of before they were options
+        how = {k: _plain(v) for k, v in asdict(self.how).items() if usual.get(k) != v}
+        return {"checksum": self.checksum, **how}
 
 
 @dataclass(frozen=True)

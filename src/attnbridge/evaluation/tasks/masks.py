@@ -36,7 +36,7 @@ from attnbridge.segmentation.inference import Inference, infer
 class MaskTask(Task):
     """A segmentation network's masks, see :class:`MaskScores`."""
 
-    uses = ("scales", "flip", "crf")
+    uses = ("scales", "flip", "crf", "combine", "corners")
     numbers = ("miou", "plain.miou", "val_miou")
     lists = ("iou",)
 
@@ -73,6 +73,7 @@ class MaskTask(Task):
             "split": "test" if self.data.has("test") else "val",
             "classes": "the network's own answer; the images' labels are not used",
             "masks": f"scales {', '.join(map(str, how.scales))}{', mirrored' if how.flip else ''}"
+            f"{', logits summed' if how.combine == 'logits' else ''}{', corners aligned' if how.corners else ''}"
             f"{', dense CRF' if how.crf else ''}",
             "resolution": f"images and masks at {self.data.image_size} pixels",
         }
@@ -136,7 +137,7 @@ def _network(method: Method) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def inference_of(settings: EvaluationSettings) -> Inference:
     """How a segmentation run's masks are made."""
-    return Inference(settings.scales, settings.flip, settings.crf)
+    return Inference(settings.scales, settings.flip, settings.crf, settings.combine, settings.corners)
 
 
 class MaskScores(SplitScores):
