@@ -31,6 +31,10 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
     of these that is there: ``labels.csv`` (``id,CLASS,...``, rows of 0 and 1, whose columns name the masks' values),
     ``Annotations/ID.xml`` (a class counts where one of its objects is not marked difficult), the masks themselves.
+    A class whose objects in an image are all difficult is none of its ``classes``, so that training takes it for
+    absent, and one of its ``difficult``, which average precision leaves out, as VOC's own does. Codes of
+    weakly-supervised segmentation (AffinityNet, IRN) count such a class as present in training; a ``labels.csv`` does
+    so here.
     Masks lie in ``SegmentationClassAug/``, for images that it has, else in ``SegmentationClass/``. Classes of the kit
     that are not in ``classes`` are ignored in the masks (255).
 
@@ -52,18 +56,22 @@ def scan_voc(root: Path, classes: Sequence[str], names: str, masks: bool = False
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
     records, images = [], _Images(root, f"the list {names}")
     for identity in list_names(root, names):
+        hard: tuple[int, ...] = ()
         mask = _mask(root, identity) if masks or not (labels or _annotation(root, identity).is_file()) else None
         if labels:
             found = labels.present.get(identity)
             if found is None:
                 raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
         elif _annotation(root, identity).is_file():
-            found = _annotated(_annotation(root, identity), kit)
+            found, hard = _annotated(_annotation(root, identity), kit)
         else:
             found = _in_mask(mask) if mask else ()
-        present = tuple(sorted(i for k in found if (i := index.get(k)) is not None))
+        present, difficult = (
+            tuple(sorted(i for k in some if (i := index.get(k)) is not None)) for some in (found, hard)
+        )
         image = images.find(identity)
-        records.append(ImageRecord(f"{image.name}", image, present, mask=mask if masks else None, values=values))
+        known = {"mask": mask if masks else None, "values": values, "difficult": difficult}
+        records.append(ImageRecord(f"{image.name}", image, present, **known))  # type: ignore[arg-type]
     return records
 
 
@@ -139,16 +147,16 @@ def _annotation(root: Path, identity: str) -> Path:
     return root / "Annotations" / f"{identity}.xml"
 
 
-def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the classes of the objects that are not difficult."""
-    found = set()
+def _annotated(path: Path, kit: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of the classes of the objects that are not difficult, and of those that are only difficult."""
+    found: set[int] = set()
+    hard: set[int] = set()
     for entry in read_xml(path).findall("object"):
         name = (entry.findtext("name") or "").strip()
         if name not in kit:
             raise unknown_name(f"class in {path}:", name, kit)
-        if entry.findtext("difficult", "0").strip() != "1":
-            found.add(list(kit).index(name))
-    return tuple(sorted(found))
+        (hard if entry.findtext("difficult", "0").strip() == "1" else found).add(list(kit).index(name))
+    return tuple(sorted(found)), tuple(sorted(hard - found))
 
 
 def _in_mask(path: Path) -> tuple[int, ...]:
