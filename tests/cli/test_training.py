@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,43 @@ def test_test_gives_the_scores_of_the_run(
     monkeypatch.setattr("attnbridge.data.modules.source_target.pair_classes", lambda *_: known[::-1])
     assert main(["test", str(run_folder)]) == 2
     assert f"the run knows the classes {known[0]}, " in capsys.readouterr().err
+
+
+def test_a_run_is_scored_as_papers_do_without_training(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the images' own sizes, over several scales and mirror images, refined: what record and page say is what was
+    done, and the former settings give the former scores."""
+    monkeypatch.chdir(run_folder.parent)
+    monkeypatch.setattr(AttnBN, "training_step", lambda *_: pytest.fail("it was trained again"))
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    before = json.loads((copy / "run.json").read_text())
+    words = ["--evaluation.size", "own", "--evaluation.scales", "[0.5,1,1.5,2]", "--evaluation.flip", "true"]
+    assert main(["test", str(copy), *words]) == 0
+    said = capsys.readouterr().out
+    assert "is scored by size own, scales [0.5, 1, 1.5, 2], flip True from now on" in said
+    after = json.loads((copy / "run.json").read_text())
+    assert after["scores"]["labels"]["curve"] != before["scores"]["labels"]["curve"]
+    assert after["scores"]["map"] == before["scores"]["map"]
+    protocol = (
+        "images at 48 pixels, maps enlarged to each image's own size, and masks at that, the mean of the scales 0.5, "
+        "1, 1.5, 2 and their mirror images, not refined"
+    )
+    assert after["protocol"]["resolution"] == protocol
+    assert html.escape(protocol) in (copy / "report.html").read_text()
+    known = {"size": "own", "scales": [0.5, 1, 1.5, 2], "flip": True, "crf": False}
+    assert after["evaluation"] == {"threshold": 0.5, "score_threshold": 0.5, **known}
+    assert main(["test", str(copy), "--evaluation.crf", "true"]) == 0
+    assert "refined by the CRF" in capsys.readouterr().out
+    refined = json.loads((copy / "run.json").read_text())
+    assert refined["scores"]["labels"]["miou_best"] == after["scores"]["labels"]["miou_best"]
+    page = (copy / "report.html").read_text()
+    assert "refined by a dense CRF" in page
+    assert f"<td>{100 * refined['scores']['labels']['miou_crf']:.1f}</td>" in page
+    words = ["--evaluation.size", "network", "--evaluation.scales", "[1]", "--evaluation.flip", "false"]
+    assert main(["test", str(copy), *words, "--evaluation.crf", "false"]) == 0
+    again = json.loads((copy / "run.json").read_text())
+    assert (again["scores"], again["protocol"]) == (before["scores"], before["protocol"])
 
 
 def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

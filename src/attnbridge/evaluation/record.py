@@ -34,7 +34,7 @@ class RunRecord(TypedDict):
         scores: what the task found.
         classes: names in index order.
         protocol: how the scores were made, in words.
-        evaluation: the settings that they were made with.
+        evaluation: the settings that they were made with, those that the task uses.
         date: when, UTC.
         versions: of Python and of the packages.
         git: commit of this package's own source tree, and whether files were changed since; ``None`` for one that was
