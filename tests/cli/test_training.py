@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -138,6 +139,43 @@ def test_a_runs_relative_paths_are_told_as_its_own_in_another_folder(
     assert "is the run's own" not in capsys.readouterr().err
     assert main([*test, "--target", str(base / "target")]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_run_is_scored_as_papers_do_without_training(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the images' own sizes, over several scales and mirror images, refined: what record and page say is what was
+    done, and the former settings give the former scores."""
+    monkeypatch.chdir(run_folder.parent)
+    monkeypatch.setattr(AttnBN, "training_step", lambda *_: pytest.fail("it was trained again"))
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    before = json.loads((copy / "run.json").read_text())
+    words = ["--evaluation.size", "own", "--evaluation.scales", "[0.5,1,1.5,2]", "--evaluation.flip", "true"]
+    assert main(["test", str(copy), *words]) == 0
+    said = capsys.readouterr().out
+    assert "is scored by size own, scales [0.5, 1, 1.5, 2], flip True from now on" in said
+    after = json.loads((copy / "run.json").read_text())
+    assert after["scores"]["labels"]["curve"] != before["scores"]["labels"]["curve"]
+    assert after["scores"]["map"] == before["scores"]["map"]
+    protocol = (
+        "images at 48 pixels, maps enlarged to each image's own size, and masks at that, the mean of the scales 0.5, "
+        "1, 1.5, 2 and their mirror images, not refined"
+    )
+    assert after["protocol"]["resolution"] == protocol
+    assert html.escape(protocol) in (copy / "report.html").read_text()
+    known = {"size": "own", "scales": [0.5, 1, 1.5, 2], "flip": True, "crf": False}
+    assert after["evaluation"] == {"threshold": 0.5, "score_threshold": 0.5, **known}
+    assert main(["test", str(copy), "--evaluation.crf", "true"]) == 0
+    assert "refined by the CRF" in capsys.readouterr().out
+    refined = json.loads((copy / "run.json").read_text())
+    assert refined["scores"]["labels"]["miou_best"] == after["scores"]["labels"]["miou_best"]
+    page = (copy / "report.html").read_text()
+    assert "refined by a dense CRF" in page
+    assert f"<td>{100 * refined['scores']['labels']['miou_crf']:.1f}</td>" in page
+    words = ["--evaluation.size", "network", "--evaluation.scales", "[1]", "--evaluation.flip", "false"]
+    assert main(["test", str(copy), *words, "--evaluation.crf", "false"]) == 0
+    again = json.loads((copy / "run.json").read_text())
+    assert (again["scores"], again["protocol"]) == (before["scores"], before["protocol"])
 
 
 def test_test_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

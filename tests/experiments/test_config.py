@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import yaml
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
+from attnbridge.experiments.options import evaluation_options
+from attnbridge.methods import METHODS, load_object
 
 
 def test_yaml_that_is_none_is_named(tmp_path: Path) -> None:
@@ -49,14 +51,48 @@ def test_an_experiment_is_named_after_its_file_or_as_the_package_does(tmp_path: 
 @pytest.mark.parametrize("name", config_names())
 def test_what_is_written_is_what_was_read(name: str) -> None:
     """A run's `config.yaml` is the experiment."""
-    experiment = load_experiment(name, ["--evaluation.scales", "[1.0, 2.0]"])
+    experiment = load_experiment(name, ["--evaluation.scales", "[1.0, 2.0]"], shared=True)
     written = yaml.safe_load(yaml.safe_dump(experiment.to_mapping()))
     assert Experiment.from_mapping(written) == experiment
-    assert written["evaluation"]["scales"] == [1.0, 2.0]
+    used = "scales" in evaluation_options(experiment.method)
+    assert written.get("evaluation", {}).get("scales") == ([1.0, 2.0] if used else None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_task_says_what_its_scores_depend_on(method: str) -> None:
+    """Read from its source, without torch, it is what the class has; all it leaves to the task is resolved there."""
+    task = load_object(METHODS[method].task)
+    assert evaluation_options(method) == task.uses
+    known = asdict(EvaluationSettings().resolved(**task.defaults))
+    assert all(known[name] is not None for name in task.uses)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "uses"),
+    [
+        ("segmentation", {"threshold": 0.3}, "size, scales, flip, crf"),
+        ("segmentation", {"score_threshold": 0.3}, "size, scales, flip, crf"),
+        ("fine_tuning", {"flip": False}, "none"),
+        ("domain_adaptation", {"size": "own"}, "none"),
+        ("attention_transfer", {"scales": [1.0]}, "none"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(method: str, given: dict[str, Any], uses: str) -> None:
+    (name,) = given
+    with pytest.raises(AttnBridgeError) as error:
+        Experiment.from_mapping({"method": method, "evaluation": given}, "mine.yaml")
+    said = f"mine.yaml: the scores of {method} do not depend on evaluation.{name}; they do on {uses}; leave it out"
+    assert str(error.value) == said
+    words = [f"--evaluation.{name}", str(*given.values())]
+    configuration = {"segmentation": "segmentation/dsrg", "fine_tuning": "finetune/l2"}.get(method)
+    if configuration:
+        with pytest.raises(AttnBridgeError, match="do not depend on"):
+            load_experiment(configuration, words)
+        assert load_experiment(configuration, words, shared=True) == load_experiment(configuration)
 
 
 def test_what_is_not_set_is_not_written() -> None:
-    assert Experiment.from_mapping({"method": "attnbn", "evaluation": {"crf": True}}).to_mapping() == {
+    assert Experiment.from_mapping({"method": "attnbn", "evaluation": {"threshold": 0.5}}).to_mapping() == {
         "method": "attnbn", "name": "attnbn", "seed": 0,
     }  # fmt: skip
 

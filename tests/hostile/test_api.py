@@ -454,6 +454,8 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(metrics.LabelPrecision, "5"), "num_classes must be a whole number at least 1, not '5'"),
         (updated(partial(metrics.LabelPrecision, 4), SCORES, LABELS), r"logits must be .*\(B, 4\).*\(2, 5\)"),
         (updated(partial(metrics.LabelPrecision, 5), SCORES, CLASSES), r"labels must be .*\(B, 5\).*\(2,\)"),
+        (updated(partial(metrics.LabelPrecision, 5), SCORES, LABELS, LABELS), "difficult must be a bool tensor"),
+        (updated(partial(metrics.LabelPrecision, 5), SCORES, LABELS, LABELS[:1] > 0), "difficult must be .*labels"),
     ],
     "metrics.average_precision": [
         (on(metrics.average_precision, torch.rand(2), CLASSES), "labels must be a bool tensor.*compare it"),
@@ -656,6 +658,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(data.SourceTargetDataModule, "a", "b", augment="flop"), r"data\.augment must be .*mean 'flip'"),
         (on(data.SourceTargetDataModule, "a", "b", guided_by="mask"), r"data\.guided_by must be .*mean 'masks'"),
         (on(data.SourceTargetDataModule, "a", "b", source_share=0), r"data\.source_share must be above 0"),
+        (on(data.SourceTargetDataModule, "a", "b", masks="no"), r"data\.masks must be .*'no'"),
     ],
     "data.MultiDomainDataModule": [
         (on(data.MultiDomainDataModule, "a", "art", "photo"), r"data\.sources must be a list of names, not 'art'"),

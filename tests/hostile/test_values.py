@@ -413,7 +413,7 @@ def test_options_of_every_verb_are_checked_first(
         (["--evaluation.threshold", "0.33"], ["evaluation.threshold must be one of 0.05", "0.33"]),
         (["--evaluation.score_threshold", "0"], ["evaluation.score_threshold must be above 0"]),
         (["--evaluation.treshold", "0.5"], ["'treshold'", "did you mean 'threshold'"]),
-        (["--evaluation.crf", "false"], ["do not depend on evaluation.crf", "threshold, score_threshold"]),
+        (["--evaluation.size", "image"], ["unknown value of evaluation.size", "'image'", "network, own"]),
         (["--evaluation", "{crf: false}"], ["--evaluation", "keeps its own"]),
         (["--model.lr", "1"], ["--model.lr", "a run that was trained keeps its own", "--evaluation."]),
         (["--seed", "1"], ["--seed", "a run that was trained keeps its own"]),

@@ -79,7 +79,7 @@ def pipeline(options: argparse.Namespace) -> int:
     """From two folders of images to masks."""
     overrides = tuple(with_device(options.overrides, options.device))
     for name in filter(None, (options.config, options.segmentation, options.retrain)):
-        load_experiment(name, overrides)
+        load_experiment(name, overrides, shared=True)
     pick_device(options.device)
 
     from attnbridge.experiments.pipeline import PipelineRequest, run_pipeline

@@ -104,7 +104,7 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "With --evaluation.OPTION VALUE, as in --evaluation.threshold 0.3, the run is scored so from now on: its "
         "record, page and configuration change, its weights do not. OPTION: threshold, score_threshold (class maps), "
-        "scales, flip, crf (segmentation networks)."
+        "size (network, or own: each image's own size), scales, flip, crf."
     )
 
 

@@ -38,6 +38,7 @@ def check_source_target(
     lists: Mapping[str, str] | None = None,
     guided: str | None = None,
     guided_by: Guide = "masks",
+    masks: bool = True,
     **_: Any,
 ) -> list[ImageRecord]:
     """Check :class:`~attnbridge.data.modules.source_target.SourceTargetDataModule`'s folders.
@@ -68,7 +69,8 @@ def check_source_target(
         )
     classes = pair_classes(source_folder, target_folder)
     learnt = scan_pair(source_folder, target_folder, maps, "source", lists) if source_folder else []
-    found = {split: scan_pair(source_folder, target_folder, maps, split, lists) for split in splits}
+    masked = {split: masks and split != "train" for split in splits}
+    found = {split: scan_pair(source_folder, target_folder, maps, split, lists, masked[split]) for split in splits}
     if guided:
         known = scan_guided(source_folder, target_folder, guided, guided_by)
         if guided_by == "saliency":
@@ -91,6 +93,8 @@ def check_cues(training: bool, *, cues: str | None = None, **options: Any) -> No
         AttnBridgeError: for the first thing that training would stumble over.
     """
     found = check_source_target(training, **options)
+    if not options.get("masks", True):
+        raise AttnBridgeError("data.masks is false, but a segmentation network is scored by masks; leave it out")
     if training:
         source = Path(options["source"]) if options.get("source") else None
         classes = pair_classes(source, Path(options["target"]))

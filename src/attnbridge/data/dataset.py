@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.bounds import Count, Natural, check_number
-from attnbridge.data.images import Box, ImageRecord, load_image
+from attnbridge.data.images import Box, ImageRecord, image_size_of, load_image
 from attnbridge.data.masks import load_mask
 from attnbridge.data.sample import IGNORE_INDEX, Sample, as_floats, multi_hot
 from attnbridge.data.transforms import Saliency
@@ -31,6 +31,7 @@ class ImageDataset(Dataset[Sample]):
         transform: a torchvision v2 transform, applied to image, saliency and mask together.
         length: number of samples to present; beyond the records they start over. Default: all once.
         withheld: the labels are NaN, so that nothing can be learnt from them.
+        difficult: the samples say which classes are only difficult in them, if a record knows of such: for scores.
 
     ``dataset[i]`` draws its augmentation from torch's global random numbers; ``dataset[i, seed]`` from
     ``seed`` alone, whatever the process or the order, which is what :class:`EpochSampler` yields. A loader takes
@@ -45,6 +46,7 @@ class ImageDataset(Dataset[Sample]):
         transform: Callable[..., Any],
         length: int | None = None,
         withheld: bool = False,
+        difficult: bool = False,
     ) -> None:
         check_number("num_classes", num_classes, Count)
         check_choice("domain", domain, ("source", "target"))
@@ -65,6 +67,7 @@ class ImageDataset(Dataset[Sample]):
         self.transform = transform
         self.length = len(self.records) if length is None else length
         self.withheld = withheld
+        self.difficult = difficult and any(record.difficult for record in self.records)
 
     def __len__(self) -> int:
         return self.length
@@ -122,17 +125,9 @@ class ImageDataset(Dataset[Sample]):
         if record.saliency is not None:
             saliency = TF.pil_to_tensor(load_image(record.saliency, "L"))[0]
             parts["saliency"] = Saliency(_same_size(saliency, size, record.saliency))
-        if record.mask is not None:
-            mask = torch.from_numpy(np.array(load_mask(record.mask)))
-            largest = self.num_classes if record.values is None else len(record.values) - 1
-            _check_values(mask, largest, record.mask)
-            if record.values is not None:
-                table = torch.full((256,), 255, dtype=torch.uint8)
-                table[: len(record.values)] = torch.tensor(record.values, dtype=torch.uint8)
-                mask = table[mask.long()]
-            parts["mask"] = tv_tensors.Mask(_same_size(mask, size, record.mask))
-        elif record.boxes is not None:
-            parts["mask"] = tv_tensors.Mask(_drawn(record.boxes, size))
+        mask = self._mask(record, size)
+        if mask is not None:
+            parts["mask"] = tv_tensors.Mask(mask)
         parts = self.transform(parts)
         sample: Sample = {
             "image": parts["image"].as_subclass(torch.Tensor),
@@ -144,7 +139,31 @@ class ImageDataset(Dataset[Sample]):
             sample["saliency"] = parts["saliency"].as_subclass(torch.Tensor)
         if "mask" in parts:
             sample["mask"] = parts["mask"].as_subclass(torch.Tensor)
+        if self.difficult:
+            sample["difficult"] = multi_hot(record.difficult, self.num_classes)
         return sample
+
+    def own_mask(self, record: ImageRecord) -> torch.Tensor | None:
+        """The mask of a record at the size of its image, not transformed, uint8 ``(H, W)``; ``None``: it has none.
+
+        Raises:
+            AttnBridgeError: for a mask of another size, or with values that are no classes.
+        """
+        width, height = image_size_of(record.image)
+        return self._mask(record, (height, width))
+
+    def _mask(self, record: ImageRecord, size: tuple[int, ...]) -> torch.Tensor | None:
+        """The labels that a record's mask or boxes stand for, uint8."""
+        if record.mask is None:
+            return None if record.boxes is None else _drawn(record.boxes, size)
+        mask = torch.from_numpy(np.array(load_mask(record.mask)))
+        largest = self.num_classes if record.values is None else len(record.values) - 1
+        _check_values(mask, largest, record.mask)
+        if record.values is not None:
+            table = torch.full((256,), 255, dtype=torch.uint8)
+            table[: len(record.values)] = torch.tensor(record.values, dtype=torch.uint8)
+            mask = table[mask.long()]
+        return _same_size(mask, size, record.mask)
 
 
 def _drawn(boxes: Sequence[Box], size: tuple[int, ...]) -> torch.Tensor:

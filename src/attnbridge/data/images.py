@@ -52,6 +52,7 @@ class ImageRecord:
         values: what each value stored in the mask means (``values[k]`` for k), if it is not the value itself; 255
             stays 255.
         boxes: in the place of a mask.
+        difficult: indices of the classes that are in it only as objects marked difficult: neither there nor absent.
     """
 
     id: str
@@ -61,6 +62,7 @@ class ImageRecord:
     mask: Path | None = None
     values: tuple[int, ...] | None = None
     boxes: tuple[Box, ...] | None = None
+    difficult: tuple[int, ...] = ()
 
 
 def class_balanced_order(records: Sequence[ImageRecord]) -> list[int]:

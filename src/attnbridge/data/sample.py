@@ -26,6 +26,8 @@ class Sample(TypedDict, total=False):
         saliency: float ``(H, W)`` in [0, 1], where a foreground prior is known.
         mask: long ``(H, W)``: 0 background, 1..N the classes, 255 ignored. **For scoring only**; the
             training stream of a method that learns from image labels never carries it.
+        difficult: bool ``(N,)``, the classes that are in the image only as objects marked difficult, which are neither
+            positive nor negative; absent where there are none. **For scoring only**, as ``mask`` is.
         domain: ``"source"`` or ``"target"``.
         id: the image's path relative to its dataset.
     """
@@ -35,6 +37,7 @@ class Sample(TypedDict, total=False):
     labels: Required[Tensor]
     saliency: Tensor
     mask: Tensor
+    difficult: Tensor
     domain: Required[str]
     id: Required[str]
 
@@ -47,6 +50,7 @@ class Batch(TypedDict, total=False):
     labels: Required[Tensor]
     saliency: Tensor
     mask: Tensor
+    difficult: Tensor
     domain: Required[list[str]]
     id: Required[list[str]]
 

@@ -118,6 +118,11 @@ def without_padding(maps: Tensor, image: tuple[int, int], size: Size) -> Tensor:
     return F.grid_sample(maps[None], grid, padding_mode="border", align_corners=False)[0]
 
 
+def over_image(values: Tensor, image: tuple[int, int], size: Size, shape: Shape) -> Tensor:
+    """Maps ``(N, h, w)`` of an image that :func:`eval_transform` brought to ``size``, over the image alone."""
+    return without_padding(values, image, size) if shape == "pad" else values
+
+
 def train_transform(
     size: Size,
     scale: tuple[float, float] = (0.5, 1.0),

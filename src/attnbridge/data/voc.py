@@ -33,6 +33,10 @@ def scan_voc(
     The folder holds ``JPEGImages/``, ``ImageSets/Segmentation/NAME.txt`` (or ``Main/``), and image labels in the first
     of these that is there: ``labels.csv`` (``id,CLASS,...``, rows of 0 and 1, whose columns name the masks' values),
     ``Annotations/ID.xml`` (a class counts where one of its objects is not marked difficult), the masks themselves.
+    A class whose objects in an image are all difficult is none of its ``classes``, so that training takes it for
+    absent, and one of its ``difficult``, which average precision leaves out, as VOC's own does. Codes of
+    weakly-supervised segmentation (AffinityNet, IRN) count such a class as present in training; a ``labels.csv`` does
+    so here.
     Masks lie in ``SegmentationClassAug/``, for images that it has, else in ``SegmentationClass/``. Classes of the kit
     that are not in ``classes`` are ignored in the masks (255).
 
@@ -56,28 +60,34 @@ def scan_voc(
     values = tuple([0] + [IGNORED if index[k] is None else index[k] + 1 for k in range(len(kit))])  # type: ignore[operator]
     records, images = [], _Images(root, f"the list {names}")
     for identity in list_names(root, names):
-        mask, found = None, None
+        mask: Path | None = None
+        found: tuple[int, ...] | None = None
+        hard: tuple[int, ...] = ()
         with gathering(faults):
             mask = _mask(root, identity) if masks else None
         with gathering(faults):
-            found = _labels_of(root, identity, labels, kit, names)
+            found, hard = _labels_of(root, identity, labels, kit, names)
         with gathering(faults):
             image = images.find(identity)
-            present = tuple(sorted(i for k in found or () if (i := index.get(k)) is not None))
+            present, difficult = (
+                tuple(sorted(i for k in some or () if (i := index.get(k)) is not None)) for some in (found, hard)
+            )
             comparable = mask if found is not None else None
-            records.append(ImageRecord(f"{image.name}", image, present, mask=comparable, values=values))
+            records.append(ImageRecord(image.name, image, present, mask=comparable, values=values, difficult=difficult))
     return records
 
 
-def _labels_of(root: Path, identity: str, labels: Labels | None, kit: Sequence[str], names: str) -> tuple[int, ...]:
-    """Indices of an image's classes in the kit."""
+def _labels_of(
+    root: Path, identity: str, labels: Labels | None, kit: Sequence[str], names: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of an image's classes in the kit, and of those that are only difficult."""
     if labels:
         if identity not in labels.present:
             raise AttnBridgeError(f"{root / 'labels.csv'}: has no row for {identity!r} of the list {names}")
-        return labels.present[identity]
+        return labels.present[identity], ()
     if _annotation(root, identity).is_file():
         return _annotated(_annotation(root, identity), kit)
-    return _in_mask(_mask(root, identity))
+    return _in_mask(_mask(root, identity)), ()
 
 
 def kit_classes(root: Path) -> tuple[str, ...]:
@@ -152,16 +162,16 @@ def _annotation(root: Path, identity: str) -> Path:
     return root / "Annotations" / f"{identity}.xml"
 
 
-def _annotated(path: Path, kit: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the classes of the objects that are not difficult."""
-    found = set()
+def _annotated(path: Path, kit: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of the classes of the objects that are not difficult, and of those that are only difficult."""
+    found: set[int] = set()
+    hard: set[int] = set()
     for entry in read_xml(path).findall("object"):
         name = (entry.findtext("name") or "").strip()
         if name not in kit:
             raise unknown_name(f"class in {path}:", name, kit)
-        if entry.findtext("difficult", "0").strip() != "1":
-            found.add(list(kit).index(name))
-    return tuple(sorted(found))
+        (hard if entry.findtext("difficult", "0").strip() == "1" else found).add(list(kit).index(name))
+    return tuple(sorted(found)), tuple(sorted(hard - found))
 
 
 def _in_mask(path: Path) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class RunRecord(TypedDict):
         scores: what the task found.
         classes: names in index order.
         protocol: how the scores were made, in words.
-        evaluation: the settings that they were made with.
+        evaluation: the settings that they were made with, those that the task uses.
         folder: in which it was trained: relative paths of its configuration begin there; ``None`` for one that was
             removed meanwhile.
         date: when, UTC.

@@ -268,7 +268,7 @@ def run_pipeline_table(name: str, table: PipelineTable, request: TableRequest) -
         check_results(own)
         data = map_data(table.data, request, out)
         for row in names:
-            check_scored(load_experiment(row, request.overrides).with_options(data=data.paths))
+            check_scored(load_experiment(row, request.overrides, shared=True).with_options(data=data.paths))
         return _run_chains(names, table, request, out, data)
 
 

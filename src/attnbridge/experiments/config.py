@@ -19,6 +19,7 @@ from attnbridge.experiments.options import (
     Option,
     check_value,
     data_options,
+    evaluation_options,
     method_options,
     plain_type,
     trainer_options,
@@ -40,6 +41,7 @@ TOP_LEVEL = (
 EVALUATION = {
     "threshold": "float",
     "score_threshold": "Inside",
+    "size": "Literal['network', 'own']",
     "scales": "Sequence[Scale]",
     "flip": "bool",
     "crf": "bool",
@@ -110,7 +112,8 @@ class Experiment:
             where: what to call it in messages.
 
         Raises:
-            AttnBridgeError: for an unknown section, option or choice, a wrong type, or a number out of its range.
+            AttnBridgeError: for an unknown section, option or choice, a wrong type, a number out of its range, or a
+                setting of the evaluation that the method's scores do not depend on.
 
         >>> Experiment.from_mapping({"method": "attnbn", "model": {"lr": 1e-3}}).option("model.lr")
         0.001
@@ -121,6 +124,7 @@ class Experiment:
         if "scales" in evaluation:
             evaluation["scales"] = tuple(evaluation["scales"])
         own = cls(**given, evaluation=EvaluationSettings(**evaluation))
+        _check_used(own, where)
         return own if own.name else replace(own, name=own.method)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -318,6 +322,17 @@ def _check_evaluation(values: dict[str, Any]) -> None:
         )
 
 
+def _check_used(experiment: Experiment, where: str) -> None:
+    """Raise for a setting of the evaluation that would do nothing; what is said as it is anyway does no harm."""
+    used = evaluation_options(experiment.method)
+    for name in experiment.to_mapping().get("evaluation", {}):
+        if name not in used:
+            raise AttnBridgeError(
+                f"{where}: the scores of {experiment.method} do not depend on evaluation.{name}; they do on "
+                f"{', '.join(used) or 'none'}; leave it out"
+            )
+
+
 def _named(
     config: dict[str, Any], where: str, known: dict[str, dict[str, Option]], file: str
 ) -> Iterator[tuple[str, str, Any]]:
@@ -358,12 +373,14 @@ def config_path(name: str) -> Path:
     return CONFIGS / f"{name}.yaml"
 
 
-def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(name: str, overrides: Sequence[str] = (), shared: bool = False) -> Experiment:
     """Read a configuration, apply ``--section.option value`` overrides, and check all of it.
 
     Args:
         name: of a configuration of the package, or a YAML file.
         overrides: as on the command line.
+        shared: they are those of several experiments: settings of the evaluation that this one's scores do not depend
+            on are another's.
 
     Raises:
         AttnBridgeError: for YAML that does not parse, or a name or value that cannot be.
@@ -373,8 +390,12 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """
     path = config_path(name)
     config = read_config(name)
+    method = config.get("method")
+    used = evaluation_options(method) if shared and isinstance(method, str) and method in METHODS else EVALUATION
     for key, value in _pairs(overrides):
-        _set(config, key, value)
+        section, _, option = key.partition(".")
+        if section != "evaluation" or option in used or option not in EVALUATION:
+            _set(config, key, value)
     for key in ("init_from", "teacher"):
         other = config.get(key)
         check_value(key, other, "str | None")

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
         "scores": scores,
         "classes": list(method.classes),
         "protocol": task.protocol(),
-        "evaluation": asdict(experiment.evaluation),
+        "evaluation": task.evaluation(),
         "folder": working_folder(),
         **run_record(),  # type: ignore[typeddict-item]
     }

@@ -81,6 +81,22 @@ def data_options(method: str) -> dict[str, Option]:
     return _arguments(method_entry(method).data.module)
 
 
+def evaluation_options(method: str) -> tuple[str, ...]:
+    """The settings of the evaluation that a method's scores depend on: ``uses`` in the body of its task's class.
+
+    >>> evaluation_options("fine_tuning")
+    ()
+    """
+    module, _, class_name = method_entry(method).task.partition(":")
+    tree = ast.parse(_source(module).read_text(encoding="utf-8"))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name).body
+    for node in body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "uses":
+            found: tuple[str, ...] = ast.literal_eval(node.value)
+            return found
+    return ()
+
+
 def trainer_options() -> dict[str, Option]:
     """The options of Lightning's Trainer.
 

@@ -175,7 +175,7 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
     elif not Path(request.target_saliency).is_dir():
         raise unknown_name("folder or saliency model:", request.target_saliency, MODELS)
     folders = {"source": str(request.source), "target": str(request.target), "saliency": request.saliency}
-    bridge = load_experiment(request.config, request.overrides)
+    bridge = load_experiment(request.config, request.overrides, shared=True)
     if bridge.entry.data != SOURCE_TARGET:
         raise AttnBridgeError(f"--config {request.config}: is no classifier of a source and a target")
     bridge = replace(bridge.with_options(data=folders), name=Path(request.config).stem)
@@ -249,7 +249,7 @@ def stage_experiment(
     Raises:
         AttnBridgeError: for one of another method.
     """
-    found = load_experiment(name, overrides)
+    found = load_experiment(name, overrides, shared=True)
     if found.entry.data != CUES:
         raise AttnBridgeError(f"{name}: trains {found.method}, no segmentation network; take segmentation/dsrg")
     own: dict[str, Any] = read_yaml(Path(name)) if Path(name).suffix in SUFFIXES else {}

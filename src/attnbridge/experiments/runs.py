@@ -201,7 +201,9 @@ class Run:
         """
         from attnbridge.data.files import sha256
         from attnbridge.evaluation.folders.segment import MapSegmenter, NetworkSegmenter
+        from attnbridge.evaluation.tasks.maps import MapTask
         from attnbridge.evaluation.tasks.masks import inference_of
+        from attnbridge.evaluation.views import Views
         from attnbridge.models.device import pick_device
 
         settings, kind = self.config.evaluation, self.config.entry.data
@@ -217,7 +219,9 @@ class Run:
         found = self.chosen_threshold() if threshold is None else threshold
         if not 0 <= found < 1:
             raise AttnBridgeError(f"--threshold is relative to a map's maximum: from 0 to below 1, not {found}")
-        return MapSegmenter(self.classifier(device), found, settings.score_threshold)
+        settings = settings.resolved(**MapTask.defaults)
+        views = Views(tuple(settings.scales or ()), bool(settings.flip))
+        return MapSegmenter(self.classifier(device), found, settings.score_threshold, views, bool(settings.crf))
 
     def chosen_threshold(self) -> float:
         """The background threshold that was chosen on validation.

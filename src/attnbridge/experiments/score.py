@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from attnbridge.data.out_folders import owned
@@ -94,6 +94,6 @@ def _scored(run: Run, experiment: Experiment, device: str) -> tuple[Any, Any, Ru
         "scores": scores,
         "classes": list(method.classes),
         "protocol": task.protocol(),
-        "evaluation": asdict(experiment.evaluation),
+        "evaluation": task.evaluation(),
     }
     return task, method, {**run.record, **own}  # type: ignore[typeddict-item]

@@ -15,7 +15,7 @@ from attnbridge.data.dataset import EpochSampler, ImageDataset, ShardSampler
 from attnbridge.data.feature_cache import CachedFeatureDataset, cache_features, feature_cache_dir
 from attnbridge.data.request import DataRequest
 from attnbridge.data.sample import Batch, Sample, as_floats, collate
-from attnbridge.data.transforms import Size
+from attnbridge.data.transforms import Shape, Size
 from attnbridge.errors import AttnBridgeError
 
 
@@ -30,6 +30,10 @@ class ImageDataModule(LightningDataModule):
 
     classes: list[str]
     image_size: Size
+    shape: Shape = "stretch"
+    """How images are brought to that size."""
+    masks: bool = True
+    """Whether the splits that are scored have masks."""
     request: DataRequest = DataRequest()
     """What the method asks for, see :class:`~attnbridge.data.request.DataRequest`."""
 
@@ -73,6 +77,11 @@ class ImageDataModule(LightningDataModule):
     def has(self, split: str) -> bool:
         """Whether there is a split to score on."""
         return True
+
+    def own_images(self, split: str) -> ImageDataset | None:
+        """The images of a split that is scored, for their masks as they are in their files; ``None``: there are no
+        files."""
+        return None
 
     def training_length(self) -> int | None:
         """How many images an epoch has, once the method's request is known; ``None``: nobody knows."""

@@ -63,6 +63,8 @@ class SourceTargetDataModule(ImageDataModule):
         augment: of training images: ``full``: random crops, resized, flipped, their colours changed; ``flip``,
             ``cut`` and ``none`` are those of DSRG, of its second training and of SEC, see
             :func:`attnbridge.data.transforms.train_transform`.
+        masks: whether ``val`` and ``test`` have masks; without them labels alone are scored, by their mean average
+            precision, as on all images of VOC that have annotations (its lists in ``Main``, named ``Main/val``).
 
     The training stream never carries masks, whatever lies in the folder, and no labels of the target for a method that
     is to do without: they are NaN then. A trainer turns the 8 bits of the loaders'
@@ -89,6 +91,7 @@ class SourceTargetDataModule(ImageDataModule):
         views: Views | None = None,
         seed: Seed = 0,
         augment: Augment = "full",
+        masks: bool = True,
     ) -> None:
         check_values(SourceTargetDataModule.__init__, locals(), "data.")
         super().__init__(batch_size, workers, views)
@@ -102,7 +105,7 @@ class SourceTargetDataModule(ImageDataModule):
         self.shape: Shape = shape
         self.augment: Augment = augment
         self.min_crop, self.source_zoom_out = min_crop, source_zoom_out
-        self.seed = seed
+        self.masks, self.seed = masks, seed
         self.classes = pair_classes(self.source, self.target)
 
     def prepare_data(self) -> None:
@@ -116,7 +119,8 @@ class SourceTargetDataModule(ImageDataModule):
         """The records of ``source``, ``train``, ``guided``, ``val`` or ``test``, listed and checked."""
         if split == "guided":
             return self._guided()
-        records = scan_pair(self.source, self.target, self.saliency, split, self.lists)
+        masks = self.masks and split != "train"
+        records = scan_pair(self.source, self.target, self.saliency, split, self.lists, masks)
         return subsample_per_class(records, self.source_share) if split == "source" else records
 
     def _guided(self) -> list[ImageRecord]:
@@ -200,6 +204,9 @@ class SourceTargetDataModule(ImageDataModule):
         dataset = ImageDataset(records, len(self.classes), "target", eval_transform(self.image_size, self.shape))
         return [dataset[i] for i in range(len(records))]
 
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+    def own_images(self, split: str) -> ImageDataset:
         transform = eval_transform(self.image_size, self.shape)
-        return self.eval_loader(ImageDataset(self.records(split), len(self.classes), "target", transform))
+        return ImageDataset(self.records(split), len(self.classes), "target", transform, difficult=True)
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        return self.eval_loader(self.own_images(split))

@@ -17,7 +17,6 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import to_dtype
 
 from attnbridge import __version__
-from attnbridge.attention.explain import explain
 from attnbridge.data.cues import MADE_OF, cue_path
 from attnbridge.data.dataset import ImageDataset
 from attnbridge.data.doubts import check_saliency
@@ -31,10 +30,11 @@ from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.saliency import is_model, make_saliency, saliency_folder
 from attnbridge.data.sample import IGNORE_INDEX, multi_hot
 from attnbridge.data.text import write_rows
-from attnbridge.data.transforms import eval_transform, without_padding
+from attnbridge.data.transforms import eval_transform, over_image
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import mask_pairs
 from attnbridge.evaluation.finite import check_finite
+from attnbridge.evaluation.views import Views
 from attnbridge.models.classifiers import Classifier
 from attnbridge.segmentation.combine import enlarge_maps
 from attnbridge.segmentation.cues import CueSettings, make_cue
@@ -114,18 +114,12 @@ class CueMaker:
         device = next(self.model.network.parameters()).device
         images = self.model.normalise(to_dtype(images.to(device), torch.float32, scale=True))
         present = torch.stack([multi_hot(r.classes, len(self.model.classes)) for r in records]).to(device)
-        try:
-            with torch.no_grad():
-                maps = explain(
-                    self.model.network, images, present, self.model.layer, scales=self.scales, flip=self.flip
-                ).cpu()
-        except AssertionError as error:  # timm's transformers take one size
-            raise AttnBridgeError(f"the network does not take images at all of --scales ({error}); give 1") from None
+        views = Views(self.scales, self.flip)
+        maps = views.maps(self.model.network, images, present, self.model.layer, "--scales").cpu()
         check_finite(maps, f"the maps of {self.model.name}")
         for each, image in zip(maps, loaded, strict=True):
             size = (image.shape[1], image.shape[2])
-            own = without_padding(each, size, self.model.size) if self.model.shape == "pad" else each
-            yield enlarge_maps(own[None], size)[0]
+            yield enlarge_maps(over_image(each, size, self.model.size, self.model.shape)[None], size)[0]
 
     def _own_saliency(self, record: ImageRecord) -> list[Path]:
         return [self.saliency / f"{record.image.stem}.png"] if self.saliency else []

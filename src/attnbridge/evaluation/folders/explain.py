@@ -29,10 +29,11 @@ from attnbridge.data.images import is_whole, load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles
 from attnbridge.data.text import read_text, write_rows
-from attnbridge.data.transforms import eval_transform, without_padding
+from attnbridge.data.transforms import eval_transform, over_image
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import caption, overlay, sheet
 from attnbridge.evaluation.finite import check_finite
+from attnbridge.evaluation.views import ONE_VIEW, Views
 from attnbridge.models.classifiers import Classifier, find_classes
 
 Choice = Callable[[Tensor], Tensor]
@@ -158,6 +159,7 @@ class FolderExplainer:
     model: Classifier
     choose: Choice
     settings: ExplainSettings
+    views: Views = ONE_VIEW
 
     def __call__(
         self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], own: OwnFiles
@@ -190,13 +192,14 @@ class FolderExplainer:
 
         with torch.no_grad():
             layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
-            maps = explain(self.model.network, self.model.normalise(images), classes, layer, self.settings.method)
+            how: dict[str, Any] = {"scales": self.views.scales, "flip": self.views.flip}
+            images = self.model.normalise(images)
+            maps = explain(self.model.network, images, classes, layer, self.settings.method, **how)
         maps = maps.cpu()
         for what, values in (("scores", kept[0]), ("maps", maps)):
             check_finite(values, f"the {what} of {self.model.name}")
-        if self.model.shape == "pad":
-            sizes = [(each.height, each.width) for each in loaded]
-            maps = torch.stack([without_padding(m, s, self.model.size) for m, s in zip(maps, sizes, strict=True)])
+        sizes, given = [(each.height, each.width) for each in loaded], (self.model.size, self.model.shape)
+        maps = torch.stack([over_image(m, size, *given) for m, size in zip(maps, sizes, strict=True)])
         return kept[0].cpu(), kept[1].cpu(), maps
 
     def _write(

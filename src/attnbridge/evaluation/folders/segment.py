@@ -26,10 +26,11 @@ from attnbridge.data.images import is_whole, load_image
 from attnbridge.data.out_folders import owned
 from attnbridge.data.palette import palette_png
 from attnbridge.data.provenance import OwnFiles
-from attnbridge.data.transforms import Shape, eval_transform, without_padding
+from attnbridge.data.transforms import Shape, eval_transform, over_image
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.finite import check_finite
 from attnbridge.evaluation.folders.explain import ExplainSettings, FolderExplainer
+from attnbridge.evaluation.views import ONE_VIEW, Views
 from attnbridge.methods.segmentation import Segmentation
 from attnbridge.models.classifiers import Classifier
 from attnbridge.segmentation.combine import combine_maps, enlarge_maps
@@ -38,6 +39,9 @@ from attnbridge.segmentation.inference import Inference, enlarged, infer
 
 LARGEST = 1_000_000
 """Pixels up to which a CRF sees an image at its own size; larger ones are made smaller for it."""
+
+CERTAIN = 0.7
+"""Probability that the label of a mask of maps is taken to have before a CRF, as in IRN (misc/imutils.py)."""
 
 
 class Segmenter(Protocol):
@@ -101,8 +105,7 @@ class NetworkSegmenter:
         plain = replace(self.how, crf=False)
         found = infer(lambda x: self.method.predict_batch(x)["probabilities"], image, plain)[0]
         check_finite(found, f"the probabilities of the network in {path}")
-        if self.shape == "pad":
-            found = without_padding(found, (loaded.height, loaded.width), size)
+        found = over_image(found, (loaded.height, loaded.width), size, self.shape)
         if present is not None:
             found = found * F.pad(present.to(found), (1, 0), value=1.0)[:, None, None]
             found = found / found.sum(0).clamp_min(1e-8)
@@ -122,11 +125,15 @@ class MapSegmenter:
         model: whose maps are taken.
         threshold: of the background, relative to each map's maximum.
         score_threshold: probability from which on a class is in an image.
+        views: that the maps are averaged over.
+        refine: by a dense CRF, see :func:`refined_mask`.
     """
 
     model: Classifier
     threshold: float
     score_threshold: float = 0.5
+    views: Views = ONE_VIEW
+    refine: bool = False
 
     crf = False
 
@@ -141,17 +148,24 @@ class MapSegmenter:
     def answer(self, path: Path, present: Tensor | None) -> Any:
         """The mask itself."""
         image = load_image(path)
-        look = FolderExplainer(self.model, lambda scores: scores > self.score_threshold, ExplainSettings(all_maps=True))
+        settings = ExplainSettings(all_maps=True)
+        look = FolderExplainer(self.model, lambda scores: scores > self.score_threshold, settings, self.views)
         scores, shown, maps = look.look([image])
         large = enlarge_maps(maps, (image.height, image.width))
         shown = shown if present is None else present[None]
-        return combine_maps(large, scores, shown, torch.tensor([self.threshold]))[0, 0].numpy()
+        mask = combine_maps(large, scores, shown, torch.tensor([self.threshold]))[0, 0]
+        if self.refine:
+            place = "cpu" if self.device.type == "mps" else self.device
+            mask = refined_mask(image, mask.to(place), shown[0].to(place)).cpu()
+        return mask.numpy()
 
     def made_of(self) -> dict[str, Any]:
         return {
             "checksum": self.model.checksum,
             "threshold": self.threshold,
             "score_threshold": self.score_threshold,
+            **({} if self.views.single else {name: _plain(value) for name, value in asdict(self.views).items()}),
+            **({"crf": True} if self.refine else {}),
         }
 
 
@@ -238,15 +252,37 @@ def refine_mask(path: Path, answer: Any, crf: bool, device: torch.device) -> Any
         device: where; MPS, for which the CRF is not made, leaves it to the CPU.
     """
     loaded = load_image(path)
-    size = (loaded.height, loaded.width)
     probabilities = torch.from_numpy(answer).float()[None].to("cpu" if device.type == "mps" else device)
     if crf:
-        small = min(1.0, (LARGEST / (size[0] * size[1])) ** 0.5)
-        seen = (max(1, round(small * size[0])), max(1, round(small * size[1])))
-        pixels = np.array(loaded if small == 1 else loaded.resize(seen[::-1], Image.Resampling.BILINEAR))
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(probabilities.device)
-        probabilities = mean_field(image, enlarged(probabilities, seen), CRF.of_size(*seen))
-    return enlarged(probabilities, size)[0].argmax(0).byte().cpu().numpy()
+        probabilities = refined(loaded, probabilities)
+    return enlarged(probabilities, (loaded.height, loaded.width))[0].argmax(0).byte().cpu().numpy()
+
+
+def refined(image: Image.Image, probabilities: Tensor) -> Tensor:
+    """What a dense CRF makes of the probabilities ``(1, L, h, w)`` in an image, at its size up to :data:`LARGEST`."""
+    small = min(1.0, (LARGEST / (image.height * image.width)) ** 0.5)
+    seen = (max(1, round(small * image.height)), max(1, round(small * image.width)))
+    pixels = np.array(image if small == 1 else image.resize(seen[::-1], Image.Resampling.BILINEAR))
+    shown = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(probabilities.device)
+    return mean_field(shown, enlarged(probabilities, seen), CRF.of_size(*seen))
+
+
+def refined_mask(image: Image.Image, labels: Tensor, present: Tensor) -> Tensor:
+    """What a dense CRF makes of a mask of maps, see :data:`CERTAIN`.
+
+    Args:
+        image: of the mask's size.
+        labels: uint8 ``(H, W)``, 0 background, class index + 1.
+        present: bool ``(N,)``, the classes that may be in the mask.
+    """
+    values = torch.cat([present.new_zeros(1).long(), present.nonzero().flatten() + 1])
+    if len(values) == 1:
+        return labels
+    right = labels[None].long() == values[:, None, None]
+    probabilities = torch.where(right, CERTAIN, (1 - CERTAIN) / (len(values) - 1))
+    place = "cpu" if labels.device.type == "mps" else labels.device
+    answer = enlarged(refined(image, probabilities[None].to(place)), (labels.shape[0], labels.shape[1]))
+    return values[answer[0].argmax(0).to(labels.device)].to(labels.dtype)
 
 
 def default_workers(device: torch.device) -> int:

@@ -149,21 +149,33 @@ class LabelPrecision(Metric):
         self.logits: list[Tensor] | Tensor
         self.labels: list[Tensor] | Tensor
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Keep a batch: logits ``(B, N)``, and labels ``(B, N)``, 0 or 1."""
+    def update(self, logits: Tensor, labels: Tensor, difficult: Tensor | None = None) -> None:
+        """Keep a batch: logits ``(B, N)``, and labels ``(B, N)``, 0 or 1.
+
+        Args:
+            logits: of each class.
+            labels: whether it is in the image.
+            difficult: bool ``(B, N)``: pairs of image and class that do not count, neither as positive nor as negative,
+                as VOC's difficult objects.
+        """
         count = self.num_classes
         check_tensors(empty=True, logits=(logits, f"B {count}"), labels=(labels, f"B {count}", "number"))
+        labels = labels.float()
+        if difficult is not None:
+            check_tensors(empty=True, labels=(labels, "B N"), difficult=(difficult, "B N", "bool"))
+            labels = labels.masked_fill(difficult, torch.nan)
         self.logits.append(logits.detach().float().flatten())  # type: ignore[union-attr]
-        self.labels.append(labels.float().flatten())  # type: ignore[union-attr]
+        self.labels.append(labels.flatten())  # type: ignore[union-attr]
 
     def compute(self) -> Tensor:
         """The mean over the classes that occur, float64; NaN if none does."""
         if not len(self.logits):
             return torch.tensor(torch.nan, dtype=torch.float64)
         logits = dim_zero_cat(self.logits).view(-1, self.num_classes)
-        labels = dim_zero_cat(self.labels).view(-1, self.num_classes) > 0
-        occurs = labels.any(0).nonzero().flatten().tolist()
-        each = [average_precision(logits[:, c], labels[:, c]) for c in occurs]
+        labels = dim_zero_cat(self.labels).view(-1, self.num_classes)
+        occurs = (labels > 0).any(0).nonzero().flatten().tolist()
+        counted = ~labels.isnan()
+        each = [average_precision(logits[counted[:, c], c], labels[counted[:, c], c] > 0) for c in occurs]
         return torch.stack(each).mean() if each else logits.new_tensor(torch.nan, dtype=torch.float64)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,20 @@ class Task:
     scores: Any = None
     """The callback that counts; ``None`` where nothing is scored."""
     uses: tuple[str, ...] = ()
-    """The settings of the evaluation that its scores depend on."""
+    """The settings of the evaluation that its scores depend on; a literal, read without importing the task."""
+    defaults: Mapping[str, Any] = {}
+    """Its own choice of those that are ``None``."""
     numbers: tuple[str, ...] = ()
     """Scores of a record that are numbers, as ``predicted.threshold``."""
     lists: tuple[str, ...] = ()
     """Scores of a record that are lists; those of IoU have a value for each label."""
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
-        self.data, self.settings = data, settings
+        self.data, self.settings = data, settings.resolved(**self.defaults)
+
+    def evaluation(self) -> dict[str, Any]:
+        """The settings that its scores are made with, by name."""
+        return {name: value for name, value in asdict(self.settings).items() if name in self.uses}
 
     @classmethod
     def of(cls, data: ImageDataModule, settings: EvaluationSettings) -> Task:
@@ -133,14 +140,24 @@ def row_head(record: RunRecord) -> Row:
     return {"name": record["name"], "seed": record["seed"], "seconds": record["seconds"]}
 
 
-def save_examples(folder: Path, method: Method, samples: Sequence[Sample], **more: Any) -> None:
-    """``examples.npz``: images, labels, scores and maps, and arrays of the task's own."""
+def save_examples(
+    folder: Path, method: Method, samples: Sequence[Sample], looked: dict[str, Any] | None = None, **more: Any
+) -> None:
+    """``examples.npz``: images, labels, scores and maps, and arrays of the task's own.
+
+    Args:
+        folder: the run's.
+        method: trained.
+        samples: to look at.
+        looked: what the method says of them, if it was asked already.
+        more: arrays.
+    """
     save_arrays(
         folder / EXAMPLES,
         images=np.stack([to_uint8(sample["image"]) for sample in samples]),
         labels=np.stack([sample["labels"].numpy() for sample in samples]),
         **more,
-        **look_at(method, list(samples)),
+        **(look_at(method, list(samples)) if looked is None else looked),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -23,30 +26,36 @@ from attnbridge.data.sample import IGNORE_INDEX
 from attnbridge.data.transforms import sides
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import colour_mask, data_uri, sheet, to_uint8
+from attnbridge.evaluation.folders.segment import refine_mask
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
+from attnbridge.evaluation.own_size import OwnImages, OwnSplits
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.evaluation.tasks.base import EXAMPLES, SplitScores, Task, label_iou_lines, save_arrays
 from attnbridge.evaluation.tasks.unscored import UnscoredTask
 from attnbridge.methods.base import Method
-from attnbridge.segmentation.inference import Inference, infer
+from attnbridge.segmentation.inference import Inference, enlarged, infer
 
 
 class MaskTask(Task):
     """A segmentation network's masks, see :class:`MaskScores`."""
 
-    uses = ("scales", "flip", "crf", "combine", "corners")
+    uses = ("size", "scales", "flip", "crf", "combine", "corners")
+    defaults = MappingProxyType(asdict(Inference()))
     numbers = ("miou", "plain.miou", "val_miou")
     lists = ("iou",)
 
     def __init__(self, data: Any, settings: EvaluationSettings) -> None:
         super().__init__(data, settings)
         self.inference = inference_of(settings)
-        self.scores = MaskScores(len(data.classes), self.inference)
+        own = OwnSplits(data) if self.settings.size == "own" else None
+        self.scores = MaskScores(len(data.classes), self.inference, own)
 
     @classmethod
     def of(cls, data: ImageDataModule, settings: EvaluationSettings) -> Task:
+        if not data.masks:
+            raise AttnBridgeError("data.masks is false, but a segmentation network is scored by masks; leave it out")
         return cls(data, settings) if data.has("val") else UnscoredTask(data, settings)
 
     def callbacks(self, method: Method, folder: Path) -> list[Callback]:
@@ -68,6 +77,13 @@ class MaskTask(Task):
     def protocol(self) -> dict[str, Any]:
         """How the numbers were made, in words, to stand beside them."""
         how = self.inference
+        where = f"images and masks at {self.data.image_size} pixels"
+        if self.settings.size == "own":
+            refined = ", where the CRF sees it" if how.crf else ""
+            where = (
+                f"images at {self.data.image_size} pixels, answers enlarged to each image's own size{refined}, and "
+                "masks at that"
+            )
         return {
             "score": "mIoU over one confusion matrix of the whole split, background a class, 255 ignored",
             "split": "test" if self.data.has("test") else "val",
@@ -75,7 +91,7 @@ class MaskTask(Task):
             "masks": f"scales {', '.join(map(str, how.scales))}{', mirrored' if how.flip else ''}"
             f"{', logits summed' if how.combine == 'logits' else ''}{', corners aligned' if how.corners else ''}"
             f"{', dense CRF' if how.crf else ''}",
-            "resolution": f"images and masks at {self.data.image_size} pixels",
+            "resolution": where,
         }
 
     def save_examples(self, method: Method, folder: Path) -> None:
@@ -137,7 +153,8 @@ def _network(method: Method) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def inference_of(settings: EvaluationSettings) -> Inference:
     """How a segmentation run's masks are made."""
-    return Inference(settings.scales, settings.flip, settings.crf, settings.combine, settings.corners)
+    known = settings.resolved(**MaskTask.defaults)
+    return Inference(tuple(known.scales or ()), bool(known.flip), bool(known.crf), known.combine, known.corners)
 
 
 class MaskScores(SplitScores):
@@ -147,9 +164,12 @@ class MaskScores(SplitScores):
     Args:
         num_classes: number N of classes without background.
         inference: how the test split's masks are made.
+        own: the images at their own sizes, by split, where the trained network's masks are compared and refined;
+            ``None``, and while it is trained: masks are those of the batch.
     """
 
-    def __init__(self, num_classes: int, inference: Inference | None = None) -> None:
+    def __init__(self, num_classes: int, inference: Inference | None = None, own: OwnSplits | None = None) -> None:
+        self.own = own
         self.inference = inference or Inference()
         self.plain, self.refined = (
             MulticlassConfusionMatrix(num_classes + 1, ignore_index=IGNORE_INDEX, validate_args=False) for _ in range(2)
@@ -165,12 +185,31 @@ class MaskScores(SplitScores):
     def update(self, outputs: Any, batch: Any) -> None:
         if "mask" not in batch:
             raise AttnBridgeError("the split has no masks to score against; expected a masks/ folder")
+        if self.own is not None and self.module.trainer.state.fn != TrainerFn.FITTING:
+            self._update_own(self.own.of(self.module), outputs["probabilities"], batch)
+            return
         mask = batch["mask"]
         large = F.interpolate(outputs["probabilities"], mask.shape[1:], mode="bilinear", align_corners=False)
         self.plain.update(large.argmax(1), mask)
         if self.module.trainer.testing:
             refined = infer(lambda x: self.module.predict_batch(x)["probabilities"], batch["image"], self.inference)
             self.refined.update(refined.argmax(1), mask)
+
+    def _update_own(self, own: OwnImages, plain: Tensor, batch: Any) -> None:
+        """The same at the images' own sizes, as the masks of a folder are made; one image is in memory at a time."""
+        how = self.inference
+        views = None
+        if self.module.trainer.testing:
+            network = lambda images: self.module.predict_batch(images)["probabilities"]  # noqa: E731
+            views = infer(network, batch["image"], Inference(how.scales, how.flip, crf=False))
+        for i, identity in enumerate(batch["id"]):
+            mask = own.mask(identity).to(plain.device)
+            large = enlarged(own.over_image(plain[i], mask)[None], (mask.shape[0], mask.shape[1]))
+            self.plain.update(large.argmax(1), mask[None])
+            if views is not None:
+                answer = own.over_image(views[i], mask).cpu().numpy()
+                found = torch.from_numpy(refine_mask(own.path(identity), answer, how.crf, plain.device))
+                self.refined.update(found[None].to(plain.device), mask[None])
 
     def finish(self, module: LightningModule, split: str) -> None:
         self.iou[split] = label_iou(self.plain.compute())
@@ -194,8 +233,8 @@ class MaskScores(SplitScores):
                 )
         return {
             "miou": float(self.iou["refined"].nanmean()),
-            "iou": _listed(self.iou["refined"]),
-            "plain": {"miou": float(self.iou["test"].nanmean()), "iou": _listed(self.iou["test"])},
+            "iou": listed(self.iou["refined"]),
+            "plain": {"miou": float(self.iou["test"].nanmean()), "iou": listed(self.iou["test"])},
             "val_miou": float(self.iou["val"].nanmean()),
         }
 
@@ -211,7 +250,8 @@ def label_iou(confusion: Tensor) -> Tensor:
     return torch.where(union > 0, hit / union, torch.nan).cpu()
 
 
-def _listed(iou: Tensor) -> list[float | None]:
+def listed(iou: Tensor) -> list[float | None]:
+    """IoU of each label as a record has it, ``None`` for NaN."""
     return [None if torch.isnan(value) else round(float(value), 5) for value in iou]
 
 

@@ -47,18 +47,22 @@ class UnscoredTask(Task):
     def write_page(
         path: Path, title: str, introduction: str, runs: Sequence[RunRecord], folders: Sequence[Path]
     ) -> None:
-        parts = []
-        for run, folder in zip(runs, folders, strict=True):
-            rows = []
-            data = read_arrays(folder / "examples.npz", "images", "labels", "maps")
-            for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
-                heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
-                rows.append([image, *(overlay(image, each) for each in heat)])
-            drawn = data_uri(sheet(rows))
-            parts.append(
-                f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{drawn}"><figcaption>'
-                "Training images and the map of each of their classes. "
-                f"{html.escape(format_protocol(run['protocol']))}"
-                "</figcaption></figure>"
-            )
+        words = "Training images and the map of each of their classes."
+        parts = [
+            image_sheet(run, folder, f"{words} {format_protocol(run['protocol'])}")
+            for run, folder in zip(runs, folders, strict=True)
+        ]
         write_run_page(path, title, introduction, parts, runs)
+
+
+def image_sheet(run: RunRecord, folder: Path, words: str) -> str:
+    """A run's images, each beside the map of each of its classes, with a caption, as HTML."""
+    rows = []
+    data = read_arrays(folder / "examples.npz", "images", "labels", "maps")
+    for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
+        heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
+        rows.append([image, *(overlay(image, each) for each in heat)])
+    return (
+        f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{data_uri(sheet(rows))}">'
+        f"<figcaption>{html.escape(words)}</figcaption></figure>"
+    )
