@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from huggingface_hub import constants
+from torch import nn
 from torchvision.transforms.v2 import functional as TF
 
 from attnbridge.attention.observe import observe
@@ -144,3 +146,41 @@ def test_a_hub_that_cannot_be_reached_is_answered_at_once(monkeypatch: pytest.Mo
     assert asked == [("huggingface.co", 443)]
     assert offline == [True]
     assert before == constants.HF_HUB_OFFLINE
+
+
+def test_a_vggs_weights_load_whole_as_convolutions_alone_or_with_a_new_classifier(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.vgg11(num_classes=9).eval()
+    torch.save(theirs.state_dict(), tmp_path / "torchvision.pth")
+    timms = timm.create_model("vgg11", num_classes=9).eval()
+    torch.save(timms.state_dict(), tmp_path / "timm.pth")
+    images = torch.rand(1, 3, 224, 224)
+    options: dict[str, Any] = {"stride": None, "layer": "features.19"}
+    for network, file in ((theirs, "torchvision.pth"), (timms, "timm.pth")):
+        built = build_backbone("vgg11_fc", 9, weights=str(tmp_path / file), **options)
+        assert built.channels == 512
+        with torch.no_grad():
+            torch.testing.assert_close(built.network.eval()(images), network(images))
+        renewed = build_backbone("vgg11_fc", 4, weights=str(tmp_path / file), **options).network
+        torch.testing.assert_close(renewed.get_parameter("pre_logits.fc2.weight").flatten(), _second(network))
+        assert renewed(images).shape == (1, 4)
+        pooled = build_backbone("vgg11", 4, weights=str(tmp_path / file)).network
+        assert torch.equal(pooled.get_parameter("features.18.weight"), network.get_parameter("features.18.weight"))
+        assert pooled(images).shape == (1, 4)
+
+
+def _second(network: nn.Module) -> torch.Tensor:
+    names = dict(network.named_parameters())
+    return names.get("classifier.3.weight", names.get("pre_logits.fc2.weight")).flatten()  # type: ignore[union-attr]
+
+
+def test_weights_of_a_wrong_shape_name_the_layer(tmp_path: Path) -> None:
+    state = timm.create_model("resnet10t", num_classes=4).state_dict()
+    state["layer2.0.conv1.weight"] = torch.zeros(7, 64, 3, 3)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(
+        AttnBridgeError, match=r"a\.pth: layer2\.0\.conv1\.weight is \(7, 64, 3, 3\), but \(128, 64, 3, 3\)"
+    ):
+        build_backbone("resnet10t", 4, weights=str(tmp_path / "a.pth"), image_size=64)
+    with pytest.raises(AttnBridgeError, match="'vgg11_fc' has a stride of 32, or null for it, not 16"):
+        build_backbone("vgg11_fc", 4, weights="none")

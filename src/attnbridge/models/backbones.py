@@ -31,6 +31,8 @@ from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # giv
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
 
 Poolings = Literal["own", "deeplab"]
+WHOLE = "_fc"
+"""What the name of a VGG ends with that keeps its fully connected layers."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def build_backbone(
     Args:
         name: a timm model name, or a network of one's own, from normalised images to logits, which is taken as it is,
             with ``layer`` alone; it is given images as its ``pretrained_cfg`` says, else as ImageNet's networks are.
-            ``vgg16`` gets global average pooling and a linear head in place of its
-            fully connected layers.
+            ``vgg16`` gets global average pooling and a linear head in place of its fully connected layers; ``vgg16_fc``
+            keeps them, as AttnBN's authors do (timm's other VGGs likewise).
         num_classes: number of logits.
         weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` to ``2`` and
             ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
@@ -154,7 +156,7 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dila
 def _create(
     name: str, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool = False
 ) -> nn.Module:
-    if not isinstance(name, str) or not timm.is_model(name):
+    if not isinstance(name, str) or not timm.is_model(_timm_name(name)):
         raise unknown_name("backbone", name, timm.list_models(), "see `timm.list_models()`")
     if stride not in (8, 16, 32, None):
         raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
@@ -184,9 +186,19 @@ def _create(
     return network
 
 
+def _timm_name(name: str) -> str:
+    """What timm calls a VGG whose fully connected layers are kept."""
+    return name.removesuffix(WHOLE) if name.startswith("vgg") else name
+
+
 def _create_vgg(name: str, num_classes: int, stride: int | None, from_hub: bool, dilated: bool) -> nn.Module:
     """VGG with global average pooling; stride 16 leaves out the last pooling: features are conv5_3. Dilated it is
     DeepLab's: the last two poolings keep the resolution and conv5 looks as far apart."""
+    if name.endswith(WHOLE):
+        if stride not in (32, None):
+            raise AttnBridgeError(f"backbone {name!r} has a stride of 32, or null for it, not {stride}")
+        whole: nn.Module = timm.create_model(_timm_name(name), num_classes=num_classes, pretrained=from_hub)
+        return whole
     strides = (8, None) if dilated else (16, None)
     if stride not in strides:
         raise AttnBridgeError(

@@ -121,6 +121,10 @@ PACKAGED: dict[str, PackagedWeights] = {
 
 MOST_PICKLE = 1 << 24
 """Of a file in the form that torch had before zip: where its pickles are looked for."""
+CLASSIFIERS = ("classifier", "head", "fc")
+"""What the names of classifiers begin with."""
+TORCHVISION_VGG = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+"""Layers of torchvision's VGGs under timm's names."""
 RUN_PREFIX = "network."
 """What the names of a network's weights begin with in the checkpoint of a run."""
 
@@ -147,19 +151,42 @@ def hub() -> Iterator[None]:
 
 
 def load_file(network: nn.Module, path: Path) -> None:
-    """Fill ``network`` with the weights of a local file, but for a classifier of another size.
+    """Fill ``network`` with the weights of a local file, but for a classifier of another size, which begins anew.
+
+    A VGG also takes torchvision's names. With global average pooling it takes the convolutions alone.
 
     Args:
         network: what to fill, in place.
         path: a state dict saved by ``torch.save`` or a ``.safetensors`` file, under the network's names.
 
     Raises:
-        AttnBridgeError: if the file is missing, unreadable, or its names do not fit.
+        AttnBridgeError: if the file is missing, unreadable, its names do not fit, or a layer has another shape.
     """
-    state = load_state(path)
     own = network.state_dict()
-    fits = {k: v for k, v in state.items() if k not in own or own[k].shape == v.shape}
-    _fill(network, fits, str(path))
+    state = _as_timms_vgg(load_state(path), own) if "features.0.weight" in own else load_state(path)
+    for name, value in list(state.items()):
+        if name in own and own[name].shape != value.shape:
+            if name.split(".")[0] not in CLASSIFIERS:
+                raise AttnBridgeError(
+                    f"{path}: {name} is {tuple(value.shape)}, but {tuple(own[name].shape)} in the network; check the "
+                    "backbone's name"
+                )
+            del state[name]
+    _fill(network, state, str(path))
+
+
+def _as_timms_vgg(state: State, own: State) -> State:
+    """Torchvision's names of the fully connected layers as timm's; none of them where the network has none."""
+    renamed = {}
+    for name, value in state.items():
+        layer, _, kind = name.rpartition(".")
+        new = f"{TORCHVISION_VGG.get(layer, layer)}.{kind}"
+        if new in own and own[new].ndim == 4 and value.ndim == 2 and own[new].numel() == value.numel():
+            value = value.view_as(own[new])  # a convolution over the whole of the features
+        renamed[new] = value
+    if "features.0.weight" not in state or "pre_logits.fc1.weight" in own:
+        return renamed
+    return {name: value for name, value in renamed.items() if not name.startswith(("pre_logits.", "head."))}
 
 
 def load_state(path: Path) -> State:
@@ -233,8 +260,7 @@ def _fill(network: nn.Module, state: State, source: str) -> None:
         result = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise AttnBridgeError(f"{source}: does not fit the network: {str(error).splitlines()[-1].strip()}") from None
-    head = ("classifier", "head", "fc", "pre_logits")
-    missing = [name for name in result.missing_keys if name.split(".")[0] not in head]
+    missing = [name for name in result.missing_keys if name.split(".")[0] not in CLASSIFIERS]
     if missing or result.unexpected_keys:
         raise AttnBridgeError(
             f"{source}: does not fit the network: lacks {missing[:3] or 'nothing'}, "
