@@ -70,8 +70,8 @@ def test_a_task_says_what_its_scores_depend_on(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "given", "uses"),
     [
-        ("segmentation", {"threshold": 0.3}, "size, scales, flip, crf"),
-        ("segmentation", {"score_threshold": 0.3}, "size, scales, flip, crf"),
+        ("segmentation", {"threshold": 0.3}, "size, scales, flip, crf, combine, corners"),
+        ("segmentation", {"score_threshold": 0.3}, "size, scales, flip, crf, combine, corners"),
         ("fine_tuning", {"flip": False}, "none"),
         ("domain_adaptation", {"size": "own"}, "none"),
         ("attention_transfer", {"scales": [1.0]}, "none"),

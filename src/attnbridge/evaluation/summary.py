@@ -71,6 +71,22 @@ def markdown_table(
     return "\n".join(lines)
 
 
+def precision_table(results: dict[str, Any], paper: Mapping[str, float]) -> str:
+    """Mean average precision and accuracy of the labels, mean and standard deviation over the seeds, as Markdown.
+
+    >>> row = {"name": "voc/a", "map": 0.5, "accuracy": 0.9, "seconds": 9.0}
+    >>> print(precision_table({"rows": [row]}, {"a": 61.3}).splitlines()[-1])
+    | voc/a | 50.0 | 90.0 | 9 | 61.3 |
+    """
+    lines = ["| row | mAP | label accuracy | seconds | paper |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["name"] for row in results["rows"]):
+        rows = [row for row in results["rows"] if row["name"] == name]
+        cells = [mean_text([_percent(r[f]) for r in rows]) for f in ("map", "accuracy")]
+        cells.append(f"{statistics.mean(r['seconds'] for r in rows):.0f}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {paper.get(name.rpartition('/')[2], '')} |")
+    return "\n".join(lines)
+
+
 def error_table(results: dict[str, Any]) -> str:
     """Error of each row, mean and standard deviation over the seeds, as Markdown.
 
@@ -232,19 +248,51 @@ def heat_maps(rows: Sequence[Row], score: str = "source_validation") -> Figure:
     return figure
 
 
-def chain_table(rows: Sequence[Row]) -> str:
-    """mIoU by row, mean and deviation over the seeds, as Markdown.
+def chain_table(rows: Sequence[Row], paper: Mapping[str, float] | None = None) -> str:
+    """mIoU by row, mean and deviation over the seeds, as Markdown; ``paper``: of the last network, to stand beside.
 
     >>> row = {"name": "a", "seed": 0, "direct": 0.2, "direct_labels": 0.3, "plain": 0.25, "refined": 0.28}
     >>> print(chain_table([{**row, "seconds": 9.0}]).splitlines()[-1])
     | a | 20.0 | 30.0 | 25.0 | 28.0 | +8.0 | 9 |
     """
-    head = ["cues from", "the maps", "the maps, true labels", "network", "network, scales and CRF", "gain", "seconds"]
+    fields = {
+        "the maps": "direct",
+        "the maps, true labels": "direct_labels",
+        "network": "plain",
+        "network, scales and CRF": "refined",
+    }
+    if any("retrained" in row for row in rows):
+        fields["retrained"] = "retrained"
+    last = [*fields.values()][-1]
+    head = ["cues from", *fields, "gain", "seconds", *(["paper"] if paper else [])]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]
-        cells = [mean_text([100 * r[f] for r in own]) for f in ("direct", "direct_labels", "plain", "refined")]
-        gain = sum(r["refined"] - r["direct"] for r in own) / len(own)
+        cells = [mean_text([100 * r[f] for r in own]) for f in fields.values()]
+        gain = sum(r[last] - r["direct"] for r in own) / len(own)
         seconds = sum(r["seconds"] for r in own) / len(own)
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * gain:+.1f} | {seconds:.0f} |")
+        cells += [f"{100 * gain:+.1f}", f"{seconds:.0f}"]
+        if paper:
+            cells.append(str(paper.get(name.rpartition("/")[2], "")))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def label_table(rows: Sequence[Row], paper: Mapping[str, Sequence[float]]) -> str:
+    """IoU of each label in percent, a column for each row, the mean over its seeds, and for each of the paper's.
+
+    >>> row = {"name": "a", "iou": {"background": 0.9, "cat": None}}
+    >>> print(label_table([row], {"GAIN": (86.9, 73.4)}))
+    | label | a | GAIN, paper |
+    |---|---|---|
+    | background | 90.0 | 86.9 |
+    | cat | - | 73.4 |
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    head = ["label", *names, *(f"{name}, paper" for name in paper)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for place, label in enumerate(rows[0]["iou"]):
+        cells = [mean_text([_percent(r["iou"][label]) for r in rows if r["name"] == name]) for name in names]
+        known = [str(values[place]) if place < len(values) else "" for values in paper.values()]
+        lines.append(f"| {label} | {' | '.join([*cells, *known])} |")
     return "\n".join(lines)

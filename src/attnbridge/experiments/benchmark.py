@@ -13,8 +13,11 @@ from rich.console import Console
 
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles, own_file
+from attnbridge.data.voc import is_voc
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
+from attnbridge.evaluation.folders.submission import RESULTS as ARCHIVE
+from attnbridge.evaluation.folders.submission import write_submission
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord, check_scores, run_record, write_json
 from attnbridge.evaluation.summary import (
@@ -24,7 +27,9 @@ from attnbridge.evaluation.summary import (
     domain_table,
     error_table,
     heat_maps,
+    label_table,
     markdown_table,
+    precision_table,
     rank_table,
 )
 from attnbridge.evaluation.tasks.classification import class_sheet
@@ -36,11 +41,20 @@ from attnbridge.experiments.pipeline import PipelineRequest, train_chain
 from attnbridge.experiments.runs import Run
 from attnbridge.experiments.search import best_trial, search, search_space
 from attnbridge.experiments.table_data import Case, TableData, all_cases, check_scored, class_data, map_data
-from attnbridge.experiments.tables import ClassTable, DomainTable, MapTable, PipelineTable, Table, TableRequest
+from attnbridge.experiments.tables import (
+    ClassTable,
+    DomainTable,
+    LabelTable,
+    MapTable,
+    PipelineTable,
+    Table,
+    TableRequest,
+)
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
+from attnbridge.segmentation.cues import CueSettings
 
 console = Console()
-RESULTS, REPORT, SHEET = "results.json", "report.html", "before_after.png"
+RESULTS, REPORT, SHEET, SUBMISSION = "results.json", "report.html", "before_after.png", "submission"
 
 
 def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
@@ -53,6 +67,16 @@ def run_map_table(name: str, table: MapTable, request: TableRequest) -> str:
     text = markdown_table(results, table.paper or None, table.without, table.columns)
     selection = results["protocol"].get("selection")
     return f"{text}\n\nepoch: {selection}" if selection else text
+
+
+def run_label_table(name: str, table: LabelTable, request: TableRequest) -> str:
+    """Labels of a target, each row on the same data."""
+    _without_cases(request)
+    out = _folder(name, request)
+    with owned(out) as own:
+        check_results(own)
+        results = run_table(name, table, request, out, map_data(table.data, request, out))
+    return precision_table(results, table.paper)
 
 
 def run_class_table(name: str, table: ClassTable, request: TableRequest) -> str:
@@ -287,23 +311,39 @@ def _run_chains(names: Sequence[str], table: PipelineTable, request: TableReques
                 out=place,
                 config=row,
                 segmentation=table.segmentation,
+                retrain=table.retrain,
+                begin=table.begin,
+                settings=CueSettings() if table.threshold is None else CueSettings(table.threshold),
                 overrides=(*request.overrides, "--seed", str(seed)),
                 device=request.device,
             )
-            train_chain(asked)
-            rows.append(_chain_row(row, seed, place))
-            last = Run(place / "segmentation")
+            last = Run(place / train_chain(asked).last)
+            rows.append(_chain_row(row, seed, place, last))
             runs.append(({**last.record, "name": f"from {row}"}, last.folder))
             write_json(out / RESULTS, {"rows": rows, **run_record()})
             _write_chain_page(out / REPORT, data.words, rows, runs)
-    return chain_table(rows)
+            _export(last, Path(data.paths["target"]), place / SUBMISSION, request.device)
+    text = chain_table(rows, table.paper)
+    return f"{text}\n\n{label_table(rows, table.labels)}" if table.labels else text
 
 
-def _chain_row(name: str, seed: int, place: Path) -> Row:
+def _export(run: Run, kit: Path, out: Path, device: str | None) -> None:
+    """Masks of a kit's test images, for VOC's server, where the kit has them."""
+    if not is_voc(kit) or not (kit / "ImageSets" / "Segmentation" / "test.txt").is_file():
+        return
+    if not (out / ARCHIVE).is_file():
+        write_submission(run.segmenter(device=device), kit, "test", out)
+    console.print(f"{out / ARCHIVE}: masks of the test images, to upload to VOC's server")
+
+
+def _chain_row(name: str, seed: int, place: Path, last: Run) -> Row:
     """The scores of a chain."""
     first, second = (Run(place / stage).record for stage in ("classifier", "segmentation"))
-    for stage, record in (("classifier", first), ("segmentation", second)):
+    found = {"classifier": first, "segmentation": second, last.folder.name: last.record}
+    for stage, record in found.items():
         check_scores(record["scores"], place / stage)
+    labels = ("background", *last.record["classes"])
+    retrained = {"retrained": found["retrained"]["scores"]["miou"]} if "retrained" in found else {}
     return {
         "name": name,
         "seed": seed,
@@ -311,7 +351,9 @@ def _chain_row(name: str, seed: int, place: Path) -> Row:
         "direct_labels": first["scores"]["labels"]["miou_best"],
         "plain": second["scores"]["plain"]["miou"],
         "refined": second["scores"]["miou"],
-        "seconds": first["seconds"] + second["seconds"],
+        **retrained,
+        "iou": dict(zip(labels, last.record["scores"]["iou"], strict=True)),
+        "seconds": sum(record["seconds"] for record in found.values()),
     }
 
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -34,6 +34,7 @@ from attnbridge.experiments.runs import CHECKPOINT, REPORT, Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 from attnbridge.segmentation.cues import CueSettings, find_rule
 
+Begin = Literal["classifier", "imagenet"]
 console = Console()
 SHOWN = 8
 MIN_STEPS = 140
@@ -57,6 +58,8 @@ class PipelineRequest:
         overrides: of both networks, as on the command line.
         device: where images are looked at and masked.
         replace: make stages again that were made with other options or of other images; else that is an error.
+        begin: what the first segmentation network begins with, if its configuration does not say; ``None``: a
+            published one with ``imagenet``'s weights, another with the ``classifier``'s.
     """
 
     source: Path
@@ -71,6 +74,7 @@ class PipelineRequest:
     overrides: tuple[str, ...] = ()
     device: str | None = None
     replace: bool = False
+    begin: Begin | None = None
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,11 @@ def experiments_of(request: PipelineRequest) -> tuple[Experiment, Experiment, Ex
     bridge = replace(bridge.with_options(data=folders), name=Path(request.config).stem)
     check_experiment(bridge)
     check_network(bridge)
-    network = stage_experiment(request.segmentation, bridge, request.out / "cues", request.overrides)
+    network = stage_experiment(request.segmentation, bridge, request.out / "cues", request.overrides, request.begin)
     own_masks = request.out / "own-masks"
-    again = stage_experiment(request.retrain, bridge, own_masks, request.overrides, 2) if request.retrain else None
+    again = None
+    if request.retrain:
+        again = stage_experiment(request.retrain, bridge, own_masks, request.overrides, second=True)
     if again is not None:
         _check_second(request, network, again)
     for name, each in ((request.config, bridge), (request.segmentation, network), (request.retrain, again)):
@@ -240,11 +246,16 @@ def as_published(experiment: Experiment) -> bool:
 
 
 def stage_experiment(
-    name: str, earlier: Experiment, cues: Path, overrides: Sequence[str], training: int = 1
+    name: str,
+    earlier: Experiment,
+    cues: Path,
+    overrides: Sequence[str],
+    begin: Begin | None = None,
+    second: bool = False,
 ) -> Experiment:
     """A segmentation network on the images of an earlier stage, whose sizes and seed it shares, and whose weights it
     begins with if it is of the same backbone, unless it says otherwise itself. As published, it begins with ImageNet's
-    weights, and its second training with the network of the first.
+    weights unless ``begin`` says otherwise, and its second training with the network of the first.
 
     Raises:
         AttnBridgeError: for one of another method.
@@ -262,11 +273,12 @@ def stage_experiment(
     if not found.model.get("frozen"):
         data["views"] = None  # nothing to keep
     model = {}
-    if as_published(found):
-        if training == 2 and "weights" not in found.model:
-            model["weights"] = str(cues.parent / "segmentation" / CHECKPOINT)
-    elif "weights" not in found.model and found.option("model.backbone") == earlier.option("model.backbone"):
-        model["weights"] = str(cues.parent / "classifier" / CHECKPOINT)
+    stage: str = begin or ("imagenet" if as_published(found) else "classifier")
+    if second and as_published(found):
+        stage = "segmentation"
+    same = stage == "segmentation" or found.option("model.backbone") == earlier.option("model.backbone")
+    if "weights" not in found.model and stage != "imagenet" and same:
+        model["weights"] = str(cues.parent / stage / CHECKPOINT)
     seed = found.seed if "seed" in read_config(name) else earlier.seed
     found = replace(found.with_options(data=data, model=model), name=Path(name).name, seed=seed)
     check_network(found)

@@ -89,10 +89,15 @@ def map_data(data: Scenes | Folders, request: TableRequest, out: Path) -> TableD
     if isinstance(data, Scenes):
         return scene_data(out, request.images, data.spec)
     folder = request.data
-    if folder is None or not (folder / data.source).is_dir() or not (folder / data.target).is_dir():
+    missing: dict[str, list[str]] = {}
+    for part, where in {data.source: "", data.target: "", **data.parts}.items():
+        if folder is None or not (folder / part).exists():
+            missing.setdefault(where, []).append(part)
+    if missing or folder is None:
+        lacking = "; ".join(f"{', '.join(parts)}{f' ({where})' * bool(where)}" for where, parts in missing.items())
         raise AttnBridgeError(
             f"{folder or '--data'}: expected a folder with {data.source}/CLASS/*.jpg and {data.target}/ in VOC's "
-            f"layout; see {data.page}"
+            f"layout; it lacks {lacking}; see {data.page}"
         )
     check_model(request.saliency)
     paths = {"source": str(folder / data.source), "saliency": request.saliency, "target": str(folder / data.target)}

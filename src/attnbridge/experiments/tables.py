@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from attnbridge.data.saliency import MODELS, is_model
 from attnbridge.datasets.synthetic.scenes import SceneSpec
@@ -79,12 +80,14 @@ class Folders:
         target: of the target.
         words: what they are.
         page: that describes them.
+        parts: what must lie in the folder, and where it is had.
     """
 
     source: str
     target: str
     words: str
     page: str
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,24 @@ class MapTable(Table):
 
 
 @dataclass(frozen=True)
+class LabelTable(Table):
+    """Labels of a target scored by their mean average precision; no mask is read.
+
+    Attributes:
+        data: what all rows are trained on.
+        paper: the paper's mean average precision, by the last part of a row's name.
+    """
+
+    data: Folders
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    def run(self, name: str, request: TableRequest) -> str:
+        from attnbridge.experiments.benchmark import run_label_table
+
+        return run_label_table(name, self, request)
+
+
+@dataclass(frozen=True)
 class ClassTable(Table):
     """Accuracy on images of one class each.
 
@@ -161,10 +182,20 @@ class PipelineTable(Table):
     Attributes:
         data: what all rows are trained on.
         segmentation: the configuration that learns from the cues.
+        retrain: that of its second training, on its own masks; ``None``: there is none.
+        threshold: of the cues, relative to a map's maximum; ``None``: that of the verb ``cues``.
+        begin: what the network begins with, see :class:`~attnbridge.experiments.pipeline.PipelineRequest`.
+        paper: the paper's mIoU, by the last part of a row's name.
+        labels: the paper's IoU of each label in percent, background first, by its name for the row.
     """
 
     data: Scenes | Folders = field(default_factory=Scenes)
     segmentation: str = "segmentation/dsrg"
+    retrain: str | None = None
+    threshold: float | None = None
+    begin: Literal["classifier", "imagenet"] | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def run(self, name: str, request: TableRequest) -> str:
         from attnbridge.experiments.benchmark import run_pipeline_table
@@ -185,12 +216,42 @@ _GARMENTS = Folders(
     "Garments: source laid flat, target worn on the street, image labels only",
     "docs/clothing.md",
 )
+_KIT = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+_SBD = "`attnbridge data import sbd`, from the Semantic Boundaries Dataset"
 _VOC = Folders(
     "source",
     "VOC2012",
     "Source: single objects of VOC's classes; target: VOC 2012 trainaug, image labels only, scored on val",
     "docs/voc.md",
+    {
+        "source": "single objects under VOC's class names, source/CLASS/*.jpg, out of Caltech-256 and ImageNet",
+        "VOC2012/JPEGImages": f"VOCtrainval_11-May-2012.tar of {_KIT}",
+        "VOC2012/ImageSets/Segmentation/val.txt": f"VOCtrainval_11-May-2012.tar of {_KIT}",
+        "VOC2012/SegmentationClass": f"VOCtrainval_11-May-2012.tar of {_KIT}",
+        "VOC2012/SegmentationClassAug": _SBD,
+        "VOC2012/ImageSets/Segmentation/trainaug.txt": _SBD,
+    },
 )
+_VOC_LABELS = Folders(
+    "source",
+    "VOC2012",
+    "Source: single objects of VOC's classes; target: VOC 2012 without labels, scored on those of val",
+    "docs/voc.md",
+    {
+        "source": _VOC.parts["source"],
+        "VOC2012/JPEGImages": _VOC.parts["VOC2012/JPEGImages"],
+        "VOC2012/Annotations": _VOC.parts["VOC2012/JPEGImages"],
+        "VOC2012/ImageSets/Main/val.txt": _VOC.parts["VOC2012/JPEGImages"],
+    },
+)
+_TABLE4 = {
+    "GAIN": (86.9, 69.3, 29.7, 64.0, 49.1, 51.4, 65.8, 67.8, 73.4, 22.0, 57.4, 20.0, 68.7, 60.4, 63.9, 68.1, 34.2, 63.1,
+             30.0, 63.6, 52.4),
+    "DSRG": (87.5, 73.1, 28.4, 75.4, 39.5, 54.5, 78.2, 71.3, 80.6, 25.0, 63.3, 25.4, 77.8, 65.4, 65.2, 72.8, 41.2, 74.3,
+             34.1, 52.1, 53.0),
+    "AttnBN": (89.5, 82.0, 30.1, 76.2, 57.9, 65.3, 80.7, 75.6, 79.5, 16.8, 68.9, 19.7, 76.4, 70.4, 67.7, 71.8, 40.1,
+               72.1, 37.2, 73.1, 53.7),
+}  # fmt: skip
 _FOUR = ("source", "ac", "adv", "ac_adv")
 
 TABLES: dict[str, Table] = {
@@ -227,6 +288,38 @@ TABLES: dict[str, Table] = {
     "table1": MapTable(_each("voc", *_ROWS), "the paper's own, on VOC 2012", _VOC, _PAPER),
     "table1_paper": MapTable(_each("voc/paper", *_ROWS), "the same, maps and losses as the paper reads", _VOC, _PAPER),
     "table2": MapTable(_each("voc", "attnbn_10", "attnbn_50", "attnbn_100"), "with shares of the source", _VOC, _PAPER),
+    "table3": PipelineTable(
+        _each("voc", "grad_cam", "attnbn"),
+        "and 4, 5: masks by DSRG on VOC 2012",
+        _VOC,
+        "voc/dsrg",
+        "voc/retrain",
+        paper={"grad_cam": 59.0, "attnbn": 62.1},
+        labels=_TABLE4,
+    ),
+    "table3_classifier": PipelineTable(
+        _each("voc", "grad_cam", "attnbn"),
+        "the same, DSRG beginning with the classifier",
+        _VOC,
+        "voc/dsrg",
+        "voc/retrain",
+        begin="classifier",
+        labels=_TABLE4,
+    ),
+    "table6": LabelTable(
+        _each("voc", *(f"adapt_{row}" for row in _FOUR)),
+        "a target without labels, on VOC 2012",
+        _VOC_LABELS,
+        {"adapt_source": 61.3, "adapt_ac": 66.7, "adapt_adv": 64.5, "adapt_ac_adv": 71.0},
+    ),
+    "gain": PipelineTable(
+        _each("voc", "gain", "gain_200", "gain_1464"),
+        "GAIN's masks by SEC on VOC 2012, with 0, 200 and 1464 masks",
+        _VOC,
+        "voc/sec",
+        threshold=0.2,
+        paper={"gain": 55.3, "gain_200": 58.3, "gain_1464": 60.5},
+    ),
     "segmentation": PipelineTable(("grad_cam", "attnbn"), "masks from cues of Grad-CAM and AttnBN"),
     "clothing_segmentation": PipelineTable(
         _each("clothing", "grad_cam", "attnbn"), "the same on garments", _GARMENTS, "clothing/dsrg"
