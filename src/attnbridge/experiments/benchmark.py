@@ -333,7 +333,7 @@ def _export(run: Run, kit: Path, out: Path, device: str | None) -> None:
         return
     if not (out / ARCHIVE).is_file():
         write_submission(run.segmenter(device=device), kit, "test", out)
-    console.print(f"{out / ARCHIVE}: masks of the test images, to upload to VOC's server")
+    console.print(f"{out / ARCHIVE}: masks of the test images, to upload to VOC's server", soft_wrap=True)
 
 
 def _chain_row(name: str, seed: int, place: Path, last: Run) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch import Callback, LightningModule
+from PIL import Image
 from torchmetrics.classification import MultilabelAccuracy
 
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
@@ -18,7 +19,7 @@ from attnbridge.evaluation.page import format_protocol, html_table, write_run_pa
 from attnbridge.evaluation.record import RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
 from attnbridge.evaluation.tasks.base import SplitScores, Task, known, percent, save_examples
-from attnbridge.evaluation.tasks.unscored import image_sheet
+from attnbridge.evaluation.tasks.unscored import image_sheet, map_sheet
 from attnbridge.methods.base import Method
 
 
@@ -90,6 +91,10 @@ class LabelTask(Task):
         words = "Test images and the map of each of their classes."
         images = [image_sheet(run, folder, words) for run, folder in zip(runs, folders, strict=True)]
         write_run_page(path, title, introduction, [table, *images], runs)
+
+    @staticmethod
+    def sheet(runs: Sequence[RunRecord], folders: Sequence[Path]) -> Image.Image:
+        return map_sheet(folders)
 
 
 class LabelScores(SplitScores):

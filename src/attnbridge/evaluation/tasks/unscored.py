@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch import Callback
+from PIL import Image
 
 from attnbridge.data.arrays import read_arrays
 from attnbridge.evaluation.figures import data_uri, overlay, sheet
@@ -57,12 +58,20 @@ class UnscoredTask(Task):
 
 def image_sheet(run: RunRecord, folder: Path, words: str) -> str:
     """A run's images, each beside the map of each of its classes, with a caption, as HTML."""
-    rows = []
-    data = read_arrays(folder / "examples.npz", "images", "labels", "maps")
-    for image, labels, maps in zip(data["images"], data["labels"], data["maps"], strict=True):
-        heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
-        rows.append([image, *(overlay(image, each) for each in heat)])
     return (
-        f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{data_uri(sheet(rows))}">'
+        f'<h2>{html.escape(run["name"])}</h2><figure><img alt="images and maps" src="{data_uri(map_sheet([folder]))}">'
         f"<figcaption>{html.escape(words)}</figcaption></figure>"
     )
+
+
+def map_sheet(folders: Sequence[Path]) -> Image.Image:
+    """The images that runs kept, each beside the map of each of its classes under each of the runs."""
+    rows: list[list[Any]] = []
+    for number, folder in enumerate(folders):
+        data = read_arrays(folder / "examples.npz", "images", "labels", "maps")
+        for place, (image, labels, maps) in enumerate(zip(data["images"], data["labels"], data["maps"], strict=True)):
+            heat = [maps[c] / max(float(maps[c].max()), 1e-8) for c in np.flatnonzero(labels)]
+            if number == 0:
+                rows.append([image])
+            rows[place] += [overlay(rows[place][0], each) for each in heat]
+    return sheet(rows)
