@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from attnbridge.evaluation.metrics.masks import boundary_f_score, label_iou, mask_confusion
 
@@ -37,6 +38,20 @@ def test_iou_equals_a_loop_and_scikit_learn(seed: int) -> None:
         one, other = (found == label) & known, (truth == label) & known
         assert iou[label] == (one & other).sum() / (one | other).sum()
     np.testing.assert_allclose(iou, jaccard_score(truth[known], found[known], labels=[*labels], average=None))
+
+
+def test_a_folder_is_counted_as_a_run_is() -> None:
+    """Whose pixels torchmetrics counts."""
+    rng = np.random.default_rng(0)
+    counted = MulticlassConfusionMatrix(CLASSES + 1, ignore_index=255)
+    total = torch.zeros(CLASSES + 1, CLASSES + 2, dtype=torch.long)
+    for _ in range(3):
+        found, truth = random_mask(rng), random_mask(rng, void=0.2)
+        counted.update(found, truth)
+        total += mask_confusion(found, truth, CLASSES)
+    assert total[:, :-1].equal(counted.compute())
+    assert not total[:, -1].any()
+    assert label_iou(total).equal(label_iou(counted.compute()))
 
 
 def test_a_label_that_never_occurs_has_no_iou_and_one_that_is_only_ignored_neither() -> None:
