@@ -133,9 +133,28 @@ def test_all_public_names_are_there_or_say_what_they_need(bare: Path, tmp_path: 
     said = run_bare(bare, tmp_path, code)
     public = {f"{name}.{each}" for name in ("data", "methods", "metrics") for each in getattr(attnbridge, name).__all__}
     trained = {name for name in public if name.endswith("Module") or name.startswith(("methods.", "metrics."))}
-    assert set(said) == {"attnbridge.fit", *trained} - {"methods.METHODS", "methods.load_method"}
+    plain = {"methods.METHODS", "methods.load_method"}
+    plain |= {"metrics.boundary_f_score", "metrics.label_iou", "metrics.mask_confusion"}
+    assert set(said) == {"attnbridge.fit", *trained} - plain
     assert all(LACKS in words for words in said.values())
     assert said["metrics.MapSegmentation"].startswith("attnbridge.metrics.MapSegmentation needs torchmetrics: ")
+
+
+@pytest.mark.slow
+def test_scoring_masks(bare: Path, tmp_path: Path) -> None:
+    """The figures alone need matplotlib, which is said before the work is done."""
+    code = """
+        import os
+        from PIL import Image
+        from attnbridge.cli import main
+
+        for folder in ("found", "truth"):
+            os.mkdir(folder)
+            Image.new("L", (8, 8)).save(f"{folder}/a.png")
+        words = "score found --truth truth".split()
+        print(json.dumps([main(words), main([*words, "--out", "scores"]), os.path.exists("scores")]))
+    """
+    assert run_bare(bare, tmp_path, code) == [0, 2, False]
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,18 @@ def test_masks_of_a_folder_are_palette_images_of_their_own_size(network: Path, s
     assert [path.read_bytes() for path in masks] == before
 
 
+def test_a_runs_masks_score_as_the_run_does(network: Path, scenes: Path, tmp_path: Path) -> None:
+    """Its images have the size that it is trained at; a folder's probabilities are kept in half precision."""
+    masks, truth = tmp_path / "masks", scenes / "target/test"
+    assert main(["segment", str(network), str(truth / "images"), "--out", str(masks), "--workers", "0"]) == 0
+    assert main(["score", str(masks), "--truth", str(truth / "masks"), "--out", str(tmp_path / "scores")]) == 0
+    record, run = (json.loads(path.read_text()) for path in (tmp_path / "scores/scores.json", network / "run.json"))
+    assert [label["name"] for label in record["labels"]] == ["background", *run["classes"]]
+    assert record["miou"] == pytest.approx(run["scores"]["miou"], abs=2e-3)
+    for label, iou in zip(record["labels"], run["scores"]["iou"], strict=True):
+        assert label["iou"] == pytest.approx(iou, abs=5e-3)
+
+
 def test_without_a_test_split_validation_is_scored(cues: Path, scenes: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()

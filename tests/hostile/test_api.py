@@ -84,6 +84,7 @@ UNIFORM = torch.full((2, 6, 6), 1 / 36)
 PHOTO, HEAT = np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2), np.float32)
 CUE_MAPS, PRESENT = torch.rand(2, 4, 4), torch.tensor([True, False])
 MASKS = torch.ones(2, 4, 4, dtype=torch.bool)
+LABELLED = torch.zeros(4, 4, dtype=torch.long)
 LOADER: Any = DataLoader([0])  # type: ignore[arg-type]
 PAIR = ("red", "blue")
 RECORD = data.ImageRecord("a.png", Path("nowhere/a.png"), (0,))
@@ -115,6 +116,10 @@ def classified(**named: Any) -> models.Classifier:
 
 def segmented(**named: Any) -> Any:
     return metrics.MapSegmentation(5, **named)
+
+
+def scored(score: Callable[..., Any], **changed: Any) -> Call:
+    return partial(score, **{"found": LABELLED, "truth": LABELLED, "num_classes": 2} | changed)
 
 
 def counted(**changed: Any) -> Call:
@@ -448,6 +453,23 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (counted(mask=torch.zeros(2, 4, 4)), r"mask must be a long tensor.*call \.long"),
         (counted(scores=SCORES[:, :4]), r"scores must be .*\(B, 5\).*\(2, 4\)"),
         (counted(maps=torch.rand(1, 5, 4, 4)), "maps must be .* B = 2 as in scores"),
+    ],
+    "metrics.mask_confusion": [
+        (scored(metrics.mask_confusion, found=LABELLED.int()), r"found must be a long tensor.*call \.long"),
+        (scored(metrics.mask_confusion, found=LABELLED[:3]), r"truth must be a long tensor.* H = 3 as in found"),
+        (scored(metrics.mask_confusion, found=LABELLED + 3), "found holds the value 3; expected 0.*1 to 2.*or 255"),
+        (scored(metrics.mask_confusion, truth=LABELLED - 1), "truth holds the value -1; expected 0"),
+        (scored(metrics.mask_confusion, num_classes=255), "num_classes must be at least 1 and at most 254, not 255"),
+    ],
+    "metrics.label_iou": [
+        (on(metrics.label_iou, torch.rand(3, 3)), r"confusion must be a long tensor \(L, K\).*call \.long"),
+        (on(metrics.label_iou, LABELLED[:2]), r"confusion must be \(L, L\) or \(L, L \+ 1\).*\(2, 4\)"),
+    ],
+    "metrics.boundary_f_score": [
+        (scored(metrics.boundary_f_score, truth=PHOTO[..., 0]), "truth must be a long tensor.*make a tensor of it"),
+        (scored(metrics.boundary_f_score, truth=LABELLED + 254), "truth holds the value 254; expected 0"),
+        (scored(metrics.boundary_f_score, tolerance=3), "tolerance must be at least 0 and at most 1, not 3"),
+        (scored(metrics.boundary_f_score, tolerance=NAN), "tolerance must be at least 0 and at most 1, not nan"),
     ],
     "metrics.mean_iou": [(on(metrics.mean_iou, torch.rand(3)), r"iou must be a float tensor \(T, C\).*\(3,\)")],
     "metrics.LabelPrecision": [

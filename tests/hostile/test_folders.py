@@ -1230,6 +1230,7 @@ OUT: dict[str, tuple[list[str], str]] = {
     "saliency": (["images"], "saliency.json"),
     "segment": (["run", "images"], "masks.json"),
     "cues": (["--checkpoint", "run"], "cues.json"),
+    "score": (["masks", "--truth", "truth"], "scores.json"),
     "submit": (["run", "kit"], "results.tgz"),
     "verify": (["images", "--model", "run"], "verification.json"),
     "pipeline": ([], "pipeline.json"),

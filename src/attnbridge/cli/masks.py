@@ -18,6 +18,7 @@ from attnbridge.cli.common import (
 )
 from attnbridge.data.folders import find_images
 from attnbridge.data.images import is_whole
+from attnbridge.data.mask_pairs import LIST, check_apart, mask_classes, pair_masks
 from attnbridge.data.out_folders import owned
 from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
@@ -283,11 +284,50 @@ def submit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("masks", type=path_of("masks"), help="folder of predicted masks, PNG, made by any tool")
+    parser.add_argument(
+        "--truth",
+        type=path_of("--truth"),
+        required=True,
+        help="folder of true masks of the same names, or VOC2012, the development kit",
+    )
+    parser.add_argument("--list", dest="names", help=f"of the kit: name of the list in ImageSets; default: {LIST}")
+    parser.add_argument(
+        "--classes", help="names of the values from 1 on, as cat,dog; default: those of labels.csv, or the kit's"
+    )
+    parser.add_argument(
+        "--out",
+        type=out_for("scores.json"),
+        help="folder to write: scores.json, scores.csv, confusion.png, worst.png; default: only print",
+    )
+
+
+def score(options: argparse.Namespace) -> int:
+    """Print the scores of a folder of masks, and write them where that is asked for."""
+    names = None if options.classes is None else [name.strip() for name in options.classes.split(",")]
+    classes = mask_classes(options.truth, names)
+    pairs = pair_masks(options.masks, options.truth, options.names)
+    if options.out is not None:
+        check_apart(options.out, options.masks, options.truth)
+
+    from attnbridge.evaluation.folders.masks import MATRIX, print_scores, score_masks, write_mask_scores
+
+    if options.out is None:
+        print_scores(score_masks(pairs, classes))
+        return 0
+    made_of = {"masks": str(options.masks), "truth": str(options.truth)}
+    print_scores(write_mask_scores(pairs, options.out, classes, **made_of))
+    print(options.out / MATRIX)
+    return 0
+
+
 VERBS = (
     Verb("pipeline", "masks", "from two folders to masks: AttnBN, cues, segmentation, page", _add_pipeline, pipeline,
          overrides=True),
     Verb("saliency", "masks", "saliency maps of your images, one PNG each; resumes", _add_saliency, saliency),
     Verb("segment", "masks", "masks of your images as palette PNGs; resumes", _add_segment, segment),
+    Verb("score", "masks", "IoU and boundary F of masks, made by any tool", _add_score, score),
     Verb("cues", "masks", "seeds for a segmentation network from a run's maps", _add_cues, cues, rare=True),
     Verb("submit", "masks", "segmentations packed for VOC's test server", _add_submit, submit, rare=True),
 )  # fmt: skip

@@ -34,6 +34,24 @@ def load_mask(path: Path) -> Image.Image:
     return image
 
 
+def held_values(path: Path, mask: Image.Image, largest: int) -> list[int]:
+    """The values that a mask holds, in rising order.
+
+    Args:
+        path: where it was read, for the message.
+        mask: of :func:`load_mask`.
+        largest: value of a class.
+
+    Raises:
+        AttnBridgeError: for a value above the classes that is not 255.
+    """
+    values = [value for value, count in enumerate(mask.histogram()[:256]) if count]
+    wrong = [value for value in values if largest < value != IGNORED]
+    if wrong:
+        raise AttnBridgeError(f"{path}: holds the value {max(wrong)}; expected 0 to {largest} or 255")
+    return values
+
+
 @dataclass(frozen=True)
 class MaskLook:
     """What a mask shows.
@@ -57,11 +75,7 @@ def examine_mask(record: ImageRecord, classes: Sequence[str]) -> MaskLook:
     """
     assert record.mask is not None
     path, mask = record.mask, load_mask(record.mask)
-    values = [value for value, count in enumerate(mask.histogram()[:256]) if count]
-    largest = len(record.values) - 1 if record.values else len(classes)
-    wrong = [value for value in values if largest < value != IGNORED]
-    if wrong:
-        raise AttnBridgeError(f"{path}: holds the value {max(wrong)}; expected 0 to {largest} or 255")
+    values = held_values(path, mask, len(record.values) - 1 if record.values else len(classes))
     meant = [record.values[v] if record.values and v != IGNORED else v for v in values]
     shown, void = frozenset(v - 1 for v in meant if v not in (0, IGNORED)), values == [IGNORED]
     doubts = {}

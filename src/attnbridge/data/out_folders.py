@@ -32,6 +32,7 @@ HOLDS = {
     "saliency.json": "maps of `attnbridge saliency`",
     "manifest.jsonl": "maps of `attnbridge explain`",
     "results.tgz": "segmentations for a test server",
+    "scores.json": "results of `attnbridge score`",
     "verification.json": "results of `attnbridge verify`",
     "pipeline.json": "the stages of `attnbridge pipeline`",
     "results.json": "the runs of a table",

@@ -64,7 +64,7 @@ def scan_voc(
         found: tuple[int, ...] | None = None
         hard: tuple[int, ...] = ()
         with gathering(faults):
-            mask = _mask(root, identity) if masks else None
+            mask = mask_of(root, identity) if masks else None
         with gathering(faults):
             found, hard = _labels_of(root, identity, labels, kit, names)
         with gathering(faults):
@@ -87,7 +87,7 @@ def _labels_of(
         return labels.present[identity], ()
     if _annotation(root, identity).is_file():
         return _annotated(_annotation(root, identity), kit)
-    return _in_mask(_mask(root, identity)), ()
+    return _in_mask(mask_of(root, identity)), ()
 
 
 def kit_classes(root: Path) -> tuple[str, ...]:
@@ -150,7 +150,12 @@ class _Images:
         return image_of(path.parent, path.name, self.listed[path.parent], self.where)
 
 
-def _mask(root: Path, identity: str) -> Path:
+def mask_of(root: Path, identity: str) -> Path:
+    """The mask of an image of a list.
+
+    Raises:
+        AttnBridgeError: if there is none.
+    """
     for folder in MASK_FOLDERS:
         path = root / folder / f"{identity}.png"
         if path.is_file():

@@ -10,6 +10,9 @@ from .maps import MaxBoxAccuracy as MaxBoxAccuracy
 from .maps import PointingGame as PointingGame
 from .maps import ThresholdIoU as ThresholdIoU
 from .maps import box_masks as box_masks
+from .masks import boundary_f_score as boundary_f_score
+from .masks import label_iou as label_iou
+from .masks import mask_confusion as mask_confusion
 from .saliency import SaliencyScores as SaliencyScores
 from .segmentation import LabelPrecision as LabelPrecision
 from .segmentation import MapSegmentation as MapSegmentation

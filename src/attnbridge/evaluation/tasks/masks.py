@@ -28,6 +28,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import colour_mask, data_uri, sheet, to_uint8
 from attnbridge.evaluation.folders.segment import refine_mask
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery
+from attnbridge.evaluation.metrics.masks import label_iou
 from attnbridge.evaluation.own_size import OwnImages, OwnSplits
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import RunRecord
@@ -237,17 +238,6 @@ class MaskScores(SplitScores):
             "plain": {"miou": float(self.iou["test"].nanmean()), "iou": listed(self.iou["test"])},
             "val_miou": float(self.iou["val"].nanmean()),
         }
-
-
-def label_iou(confusion: Tensor) -> Tensor:
-    """IoU of each label from a confusion matrix, NaN for one that neither is there nor is said to be.
-
-    >>> label_iou(torch.tensor([[2, 1, 0], [0, 1, 0], [0, 0, 0]])).tolist()
-    [0.6666666666666666, 0.5, nan]
-    """
-    hit = confusion.diagonal().double()
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    return torch.where(union > 0, hit / union, torch.nan).cpu()
 
 
 def listed(iou: Tensor) -> list[float | None]:
