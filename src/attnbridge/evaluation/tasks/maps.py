@@ -31,6 +31,7 @@ from attnbridge.evaluation.figures import class_colours, colour_mask, data_uri, 
 from attnbridge.evaluation.folders.segment import CERTAIN, refined_mask
 from attnbridge.evaluation.gallery import IMAGES, AttentionGallery, look_at
 from attnbridge.evaluation.metrics.maps import EnergyInside
+from attnbridge.evaluation.metrics.masks import label_iou
 from attnbridge.evaluation.metrics.segmentation import MapSegmentation, Present, mean_iou
 from attnbridge.evaluation.own_size import OwnSplits
 from attnbridge.evaluation.page import as_figure, format_protocol, write_run_page
@@ -38,7 +39,7 @@ from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import THRESHOLDS, EvaluationSettings
 from attnbridge.evaluation.tasks.base import SplitScores, Task, known, label_iou_lines, percent, row_head, save_examples
 from attnbridge.evaluation.tasks.labels import LabelScores, LabelTask
-from attnbridge.evaluation.tasks.masks import label_iou, listed
+from attnbridge.evaluation.tasks.masks import listed
 from attnbridge.evaluation.tasks.unscored import UnscoredTask
 from attnbridge.evaluation.views import ONE_VIEW, Views
 from attnbridge.methods.base import Method
