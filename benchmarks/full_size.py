@@ -25,8 +25,8 @@ from attnbridge.cli import main as attnbridge
 from attnbridge.data.palette import palette_png
 from attnbridge.data.voc import VOC_CLASSES
 from attnbridge.evaluation.record import hardware
+from attnbridge.experiments.building import build
 from attnbridge.experiments.config import Experiment, load_experiment
-from attnbridge.experiments.fit import build
 from benchmarks.memory import peak_memory
 
 IMAGES = 20

@@ -40,8 +40,8 @@ from attnbridge.data.modules.source_target import SourceTargetDataModule
 from attnbridge.data.palette import palette_png
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
+from attnbridge.experiments.building import build
 from attnbridge.experiments.config import Experiment
-from attnbridge.experiments.fit import build
 from attnbridge.experiments.runs import Run
 from attnbridge.methods import METHODS, load_method
 from attnbridge.methods.base import Method

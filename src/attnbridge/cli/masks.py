@@ -24,8 +24,9 @@ from attnbridge.data.saliency import check_device
 from attnbridge.data.voc import list_names
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import own_paths_told
-from attnbridge.experiments.config import load_experiment, with_device
+from attnbridge.experiments.config import load_experiment
 from attnbridge.experiments.memory import keep_freed_memory
+from attnbridge.experiments.overrides import with_device
 from attnbridge.experiments.runs import Run, load_run
 from attnbridge.models.device import pick_device
 

@@ -12,8 +12,9 @@ from attnbridge.cli.common import CODE, OVERRIDES, Verb, add_device, add_trust, 
 from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, own_paths_told
-from attnbridge.experiments.config import Experiment, evaluation_overrides, load_experiment, with_device
+from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.memory import keep_freed_memory
+from attnbridge.experiments.overrides import evaluation_overrides, with_device
 from attnbridge.experiments.runs import Run, load_run
 from attnbridge.experiments.tables import DEMO, TABLES, Scenes, TableRequest
 from attnbridge.models.device import pick_device
@@ -88,10 +89,11 @@ def fit(options: argparse.Namespace) -> int:
     experiment = _checked(options, folder if options.resume else None)
 
     from attnbridge.experiments import fit as training
+    from attnbridge.experiments.process import is_main_process
     from attnbridge.methods import load_object
 
     run = training.run_checked(experiment, folder, resume=options.resume)
-    if training.is_main_process():
+    if is_main_process():
         print("\n".join([*load_object(run.record["task"]).summary(run.record), str(run.report)]))
     return 0
 

@@ -36,8 +36,9 @@ from attnbridge.evaluation.tasks.classification import class_sheet
 from attnbridge.evaluation.tasks.masks import mask_sheet
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network
 from attnbridge.experiments.config import Experiment, load_experiment
-from attnbridge.experiments.fit import check_same, train, untouched
+from attnbridge.experiments.fit import check_same, train
 from attnbridge.experiments.pipeline import PipelineRequest, train_chain
+from attnbridge.experiments.process import untouched
 from attnbridge.experiments.runs import Run
 from attnbridge.experiments.search import best_trial, search, search_space
 from attnbridge.experiments.table_data import Case, TableData, all_cases, check_scored, class_data, map_data

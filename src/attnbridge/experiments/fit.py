@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import re
-import signal
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
-from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -34,29 +26,22 @@ from attnbridge.errors import AttnBridgeError, DivergedError, shown
 from attnbridge.evaluation.record import RunRecord, check_scores, run_record, working_folder, write_json
 from attnbridge.evaluation.source_attention import CHANNELS, IMAGE
 from attnbridge.evaluation.tasks.base import EXAMPLES, VALIDATION
+from attnbridge.experiments.building import build, invalid
 from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint, MetricsTable
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
-from attnbridge.experiments.options import data_arguments, data_options, method_options, trainer_options
+from attnbridge.experiments.process import interrupts, is_main_process, untouched
 from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
 from attnbridge.experiments.written_config import check_list, take_config, write_config
-from attnbridge.methods import load_data, load_method, load_object
+from attnbridge.methods import load_method, load_object
 from attnbridge.methods.base import Method, read_checkpoint
 
-QUIET = (
-    "lightning.pytorch.utilities.rank_zero",
-    "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    "lightning.fabric.utilities.seed",
-)
-"""Loggers that give hints on hardware and add-ons."""
 METRICS = "metrics.csv"
 WRITTEN = (CONFIG, METRICS, VALIDATION, "attention", "checkpoints")
 """What a run writes while it trains."""
 RESUMED = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "random_state")
 """What a checkpoint holds beside the method."""
-PROCESS_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What Lightning tells the processes of a run by; without them a script's next run would start them a second time."""
 OUTPUTS = (RECORD, REPORT, CHECKPOINT, METRICS, EXAMPLES, IMAGE, CHANNELS)
 """What a run writes beside its configuration and its folder of images, ``attention``."""
 
@@ -274,145 +259,6 @@ def _check_weights(method: Method, folder: Path) -> None:
             raise DivergedError(f"{folder}: training diverged: {name} is no longer finite; lower model.lr")
 
 
-def build(
-    experiment: Experiment,
-    *,
-    module: ImageDataModule | None = None,
-    network: nn.Module | None = None,
-    callbacks: Sequence[Callback] = (),
-    logger: Any = None,
-) -> tuple[Method, ImageDataModule, L.Trainer]:
-    """Method, data and trainer of an experiment; types are checked against the signatures.
-
-    Raises:
-        AttnBridgeError: for a value that does not fit its type, or anything the parts refuse.
-    """
-    L.seed_everything(experiment.seed, workers=True, verbose=False)
-    data = build_data(experiment) if module is None else module
-    facts = {name: value for name, value in data.facts().items() if name in data_arguments(experiment.method)}
-    own = {"network": network} if network is not None else {}
-    kind = load_method(experiment.method)
-    method: Method = kind(**parsed(kind, "model", experiment), **facts, **own)
-    data.request = method.data_request()
-    return method, data, build_trainer(experiment, callbacks, logger)
-
-
-def build_data(experiment: Experiment) -> ImageDataModule:
-    """The data module of an experiment."""
-    kind = load_data(experiment.method)
-    found: ImageDataModule = kind(**parsed(kind, "data", experiment))
-    return found
-
-
-def build_trainer(experiment: Experiment, callbacks: Sequence[Callback] = (), logger: Any = None) -> L.Trainer:
-    """Lightning's trainer; its own callbacks and loggers may be named by ``class_path``."""
-    given = dict(experiment.trainer)
-    if re.search(r"spawn|fork|notebook", str(given.get("strategy", ""))):
-        raise AttnBridgeError(
-            f"trainer.strategy cannot be {given['strategy']!r}: its processes are copies of this one, and what is "
-            "written is not theirs; take ddp"
-        )
-    plain = {"use_distributed_sampler": False, "enable_model_summary": False, "logger": False}
-    # a run is saved after each epoch; callbacks of the user's may save what they like
-    saves = bool(given.get("callbacks")) or any("Checkpoint" in type(c).__name__ for c in callbacks)
-    options = {**plain, "enable_checkpointing": saves, **given}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False)
-    try:
-        known = parser.instantiate(parser.parse_object({"trainer": options})).trainer.as_dict()
-        known["callbacks"] = [*(known.get("callbacks") or []), *callbacks]
-        trainer = L.Trainer(**known | ({"logger": logger} if logger is not None else {}))
-    except AttnBridgeError:
-        raise
-    except Exception as error:  # Lightning's refusals have no common class
-        raise _invalid("trainer", error, given) from None
-    cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-        raise AttnBridgeError(
-            f"trainer.devices is {trainer.num_devices}, but there are {cores} cores; each device of a CPU is a process"
-        )
-    return trainer
-
-
-def parsed(kind: Any, section: str, experiment: Experiment) -> dict[str, Any]:
-    """The options of a section, brought to the types that a class wants.
-
-    Raises:
-        AttnBridgeError: for a value that does not fit.
-    """
-    given = dict(getattr(experiment, section))
-    if section == "data":
-        given = {"seed": experiment.seed, **given}
-    parser = ArgumentParser(exit_on_error=False)
-    skipped = data_arguments(experiment.method) if section == "model" else set()
-    options = method_options(experiment.method) if section == "model" else data_options(experiment.method)
-    required = {name for name, option in options.items() if option.default is None}
-    parser.add_class_arguments(kind, section, instantiate=False, fail_untyped=False, skip=skipped)
-    try:
-        known = parser.parse_object({section: {**dict.fromkeys(required), **given}})[section].as_dict()
-    except (ArgumentError, TypeError) as error:
-        raise _invalid(section, error, given) from None
-    return {name: known[name] for name in known if name in given or name in required}
-
-
-def _invalid(section: str, error: Exception, given: Mapping[str, Any]) -> AttnBridgeError:
-    """The error for what jsonargparse or Lightning refuses, as one line that names the option."""
-    words = " ".join(str(error).split())
-    named = re.search(rf'Parser key "{section}\.(\w+)', words)
-    why = re.search(r"(Problem with given class_path .*?|Import path .*?)(?= - |$| Given value)", words)
-    if named is None:
-        return AttnBridgeError(f"the configuration is not valid: {section}: {shortened_text(why[1] if why else words)}")
-    name = named[1]
-    known = trainer_options() if section == "trainer" else {}
-    reason = why[1] if why else f"expected {known[name].annotation}" if name in known else words
-    return AttnBridgeError(
-        f"the configuration is not valid: {section}.{name} cannot be {shown(given.get(name))}: {shortened_text(reason)}"
-    )
-
-
-def shortened_text(words: str, most: int = 300) -> str:
-    """Words as a message shows them."""
-    return words if len(words) <= most else f"{words[:most]}..."
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes; Lightning starts the others with a rank."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
-
-
-@contextmanager
-def untouched() -> Iterator[None]:
-    """Random state, threads, environment, logging, warnings, signals and what is deterministic are afterwards as they
-    were before; a group of processes that was started stays together, until the script ends."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.get_num_threads()
-    environment, levels = dict(os.environ), {name: logging.getLogger(name).level for name in QUIET}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        for name in QUIET:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
-            torch.set_num_threads(states[3])
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.backends.cudnn.benchmark = benchmark
-            kept = PROCESS_GROUP if torch.distributed.is_available() and torch.distributed.is_initialized() else ()
-            for name in set(os.environ) - set(environment) - set(kept):
-                del os.environ[name]
-            os.environ.update(environment)
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-            for number, handler in handlers.items():
-                if signal.getsignal(number) is not handler:
-                    signal.signal(number, handler)
-
-
 def check_same(before: Experiment, now: Experiment, folder: Path) -> None:
     """A run goes on with the experiment that it began with; the schedule depends on it.
 
@@ -478,7 +324,7 @@ def _fit(trainer: L.Trainer, method: Method, data: ImageDataModule, checkpoint: 
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         if not _is_lightnings(error):
             raise
-        raise _invalid("trainer", error, {}) from None
+        raise invalid("trainer", error, {}) from None
 
 
 def _is_lightnings(error: Exception) -> bool:
@@ -488,15 +334,6 @@ def _is_lightnings(error: Exception) -> bool:
         place = place.tb_next
     module = place.tb_frame.f_globals.get("__name__", "") if place else ""
     return isinstance(error, MisconfigurationException) or module.startswith("lightning.")
-
-
-@contextmanager
-def interrupts() -> Iterator[None]:
-    """An interrupt stays one: Lightning cleans up, and then leaves the process."""
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
 
 
 def _earlier(timer: Timer) -> float:

@@ -29,7 +29,8 @@ from attnbridge.evaluation.folders.segment import default_workers, write_masks
 from attnbridge.evaluation.page import html_table, write_page
 from attnbridge.experiments.checks import check_experiment, check_network
 from attnbridge.experiments.config import SUFFIXES, Experiment, load_experiment, read_config
-from attnbridge.experiments.fit import train, untouched
+from attnbridge.experiments.fit import train
+from attnbridge.experiments.process import untouched
 from attnbridge.experiments.runs import CHECKPOINT, REPORT, Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 from attnbridge.segmentation.cues import CueSettings, find_rule

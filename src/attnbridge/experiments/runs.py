@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from attnbridge.data.files import given_path
 from attnbridge.data.text import read_object, read_yaml
 from attnbridge.errors import AttnBridgeError
-from attnbridge.experiments.config import Experiment, check_names_no_class
+from attnbridge.experiments.config import Experiment
+from attnbridge.experiments.config_checks import check_names_no_class
 from attnbridge.experiments.options import check_value
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
 

@@ -9,9 +9,11 @@ from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.record import RunRecord, check_scores, write_json
 from attnbridge.evaluation.tasks.base import EXAMPLES
+from attnbridge.experiments.building import build_data, build_trainer
 from attnbridge.experiments.checks import check_experiment, own_paths_told
-from attnbridge.experiments.config import Experiment, trainer_device
-from attnbridge.experiments.fit import build_data, build_trainer, interrupts, untouched
+from attnbridge.experiments.config import Experiment
+from attnbridge.experiments.overrides import trainer_device
+from attnbridge.experiments.process import interrupts, untouched
 from attnbridge.experiments.runs import CONFIG, RECORD, REPORT, Run
 from attnbridge.experiments.written_config import check_list, take_config, write_config
 from attnbridge.methods import SOURCE_TARGET, load_object

@@ -14,7 +14,8 @@ from attnbridge.data.text import dump_yaml, read_json, read_text
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.evaluation.record import write_json
 from attnbridge.experiments.config import Experiment
-from attnbridge.experiments.fit import train, untouched
+from attnbridge.experiments.fit import train
+from attnbridge.experiments.process import untouched
 from attnbridge.experiments.runs import Run
 from attnbridge.methods import CUES, SOURCE_TARGET
 
