@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "table6": ("voc/adapt_ac_adv",),
     "gain": (),
     "table7": ("domains/full_ac_adv",),
-    "finetune": ("finetune/afa",),
+    "finetune_full": ("finetune/full/afa",),
 }
 """Of each table the rows that differ from the others by more than numbers."""
 BATCHES = ("voc/attnbn", "voc/gain", "voc/dsrg", "voc/sec", "voc/retrain", "domains/full_ac_adv")
@@ -99,10 +99,9 @@ def command(table: str, root: Path, out: Path, small: bool) -> list[str]:
     words = ["benchmark", table, "--seeds", "0", "--out", str(out), "--trainer.max_steps", "2", "--data.workers", "0"]
     words += ["--data.batch_size", "2", *(SMALL if small else ())]
     rows = ROWS[table]
-    if table == "finetune":
-        network = () if small else ("--model.backbone", "resnet101", "--model.weights", "none")
-        words += ["--data", str(root / "classes"), "--model.frozen", "[]", "--data.views", "null", *network]
-        words += ["--trainer.max_epochs", "-1", "--first.trainer.max_epochs", "-1", "--data.val_share", "0.25"]
+    if table == "finetune_full":
+        words += ["--data", str(root / "classes"), "--model.weights", "none", "--first.trainer.max_steps", "2"]
+        words += ["--data.val_share", "0.25"]
     elif table == "table7":
         words += ["--data", str(root / "domains"), "--saliency", "centre"]
     else:

@@ -347,6 +347,11 @@ TABLES: dict[str, Table] = {
         "AFA and its baselines on class folders",
         ranks=True,
     ),
+    "finetune_full": ClassTable(
+        _each("finetune/full", "l2", "feature_extraction", "l2_sp", "lwf", "soft", "bss", "delta", "afa"),
+        "the same at full size",
+        ranks=True,
+    ),
     "domains": DomainTable(_each("domains", *_FOUR), "Table 7 on folders of domains"),
     "table7": DomainTable(_each("domains", *(f"full_{row}" for row in _FOUR)), "the same at full size"),
 }
