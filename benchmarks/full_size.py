@@ -100,7 +100,7 @@ def command(table: str, root: Path, out: Path, small: bool) -> list[str]:
     words += ["--data.batch_size", "2", *(SMALL if small else ())]
     rows = ROWS[table]
     if table == "finetune_full":
-        words += ["--data", str(root / "classes"), "--model.weights", "none", "--first.trainer.max_steps", "2"]
+        words += ["--data", str(root / "classes"), "--model.weights", "none", "--init_overrides.trainer.max_steps", "2"]
         words += ["--data.val_share", "0.25"]
     elif table == "table7":
         words += ["--data", str(root / "domains"), "--saliency", "centre"]

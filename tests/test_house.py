@@ -468,10 +468,9 @@ def take_out(house: Path) -> set[str]:
     assert {"gain", "gain_masks", "clothing/gain_10", "biased/gain_1"} <= {*configs}
     gone = {"methods/gain.py", "losses/mining.py", *(f"configs/{name}.yaml" for name in configs)}
     gone |= {f"configs/{path.relative_to(package / 'configs')}" for path in (package / "configs/adversary").iterdir()}
-    gone |= {"evaluation/folders/submission.py"}
     cut_exports(package / "losses/__init__.pyi", "mining")
     cut_rows(package / "methods/__init__.py", "METHODS", "gain")
-    cut_rows(package / "experiments/tables.py", "TABLES", "clothing_masks", "biased", "adversary")
+    cut_rows(package / "experiments/tables.py", "TABLES", "clothing_masks", "biased", "adversary", "gain")
     cut_verb(package / "cli/masks.py", "submit")
     for name in gone:
         (package / name).unlink()
@@ -500,7 +499,7 @@ def still_named(house: Path) -> list[str]:
             r"\badversary/",
             r"[\"']adversary[\"']",
         ]
-        words += [r"\bsubmission\b", r"[\"'`]submit\b", r"attnbridge submit"]
+        words += [r"[\"'`]submit\b", r"attnbridge submit"]
         words += [] if name in ENGLISH else [r"\bgain\b", r"\bgain_"]
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if re.search("|".join(words), line):

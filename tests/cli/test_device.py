@@ -23,7 +23,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation import summary
 from attnbridge.evaluation.folders import explain as explain_images
 from attnbridge.evaluation.folders import verification
-from attnbridge.experiments import benchmark, fit, score, search, table_data
+from attnbridge.experiments import benchmark, fit, process, score, search, table_data
 from attnbridge.experiments.config import Experiment
 from attnbridge.experiments.tables import TableRequest
 from attnbridge.models import classifiers
@@ -71,7 +71,7 @@ def weights(tmp_path: Path) -> Path:
 
 def test_a_typo_is_answered_before_torch_is_imported() -> None:
     """By every verb that computes."""
-    assert set(COMMANDS) == set(VERBS) - {"data", "list", "show"}
+    assert set(COMMANDS) == set(VERBS) - {"data", "list", "show", "score"}
     lines = [
         [verb, *words, "--device", name] for verb, words in COMMANDS.items() for name in ("nonsense", "cuda:", "gpu")
     ]
@@ -152,7 +152,7 @@ def test_explain_moves_the_network_and_its_images(
         asked.append(name)
         return torch.device("meta")
 
-    def looked(network: Any, images: Tensor, classes: Any, layer: Any, method: str) -> Tensor:
+    def looked(network: Any, images: Tensor, classes: Any, layer: Any, method: str, **_: Any) -> Tensor:
         seen.extend([images.device.type, next(network.parameters()).device.type])
         classes(torch.rand(len(images), 5))
         return torch.rand(len(images), 5, 4, 4)
@@ -188,7 +188,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return ""
 
     monkeypatch.setattr(training, "pick_device", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(fit, "is_main_process", lambda: False)  # which prints what was found
+    monkeypatch.setattr(process, "is_main_process", lambda: False)  # which prints what was found
     for module, names in {
         fit: ("run_checked",), search: ("search",), benchmark: ("run_map_table", "run_table"),
         table_data: ("map_data",), summary: ("print_demo",),

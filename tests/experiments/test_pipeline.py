@@ -54,10 +54,10 @@ def test_as_published_the_second_training_begins_with_the_first_network(tmp_path
     data = {"source": "s", "target": "t", "saliency": "u2net"}
     earlier = Experiment.from_mapping({"method": "attnbn", "model": {"backbone": "vgg16"}, "data": data})
     first = stage_experiment("voc/dsrg", earlier, tmp_path / "cues", [])
-    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], second=True)
     assert "weights" not in first.model
     assert second.model["weights"] == str(tmp_path / "segmentation" / "checkpoints" / "last.ckpt")
-    light = stage_experiment("segmentation/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    light = stage_experiment("segmentation/retrain", earlier, tmp_path / "own-masks", [], second=True)
     assert "weights" not in light.model  # another backbone
 
 
@@ -66,7 +66,7 @@ def test_a_second_training_of_another_network_is_refused(tmp_path: Path) -> None
     earlier = Experiment.from_mapping({"method": "attnbn", "data": {"source": "s", "target": "t", "saliency": "u2net"}})
     request = PipelineRequest(tmp_path, tmp_path, out=tmp_path, segmentation="voc/sec", retrain="voc/retrain")
     first = stage_experiment("voc/sec", earlier, tmp_path / "cues", [])
-    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], training=2)
+    second = stage_experiment("voc/retrain", earlier, tmp_path / "own-masks", [], second=True)
     with pytest.raises(
         AttnBridgeError, match=r"voc/retrain: model\.head_rate is \[6, 12, 18, 24\], but in voc/sec.* 12;"
     ):

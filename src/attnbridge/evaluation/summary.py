@@ -282,11 +282,11 @@ def label_table(rows: Sequence[Row], paper: Mapping[str, Sequence[float]]) -> st
     """IoU of each label in percent, a column for each row, the mean over its seeds, and for each of the paper's.
 
     >>> row = {"name": "a", "iou": {"background": 0.9, "cat": None}}
-    >>> print(label_table([row], {"GAIN": (86.9, 73.4)}))
-    | label | a | GAIN, paper |
+    >>> print(label_table([row], {"DSRG": (87.5, 80.6)}))
+    | label | a | DSRG, paper |
     |---|---|---|
-    | background | 90.0 | 86.9 |
-    | cat | - | 73.4 |
+    | background | 90.0 | 87.5 |
+    | cat | - | 80.6 |
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     head = ["label", *names, *(f"{name}, paper" for name in paper)]

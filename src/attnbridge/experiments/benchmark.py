@@ -13,7 +13,7 @@ from rich.console import Console
 
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles, own_file
-from attnbridge.data.voc import is_voc
+from attnbridge.data.voc import VOC_CLASSES, is_voc
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.folders.submission import RESULTS as ARCHIVE
@@ -330,7 +330,8 @@ def _run_chains(names: Sequence[str], table: PipelineTable, request: TableReques
 
 def _export(run: Run, kit: Path, out: Path, device: str | None) -> None:
     """Masks of a kit's test images, for VOC's server, where the kit has them."""
-    if not is_voc(kit) or not (kit / "ImageSets" / "Segmentation" / "test.txt").is_file():
+    own = is_voc(kit) and set(run.record["classes"]) <= set(VOC_CLASSES)
+    if not own or not (kit / "ImageSets" / "Segmentation" / "test.txt").is_file():
         return
     if not (out / ARCHIVE).is_file():
         write_submission(run.segmenter(device=device), kit, "test", out)
