@@ -10,13 +10,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+INTERRUPTIBLE = """
+import runpy, signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("attnbridge", run_name="__main__", alter_sys=True)
+"""
+"""A command, interruptible even where the tests run in the background, whose processes ignore SIGINT."""
+
 
 def start(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Begin a command in a process of its own; what it says goes to ``log``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("ab") as handle:
         return subprocess.Popen(
-            [sys.executable, "-m", "attnbridge", *words], stdout=handle, stderr=handle, env=environment
+            [sys.executable, "-c", INTERRUPTIBLE, *words], stdout=handle, stderr=handle, env=environment
         )
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from attnbridge.errors import AttnBridgeError
 from attnbridge.models.backbones import build_backbone
-from attnbridge.models.stages import find_stages, pair_stages, trained_stages
+from attnbridge.models.stages import aligned_layers, find_stages, pair_stages, trained_stages
 
 
 def test_pairs_are_found_by_resolution_across_families() -> None:
@@ -41,15 +41,21 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_last_convolution_of_a_block_is_aligned(name: str) -> None:
     network = build_backbone(name, 3, weights="none", stride=None, image_size=64).network
-    assert trained_stages(network, 64) == PUBLISHED[name]
+    assert aligned_layers(network, 64) == PUBLISHED[name]
 
 
 def test_aligned_features_come_before_batch_norm() -> None:
     network = build_backbone("resnet18", 3, weights="none", stride=None, image_size=64).network
     modules = dict(network.named_modules())
     names = list(modules)
-    for name in trained_stages(network, 64):
+    for name in aligned_layers(network, 64):
         after = names[names.index(name) + 1]
         assert isinstance(modules[name], nn.Conv2d)
         assert isinstance(modules[after], nn.BatchNorm2d)
         assert modules[name].out_channels == modules[after].num_features
+
+
+def test_attention_is_that_of_what_blocks_give() -> None:
+    network = build_backbone("resnet18", 3, weights="none", stride=None, image_size=64).network
+    network.get_submodule("layer1").requires_grad_(False)
+    assert trained_stages(network, 64) == ["layer2", "layer3", "layer4"]

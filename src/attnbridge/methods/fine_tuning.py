@@ -37,7 +37,7 @@ from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
-from attnbridge.models.stages import trained_stages
+from attnbridge.models.stages import aligned_layers, trained_stages
 from attnbridge.models.teacher import Teacher, as_maps
 from attnbridge.models.weights import load_state
 
@@ -63,7 +63,9 @@ class FineTuning(Method):
         alignment_weight: :math:`\alpha`.
         variant: of the first three: the published ``code``'s or the ``paper``'s, see
             :mod:`attnbridge.losses.alignment`.
-        layers: whose features are aligned; default: the last of each resolution that is trained, the deepest four.
+        layers: whose features are aligned; default: of each resolution that is trained, the deepest four, the last
+            convolution before batch norm (:func:`~attnbridge.models.stages.aligned_layers`), for ``attention`` what
+            the block gives.
         head_weight: :math:`\beta`, of the new head's L2 penalty; the authors' 0.01.
         start_weight: of L2-SP, on all but the head; its authors' 0.01 to 0.1.
         forgetting_weight: of learning without forgetting: the source's answers, kept by a copy of its head.
@@ -145,7 +147,8 @@ class FineTuning(Method):
             self.source = self._pretrained()
         for name in layers or ():
             check_layer(self.network, name)
-        self.aligned = [] if self.alignment == "none" else list(layers or trained_stages(self.network, self.image_size))
+        find = trained_stages if alignment == "attention" else aligned_layers
+        self.aligned = [] if alignment == "none" else list(layers or find(self.network, self.image_size))
         self.attention = nn.ModuleDict()
         self.importance = nn.ParameterDict()
         if self.source is not None and self.aligned:

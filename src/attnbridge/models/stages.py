@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -98,6 +98,15 @@ def pair_stages(student: nn.Module, teacher: nn.Module, image_size: Size) -> lis
 
 
 def trained_stages(network: nn.Module, image_size: Size, count: int = 4) -> list[str]:
+    """The deepest ``count`` stages that are trained, from the finest on.
+
+    Raises:
+        AttnBridgeError: if there are none.
+    """
+    return _trained(network, find_stages(network, image_size).values(), count)
+
+
+def aligned_layers(network: nn.Module, image_size: Size, count: int = 4) -> list[str]:
     """The layers whose features are aligned: of the deepest ``count`` stages that are trained, from the finest on.
 
     Of each the last convolution of its last block, before batch norm, shortcut and ReLU (AFA's framework.py:83, DELTA's
@@ -108,12 +117,16 @@ def trained_stages(network: nn.Module, image_size: Size, count: int = 4) -> list
         AttnBridgeError: if there are none.
 
     >>> block = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
-    >>> trained_stages(nn.Sequential(block, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 16)
+    >>> aligned_layers(nn.Sequential(block, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 16)
     ['0.0']
     """
     ran = _outputs(network, image_size)
     layers = dict.fromkeys(_last_convolution(ran, name) for name in find_stages(network, image_size).values())
-    trained = [n for n in layers if any(p.requires_grad for p in network.get_submodule(n).parameters())]
+    return _trained(network, layers, count)
+
+
+def _trained(network: nn.Module, names: Iterable[str], count: int) -> list[str]:
+    trained = [n for n in names if any(p.requires_grad for p in network.get_submodule(n).parameters())]
     if not trained:
         raise AttnBridgeError("no layer that is trained has features to align; freeze less, or name model.layers")
     return trained[-count:]
