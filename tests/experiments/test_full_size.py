@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from attnbridge.cli import main
+from attnbridge.experiments import benchmark
 from benchmarks.full_size import ROWS, command, make_voc
 
 
@@ -49,3 +52,22 @@ def test_what_is_missing_of_voc_is_told_with_where_it_is_had(
     assert main(["benchmark", "table1", "--data", str(voc)]) == 2
     assert "lacks VOC2012/ImageSets/Segmentation/trainaug.txt (`attnbridge data import sbd`" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_kit_without_its_test_images_ends_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would after the hours of the first row."""
+    asked: list[Any] = []
+    monkeypatch.setattr(benchmark, "write_submission", lambda *words: asked.append(words))
+    run: Any = SimpleNamespace(record={"classes": ["cat"]}, segmenter=lambda device: None)
+    kit = make_voc(tmp_path / "voc") / "VOC2012"
+    benchmark._export(run, kit, tmp_path / "out", None)
+    assert len(asked) == 1
+    with (kit / "ImageSets/Segmentation/test.txt").open("a") as handle:
+        handle.write("2012_999999\n")
+    benchmark._export(run, kit, tmp_path / "out", None)
+    assert len(asked) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no masks for VOC's server: " in said
+    assert "2012_999999" in said

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from attnbridge.data.out_folders import owned
 from attnbridge.data.provenance import OwnFiles, own_file
-from attnbridge.data.voc import VOC_CLASSES, is_voc
+from attnbridge.data.voc import VOC_CLASSES, find_images_of, is_voc
 from attnbridge.errors import AttnBridgeError
 from attnbridge.evaluation.figures import data_uri
 from attnbridge.evaluation.folders.submission import RESULTS as ARCHIVE
@@ -332,6 +332,11 @@ def _export(run: Run, kit: Path, out: Path, device: str | None) -> None:
     """Masks of a kit's test images, for VOC's server, where the kit has them."""
     own = is_voc(kit) and set(run.record["classes"]) <= set(VOC_CLASSES)
     if not own or not (kit / "ImageSets" / "Segmentation" / "test.txt").is_file():
+        return
+    try:
+        find_images_of(kit, "test")
+    except AttnBridgeError as error:  # the kit of training and validation may have the list and not the images
+        console.print(f"no masks for VOC's server: {error}", soft_wrap=True)
         return
     if not (out / ARCHIVE).is_file():
         write_submission(run.segmenter(device=device), kit, "test", out)

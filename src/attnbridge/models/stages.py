@@ -29,11 +29,15 @@ def find_stages(network: nn.Module, image_size: Size) -> Stages:
     >>> find_stages(nn.Sequential(*layers), 16)
     {(8, 8): '1', (4, 4): '2'}
     """
+    return _stages(network, _outputs(network, image_size), image_size)
+
+
+def _stages(network: nn.Module, ran: Sequence[tuple[str, nn.Module, Tensor]], image_size: Size) -> Stages:
     height, width = sides(image_size)
     prefix = prefix_tokens(network)
     stages: Stages = {}
     single: Stages = {}
-    for name, module, output in _outputs(network, image_size):
+    for name, module, output in ran:
         try:
             size = to_maps(output, prefix, is_channels_last(output, height, width), height / width).shape[-2:]
         except AttnBridgeError:
@@ -60,12 +64,13 @@ def _is_flat(network: nn.Module, stages: Stages) -> bool:
 
 
 def _outputs(network: nn.Module, image_size: Size) -> list[tuple[str, nn.Module, Tensor]]:
-    """The modules that give tokens or maps, in the order in which they end, with what they give, in eval mode."""
+    """The modules that give tokens or maps, in the order in which they end, with the shape of what they give in eval
+    mode, as tensors without memory."""
     ran: list[tuple[str, nn.Module, Tensor]] = []
 
     def note(name: str, module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim in (3, 4):
-            ran.append((name, module, output))
+            ran.append((name, module, output.to("meta")))
 
     with ExitStack() as stack, torch.no_grad(), eval_mode(network):
         for name, module in network.named_modules():
@@ -121,7 +126,7 @@ def aligned_layers(network: nn.Module, image_size: Size, count: int = 4) -> list
     ['0.0']
     """
     ran = _outputs(network, image_size)
-    layers = dict.fromkeys(_last_convolution(ran, name) for name in find_stages(network, image_size).values())
+    layers = dict.fromkeys(_last_convolution(ran, name) for name in _stages(network, ran, image_size).values())
     return _trained(network, layers, count)
 
 
