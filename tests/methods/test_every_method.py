@@ -35,9 +35,7 @@ from torch.utils.data import DataLoader
 
 from attnbridge import fit
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.images import load_image
 from attnbridge.data.modules.source_target import SourceTargetDataModule
-from attnbridge.data.palette import palette_png
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.building import build
@@ -47,7 +45,7 @@ from attnbridge.methods import METHODS, load_method
 from attnbridge.methods.base import Method
 from attnbridge.models.teacher import Teacher
 from tests.conftest import two_colours
-from tests.runs import make_trainer
+from tests.runs import make_trainer, write_cues
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 ROOT = Path(__file__).parents[2]
@@ -169,10 +167,7 @@ def places(scenes: Path, images: Path, tmp_path_factory: pytest.TempPathFactory,
     root = tmp_path_factory.mktemp("places")
     for name in ("cues", "domains"):
         (root / name).mkdir()
-    for path in sorted((scenes / "target/train/masks").glob("*.png")):
-        mask = np.array(load_image(path, "P"))
-        rows, columns = np.indices(mask.shape)
-        palette_png(np.where((rows // 6 + columns // 6) % 2, mask, 255)).save(root / "cues" / path.name)
+    write_cues(scenes, root / "cues")
     domains = two_colours(root / "domains/set", {"a": 12, "c": 12}, 32)
     for path in domains.rglob("*.png"):
         saliency = root / "domains/saliency" / path.relative_to(domains)

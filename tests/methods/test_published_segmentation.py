@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnbridge.data.images import load_image
 from attnbridge.data.modules.cues import CueDataModule
-from attnbridge.data.palette import palette_png
 from attnbridge.data.voc import VOC_CLASSES
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import load_experiment
@@ -27,7 +25,7 @@ from attnbridge.losses.weak_supervision import boundary_loss, seed_loss
 from attnbridge.methods import segmentation
 from attnbridge.methods.segmentation import Segmentation, seeds_of
 from attnbridge.segmentation.crf import CRF, mean_field
-from tests.runs import make_trainer
+from tests.runs import make_trainer, write_cues
 from tests.segmentation.test_grow import flooded_as_published
 
 # name, line of its layer in train-s.prototxt and in SEC's train.prototxt, kind, channels, kernel, stride, pad, dilation
@@ -184,10 +182,7 @@ SMALL: dict[str, Any] = {"weights": "none", "image_size": 65, "backbone": "vgg11
 def cues(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cues that know a few places of the true masks."""
     folder = tmp_path_factory.mktemp("cues")
-    for path in sorted((scenes / "target/train/masks").glob("*.png")):
-        mask = np.array(load_image(path, "P"))
-        rows, columns = np.indices(mask.shape)
-        palette_png(np.where((rows // 8 + columns // 8) % 3, 255, mask)).save(folder / path.name)
+    write_cues(scenes, folder, block=8, every=3, known=0)
     return folder
 
 

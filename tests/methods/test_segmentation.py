@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.data.dataset import ImageDataset
-from attnbridge.data.images import load_image
 from attnbridge.data.modules.cues import CueDataModule
-from attnbridge.data.palette import palette_png
 from attnbridge.data.sample import collate
 from attnbridge.data.transforms import eval_transform
 from attnbridge.errors import AttnBridgeError
@@ -24,7 +21,7 @@ from attnbridge.losses.weak_supervision import boundary_loss, expansion_loss, se
 from attnbridge.methods.segmentation import Segmentation, seeds_of
 from attnbridge.segmentation.crf import CRF, mean_field
 from attnbridge.segmentation.grow import grow_seeds
-from tests.runs import make_trainer
+from tests.runs import make_trainer, write_cues
 
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size": 48, "lr": 1e-3, "head_width": 16}
 
@@ -33,10 +30,7 @@ SMALL: dict[str, Any] = {"backbone": "resnet10t", "weights": "none", "image_size
 def cues(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cues that know a share of the true masks: a checkerboard of blocks."""
     folder = tmp_path_factory.mktemp("cues")
-    for path in sorted((scenes / "target/train/masks").glob("*.png")):
-        mask = np.array(load_image(path, "P"))
-        rows, columns = np.indices(mask.shape)
-        palette_png(np.where((rows // 6 + columns // 6) % 2, mask, 255)).save(folder / path.name)
+    write_cues(scenes, folder)
     return folder
 
 
