@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attnbridge.attention.class_maps import grad_cam, grad_cam_pp, layer_cam
 from attnbridge.attention.explain import explain
-from attnbridge.attention.layers import find_layer, to_maps
+from attnbridge.attention.finder import find_layer
+from attnbridge.attention.layers import to_maps
 from attnbridge.attention.observe import observe
 
 captum = pytest.importorskip("captum.attr", reason="captum is the oracle of these tests")

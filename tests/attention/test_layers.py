@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.attention.explain import explain
-from attnbridge.attention.layers import find_layer, spatial_layers
+from attnbridge.attention.finder import find_layer, spatial_layers
 from attnbridge.errors import AttnBridgeError
 from attnbridge.models.backbones import build_backbone
 
@@ -83,7 +83,13 @@ class Transformer(nn.Module):
         x = torch.cat([*(getattr(self, name).expand(len(x), -1, -1) for name in self.before), x], 1)
         for block in self.blocks:
             given = block(x)
-            x = given[0] if isinstance(given, tuple) else given
+            x = (
+                given[0]
+                if isinstance(given, tuple)
+                else given.features
+                if isinstance(given, SimpleNamespace)
+                else given
+            )
         return self.head(x[:, 0] if self.before else x.mean(1))  # type: ignore[no-any-return]
 
 
@@ -153,62 +159,85 @@ def test_layers_that_are_named_instead_have_maps() -> None:
         build_backbone("resnet10t", 5, weights="none", layer="fc", image_size=64)
 
 
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str | None]] = {
-    "blocks that give tuples": (lambda: Transformer(AttentionBlock, {"cls_token": 1}), "patch_embed.proj", None),
-    "blocks that give tuples, mean": (lambda: Transformer(AttentionBlock, {}), "patch_embed", None),
-    "an encoder that gives an object": (Clip, "embeddings", "are no maps"),
-    "registers": (lambda: Transformer(Block, {"cls_token": 1, "registers": 4}), "patch_embed.proj", "are no maps"),
-    "stages that give dictionaries": (Stages, "stem", None),
-    "nothing inside": (lambda: Transformer(Mixing, {}), "patch_embed", "gives tuple, not a tensor"),
+class Opaque(Mixing):
+    """One that hands on an object."""
+
+    def forward(self, x: Tensor) -> Any:
+        return SimpleNamespace(features=super().forward(x)[0])
+
+
+FOUND: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "blocks that give tuples": (lambda: Transformer(AttentionBlock, {"cls_token": 1}), "blocks.1"),
+    "blocks that give tuples, mean": (lambda: Transformer(AttentionBlock, {}), "blocks.2"),
+    "blocks without modules": (lambda: Transformer(Mixing, {}), "blocks.2"),
+    "an encoder that gives an object": (Clip, "encoder.layers.1.norm1"),
+    "registers of any name": (lambda: Transformer(Block, {"cls_token": 1, "memory": 4}), "blocks.2.norm1"),
+    "more tokens than patches": (lambda: Transformer(Block, {"cls_token": 20}), "blocks.2.norm1"),
 }
-"""Network, the layer that is refused, and what is said of the layers named instead, if no map can be made of them."""
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_tuples_objects_and_tokens_hide_no_layer(case: str) -> None:
+    """The map is that of an independent sum over the patches of what the layer gives."""
+    torch.manual_seed(0)
+    make, layer = FOUND[case]
+    network = make().eval()
+    assert find_layer(network, 16) == layer
+    features: list[Tensor] = []
+    hook = network.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, given: features.append(given[0] if isinstance(given, tuple) else given)
+    )
+    scores = network(IMAGES)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(scores[:, 3].sum(), features)
+    weights, patches = gradient[:, -16:].mean(1), features[0][:, -16:]
+    expected = torch.einsum("bc,btc->bt", weights, patches).relu().view(2, 1, 4, 4)
+    torch.testing.assert_close(explain(network, IMAGES, 3), expected)
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
+    "stages that give dictionaries": (Stages, "stem", True),
+    "blocks that give objects": (lambda: Transformer(Opaque, {}), "patch_embed", False),
+    "too many tokens of no name": (lambda: Transformer(Block, {"memory": 17}), "patch_embed", False),
+}
+"""Network, the layer that is refused, and whether maps can be made of the layers that are named instead."""
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_patch_embedding_or_stem_is_refused_and_later_layers_are_named(case: str) -> None:
     torch.manual_seed(0)
-    make, refused, obstacle = REFUSED[case]
+    make, refused, possible = REFUSED[case]
     network = make().eval()
     with pytest.raises(AttnBridgeError, match=f"'{refused}', a patch embedding or stem") as found:
         find_layer(network, 16)
     with pytest.raises(AttnBridgeError, match=re.escape(str(found.value))):
         explain(network, IMAGES)
     named = re.findall(r"'([\w.]+)'", str(found.value).partition("follow")[2])
-    assert 1 <= len(named) <= 5
+    assert 1 <= len(named) <= 5 or not possible
     order = [name for name, _ in network.named_modules()]
     for name in named:
         assert order.index(name) > order.index(refused)
-        if obstacle is None:
+        if possible:
             assert explain(network, IMAGES, [0, 1, 2, 3, 4], name).amax((2, 3)).max() > 0
         else:
-            with pytest.raises(AttnBridgeError, match=obstacle):
+            with pytest.raises(AttnBridgeError, match=r"are no maps|not a tensor"):
                 explain(network, IMAGES, layer=name)
     assert explain(network, IMAGES, layer=refused).shape[:2] == (2, 1)  # who names it, means it
     assert not any(module._forward_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize(
-    ("case", "count", "layer"), [("registers", 5, "blocks.2.norm1"), ("an encoder that gives an object", 1, None)]
-)
-def test_the_number_of_tokens_before_the_patches_makes_the_layer_known(case: str, count: int, layer: str) -> None:
-    network = REFUSED[case][0]().eval()
-    with pytest.raises(AttnBridgeError, match=rf"`network.num_prefix_tokens`.*\({count} would fit\)"):
+def test_the_number_of_tokens_before_the_patches_makes_the_layer_known() -> None:
+    network = REFUSED["too many tokens of no name"][0]().eval()
+    with pytest.raises(AttnBridgeError, match=r"`network.num_prefix_tokens`"):
         explain(network, IMAGES)
-    network.num_prefix_tokens = count  # type: ignore[assignment]
-    assert find_layer(network, 16) == (layer or "encoder.layers.1.norm1")
+    network.num_prefix_tokens = 17  # type: ignore[assignment]
+    assert find_layer(network, 16) == "blocks.2.norm1"
     assert explain(network, IMAGES).shape == (2, 1, 4, 4)
 
 
 def test_the_last_blocks_are_named_and_not_their_parts() -> None:
-    class Averaged(Transformer):
-        def forward(self, x: Tensor) -> Tensor:
-            tokens = torch.cat([self.class_embedding.expand(len(x), -1, -1), self.patch_embed(x)], 1)  # type: ignore
-            for block in self.blocks:
-                tokens = block(tokens)
-            return self.head(tokens.mean(1))  # type: ignore[no-any-return]
-
-    with pytest.raises(AttnBridgeError, match=r"as 'blocks\.3', 'blocks\.2', "):
-        find_layer(Averaged(Block, {"class_embedding": 1}, depth=4), 16)
+    with pytest.raises(AttnBridgeError, match=r"as 'blocks\.3\.norm1', 'blocks\.2', "):
+        find_layer(Transformer(Block, {"memory": 17}, depth=4), 16)
 
 
 @pytest.mark.parametrize(("stem", "stages", "refused"), [(3, 12, True), (3, 3, False)])
@@ -234,8 +263,7 @@ def test_an_answer_inside_an_object_tells_what_matters() -> None:
 
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
     assert find_layer(Answer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)), 16) == "network.1"
-    with pytest.raises(AttnBridgeError, match=r"'network\.embeddings', a patch embedding or stem"):
-        find_layer(Answer(Clip()), 16)
+    assert find_layer(Answer(Clip()), 16) == "network.encoder.layers.1.norm1"
 
 
 def test_a_stem_that_only_pooling_a_head_or_one_attention_follows_is_found() -> None:
@@ -243,11 +271,13 @@ def test_a_stem_that_only_pooling_a_head_or_one_attention_follows_is_found() -> 
     assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), *plain), 16) == "2"
     hidden = [nn.Flatten(), nn.Linear(4 * 14 * 14, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5)]
     assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *hidden), 16) == "1"
-    assert find_layer(Transformer(AttentionBlock, {"cls_token": 1}, depth=1), 16) == "patch_embed.proj"
+    assert find_layer(Transformer(AttentionBlock, {"cls_token": 1}, depth=1), 16) == "patch_embed"
     assert find_layer(Transformer(Block, {"cls_token": 1}, depth=1), 16) == "blocks.0.norm1"
 
 
-def test_a_backbone_without_a_layer_is_refused() -> None:
-    """CrossViT's blocks give lists, and its class tokens have names of their own."""
-    with pytest.raises(AttnBridgeError, match=r"'patch_embed\.1', a patch .*'blocks\.2\.blocks\.1\.3'"):
-        build_backbone("crossvit_tiny_240", 5, weights="none", stride=None, image_size=240)
+def test_a_branch_of_several_and_class_tokens_that_come_late() -> None:
+    """CrossViT's blocks give lists; CaiT's class token meets the patches in its last blocks alone."""
+    crossvit = build_backbone("crossvit_tiny_240", 5, weights="none", stride=None, image_size=240)
+    assert crossvit.layer == "blocks.2.blocks.0"
+    cait = build_backbone("cait_xxs24_224", 5, weights="none", stride=None, image_size=224)
+    assert cait.layer == "blocks_token_only.1.norm1"

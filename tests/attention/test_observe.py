@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import find_layer, to_maps
+from attnbridge.attention.finder import find_layer
+from attnbridge.attention.layers import to_maps
 from attnbridge.attention.observe import observe
 from attnbridge.errors import AttnBridgeError
 

@@ -52,7 +52,7 @@ def test_torchvisions_attention_is_seen_in_eval_mode_without_autograd() -> None:
 
 def test_everything_is_put_back_after_an_exception() -> None:
     network, sdpa = vit(True), F.scaled_dot_product_attention
-    with pytest.raises(AssertionError):
+    with pytest.raises(AttnBridgeError, match="32 pixels high"):
         observe_attention(network, torch.rand(1, 3, 32, 32))
     assert F.scaled_dot_product_attention is sdpa
     assert torch.backends.mha.get_fastpath_enabled()

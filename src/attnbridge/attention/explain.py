@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import index
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -16,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnbridge.arguments import check_network, check_tensors
 from attnbridge.attention import METHODS
+from attnbridge.attention.answers import Output, Target
 from attnbridge.attention.class_maps import (
     Spatial,
     activation_map,
@@ -26,19 +26,12 @@ from attnbridge.attention.class_maps import (
     input_gradient,
     layer_cam,
 )
-from attnbridge.attention.fitting import check_maps, check_no_nan, naming_misfits
+from attnbridge.attention.finder import find_layer, no_maps
+from attnbridge.attention.fitting import check_maps, check_no_nan
 from attnbridge.attention.gradients import SecondOrder, check_classes, unknown_class
-from attnbridge.attention.layers import (
-    find_layer,
-    is_channels_last,
-    no_maps,
-    prefix_tokens,
-    reads_class_token,
-    to_maps,
-    unwrap,
-)
+from attnbridge.attention.layers import reads_class_token, spatial_of, token_prefix, unwrap
 from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
-from attnbridge.attention.observe import check_logits, observe
+from attnbridge.attention.observe import observe, run_for_scores
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
 from attnbridge.bounds import MapSize, Scale, check_names, check_value
 from attnbridge.errors import AttnBridgeError, check_choice, shown, unknown_name
@@ -69,6 +62,8 @@ def explain(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     second_order: SecondOrder = "auto",
+    output: Output | None = None,
+    target: Target | None = None,
 ) -> Tensor:
     """Where ``model`` looks for each class: maps of a batch in one call.
 
@@ -78,8 +73,8 @@ def explain(
     autograd on, the maps are differentiable.
 
     Args:
-        model: any network from images to logits ``(B, N)``: timm, torchvision, one's own; convolutional or
-            transformer; inside ``DistributedDataParallel`` or ``torch.compile`` or not.
+        model: any network from images to logits ``(B, N)``: timm, torchvision, transformers, one's own; convolutional
+            or transformer; inside ``DistributedDataParallel`` or ``torch.compile`` or not.
         images: ``(B, 3, H, W)``, normalised as the model expects.
         classes: ``None``: the predicted class of each image; an int or a list of ints: these, for all images;
             a long tensor ``(B,)`` or ``(B, K)``: each image's own; a bool tensor ``(B, N)``: where it is true,
@@ -92,14 +87,19 @@ def explain(
         scales: multiples of the images' size that the maps are averaged over.
         flip: average with the maps of the mirrored images too.
         second_order: what a loss on the maps reaches; see :mod:`attnbridge.attention.class_maps`.
+        output: where the logits are in what the model answers: a name, an index, or a function. Found without it are
+            a tensor, ``logits`` and ``out`` of a mapping or object, and the first of a tuple.
+        target: what to explain in the place of a class: a function from the answer to scores ``(B, K)``, as those of
+            :mod:`attnbridge.targets`. Without ``classes`` there is a map of each score.
 
     Returns:
         ``(B, K, H, W)``, not negative.
 
     Raises:
         AttnBridgeError: for an unknown method or layer, a layer without spatial features, classes out of range, a
-            method that the model's kind does not admit, images that the model cannot take, maps that are not finite,
-            and without ``layer`` for a model whose blocks hide their features (:func:`find_layer`).
+            method that the model's kind does not admit, images that the model cannot take, an answer without logits,
+            maps that are not finite, and without ``layer`` for a model whose blocks hide their features
+            (:func:`find_layer`).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape
@@ -116,7 +116,7 @@ def explain(
     recording = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on
         images = images.clone() if images.is_inference() else images
-        view = _View(model, method, _layers(model, images, layer, method), second_order)
+        view = _View(model, method, _layers(model, images, layer, method, output, target), second_order, output, target)
         maps, indices, wanted = view(images, classes)
         if flip or tuple(scales) != (1.0,):
             size = size or (maps.shape[2], maps.shape[3])
@@ -126,7 +126,14 @@ def explain(
         return maps if wanted is None else _scattered(maps, indices, wanted)
 
 
-def _layers(model: nn.Module, images: Tensor, layer: str | Sequence[str] | None, method: str) -> tuple[str, ...]:
+def _layers(
+    model: nn.Module,
+    images: Tensor,
+    layer: str | Sequence[str] | None,
+    method: str,
+    output: Output | None,
+    target: Target | None,
+) -> tuple[str, ...]:
     """Names of the layers to look at; none for the methods that look through all."""
     if method in WHOLE_NETWORK_METHODS:
         if layer is not None:
@@ -150,9 +157,13 @@ class _View:
     method: str
     layers: tuple[str, ...]
     second_order: SecondOrder
+    output: Output | None = None
+    target: Target | None = None
 
     def __call__(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         """Maps ``(B, K, h, w)``, class indices ``(B, K)``, and the matrix of wanted classes if one was given."""
+        if classes is None and self.target is not None:
+            classes = _all
         if self.method == "input_gradient":
             return self._input(images, classes)
         if self.method in ("rollout", "gradient_rollout"):
@@ -162,19 +173,19 @@ class _View:
     def _input(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         images = images if images.requires_grad else images.detach().requires_grad_()
         eager = torch.compiler.set_stance("force_eager")  # compiled or fused, it could not be differentiated twice
-        with naming_misfits(self.model, images), torch.enable_grad(), eager, sdpa_kernel(SDPBackend.MATH):
-            logits = self._checked(self.model(images), images)
+        with torch.enable_grad(), eager, sdpa_kernel(SDPBackend.MATH):
+            logits = run_for_scores(self.model, images, self.output, self.target)
+        self._check(logits, images)
         indices, wanted = class_indices(classes, logits)
         return input_gradient(images, logits, indices, second_order=self.second_order), indices, wanted
 
     def _tokens(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         graph = True if self.method == "gradient_rollout" else None
-        with naming_misfits(self.model, images):
-            logits, attention = observe_attention(self.model, images, graph=graph)
-        self._checked(logits, images)
+        logits, attention = observe_attention(self.model, images, graph=graph, output=self.output, target=self.target)
+        self._check(logits, images)
         indices, wanted = class_indices(classes, logits)
         network, aspect = unwrap(self.model), images.shape[2] / images.shape[3]
-        prefix = prefix_tokens(network)
+        prefix = token_prefix(network, attention[0].shape[-1], *images.shape[2:])
         pool: Pool = "token" if reads_class_token(network) else "mean"
         if self.method == "rollout":
             maps = attention_rollout(attention, prefix, aspect, pool).expand(-1, indices.shape[1], -1, -1)
@@ -184,15 +195,13 @@ class _View:
 
     def _features(self, images: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor | None]:
         height, width = images.shape[2:]
-        seen = observe(self.model, images, self.layers)
-        self._checked(seen.logits, images)
+        seen = observe(self.model, images, self.layers, output=self.output, target=self.target)
+        self._check(seen.logits, images)
         indices, wanted = class_indices(classes, seen.logits)
-        prefix = prefix_tokens(unwrap(self.model))
         maps = []
         for name in self.layers:
             features = seen.features[name]
-            last = is_channels_last(features, height, width)
-            spatial = partial(to_maps, prefix=prefix, channels_last=last, aspect=height / width)
+            spatial = spatial_of(features, unwrap(self.model), height, width)
             try:
                 spatial(features)
             except AttnBridgeError as error:
@@ -200,8 +209,10 @@ class _View:
             maps.append(self._map(features, seen.logits, indices, spatial))
         return (maps[0] if len(maps) == 1 else fuse_maps(maps)), indices, wanted
 
-    def _checked(self, logits: Any, images: Tensor) -> Tensor:
-        return check_no_nan(check_logits(logits), unwrap(self.model), images)
+    def _check(self, logits: Tensor, images: Tensor) -> None:
+        if len(logits) != len(images):
+            raise AttnBridgeError(f"the network gave scores of {len(logits)} images, but it was given {len(images)}")
+        check_no_nan(logits, unwrap(self.model), images)
 
     def _map(self, features: Tensor, logits: Tensor, indices: Tensor, spatial: Spatial) -> Tensor:
         if self.method == "activation":
@@ -209,6 +220,11 @@ class _View:
         if self.method == "cam":
             return cam(spatial(features), _linear_head(self.model, spatial(features), logits), indices)
         return _BY_GRADIENT[self.method](features, logits, indices, second_order=self.second_order, spatial=spatial)
+
+
+def _all(scores: Tensor) -> Tensor:
+    """Each of the scores, for each image."""
+    return torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
 
 
 def class_indices(classes: Classes, logits: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnbridge.arguments import check_network, check_tensors
+from attnbridge.attention.answers import Output, Target, describe, read_scores, run_on_images
 from attnbridge.attention.compiled import compiled_regions, linear_heads
 from attnbridge.attention.fitting import naming_misfits
-from attnbridge.attention.layers import check_layer, find_head, unwrap
+from attnbridge.attention.layers import check_layer, find_head, leading_tensor, unwrap
 from attnbridge.bounds import check_names
 from attnbridge.errors import AttnBridgeError, unknown_name
 
@@ -24,8 +25,8 @@ class Observation:
     """What one forward pass showed.
 
     Attributes:
-        logits: the network's output, ``(B, N)``.
-        features: output of each observed layer, by name, as the layer gave it.
+        logits: the network's, ``(B, N)``, or the scores of a target.
+        features: output of each observed layer, by name, as the layer gave it; of a tuple its first tensor.
 
     >>> Observation(torch.zeros(2, 5), {"layer4": torch.zeros(2, 8, 7, 7)}).features["layer4"].shape
     torch.Size([2, 8, 7, 7])
@@ -42,6 +43,8 @@ def observe(
     *,
     trunk_graph: bool | None = None,
     grad: bool = True,
+    output: Output | None = None,
+    target: Target | None = None,
 ) -> Observation:
     """Run ``network`` on ``images`` and capture the output of ``layers``.
 
@@ -51,7 +54,8 @@ def observe(
     runs eagerly after it (:func:`~attnbridge.attention.compiled.compiled_regions`).
 
     Args:
-        network: any module whose output is a tensor of logits.
+        network: any module; its logits are found in what it answers, see
+            :func:`~attnbridge.attention.answers.read_scores`.
         images: ``(B, 3, H, W)``, normalised as the network expects.
         layers: names from ``network.named_modules()``.
         trunk_graph: ``True`` records the graph through the whole network, as training needs; ``False``
@@ -59,10 +63,12 @@ def observe(
             the memory of the trunk. Default: ``torch.is_grad_enabled()``.
         grad: ``False`` records no graph at all, for a network that is only listened to, as a teacher is; then there may
             be no layers, too.
+        output: what of the answer is meant, where that does not say it: a name, an index, or a function.
+        target: from the answer to scores ``(B, K)`` that take the place of logits; see :mod:`attnbridge.targets`.
 
     Raises:
-        AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor, and for images
-            that the network cannot take.
+        AttnBridgeError: for an unknown layer, a layer that did not run, ran twice, or gave no tensor, for an answer
+            without logits, and for images that the network cannot take.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> with torch.no_grad():
@@ -74,18 +80,18 @@ def observe(
     check_tensors(empty=True, images=(images, "B ..."))
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(check_names("layers", layers)))
     if not grad:
-        return _listen(network, images, names)
+        return _listen(network, images, names, output, target)
     if not names:
         raise AttnBridgeError("no layer is named; expected at least one")
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
-            return observe(network, images.clone(), names, trunk_graph=False)
+            return observe(network, images.clone(), names, trunk_graph=False, output=output, target=target)
     trunk_graph = torch.is_grad_enabled() if trunk_graph is None else trunk_graph
     features: dict[str, Tensor] = {}
     with torch.set_grad_enabled(trunk_graph), _hooks(network, names, features, trunk_graph):
-        logits = _run(network, images)
+        logits = run_for_scores(network, images, output, target)
     _check_all_ran(names, features)
-    return Observation(check_logits(logits), features)
+    return Observation(logits, features)
 
 
 def _check_all_ran(names: Sequence[str], features: dict[str, Tensor]) -> None:
@@ -97,7 +103,9 @@ def _check_all_ran(names: Sequence[str], features: dict[str, Tensor]) -> None:
         )
 
 
-def _listen(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observation:
+def _listen(
+    network: nn.Module, images: Tensor, layers: Sequence[str], output: Output | None, target: Target | None
+) -> Observation:
     """:func:`observe` without any graph."""
     features: dict[str, Tensor] = {}
     with torch.no_grad(), ExitStack() as stack:
@@ -105,19 +113,14 @@ def _listen(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Observ
             check_layer(network, name)
             keep = _keep(name, features)
             stack.callback(network.get_submodule(name).register_forward_hook(keep).remove)
-        with naming_misfits(network, images):
-            logits = check_logits(network(images))
+        logits = run_for_scores(network, images, output, target)
     _check_all_ran(layers, features)
     return Observation(logits, features)
 
 
 def _keep(name: str, features: dict[str, Tensor]) -> Any:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not isinstance(output, Tensor):
-            raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
-        if name in features:
-            raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
-        features[name] = output.clone()  # what follows may work in place
+        features[name] = _tensor_of(name, output, features).clone()  # what follows may work in place
 
     return hook
 
@@ -153,7 +156,7 @@ def forward_until(network: nn.Module, images: Tensor, layer: str) -> Tensor:
     finally:
         handle.remove()
     if not found or not isinstance(found[0], Tensor):
-        what = f"gives {_describe(found[0])}, not a tensor" if found else "did not run in the forward pass"
+        what = f"gives {describe(found[0])}, not a tensor" if found else "did not run in the forward pass"
         raise AttnBridgeError(f"layer {layer!r} {what}; name another one")
     return found[0]
 
@@ -177,19 +180,15 @@ def capture_head_input(network: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def check_logits(logits: Any) -> Tensor:
-    """A network's answer, if it is logits ``(B, N)``; else AttnBridgeError."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[1]:
-        raise AttnBridgeError(
-            f"the network's output must be logits of shape (batch, classes), but is {_describe(logits)}"
-        )
-    return logits
-
-
-def _run(network: nn.Module, images: Tensor) -> Any:
-    """The forward pass; a compiled network itself is not called, its regions are compiled instead."""
+def run_for_scores(
+    network: nn.Module, images: Tensor, output: Output | None = None, target: Target | None = None
+) -> Tensor:
+    """The forward pass and the scores in its answer; a compiled network itself is not called, its regions are compiled
+    where it is observed."""
+    inner = network.get_submodule("_orig_mod") if "_orig_mod" in network._modules else network
     with naming_misfits(network, images):
-        return network.get_submodule("_orig_mod")(images) if "_orig_mod" in network._modules else network(images)
+        answer = run_on_images(inner, images)
+    return read_scores(answer, unwrap(network), output, target)
 
 
 @contextmanager
@@ -223,11 +222,8 @@ def _wrappers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool, on_first: Callable[[], None]) -> Any:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise AttnBridgeError(f"layer {name!r} gives {_describe(output)}, not a tensor; name a layer inside it")
-        if name in features:
-            raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        given = _tensor_of(name, output, features)
         if trunk_graph and not torch.is_grad_enabled():
             raise AttnBridgeError(
                 f"layer {name!r} runs where the network itself turns autograd off, as in a reentrant checkpoint; "
@@ -235,15 +231,29 @@ def _capture(name: str, features: dict[str, Tensor], trunk_graph: bool, on_first
             )
         if not features:
             on_first()
-        if output.requires_grad and (features or trunk_graph):
-            features[name] = output  # it lies in the graph already
+        if given.requires_grad and (features or trunk_graph):
+            features[name] = given  # it lies in the graph already
         else:
             torch.set_grad_enabled(True)  # from here on; `observe` restores the caller's mode
-            features[name] = output.detach().requires_grad_()
-        return features[name].clone()  # what follows may work in place
+            features[name] = given.detach().requires_grad_()
+        return _with_leading(output, features[name].clone())  # what follows may work in place
 
     return hook
 
 
-def _describe(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+def _tensor_of(name: str, output: Any, features: dict[str, Tensor]) -> Tensor:
+    """What a layer that is observed gave, itself or first in a tuple."""
+    given = leading_tensor(output)
+    if given is None:
+        raise AttnBridgeError(f"layer {name!r} gives {describe(output)}, not a tensor; name a layer inside it")
+    if name in features:
+        raise AttnBridgeError(f"layer {name!r} ran more than once in one forward pass; name another one")
+    return given
+
+
+def _with_leading(output: Any, given: Tensor) -> Any:
+    """An output with another tensor in the place of its leading one."""
+    if isinstance(output, Tensor):
+        return given
+    values = [given, *output[1:]]
+    return output._replace(**{output._fields[0]: given}) if hasattr(output, "_fields") else type(output)(values)

@@ -11,16 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnbridge.attention.answers import Output, Target
 from attnbridge.attention.class_maps import in_float
 from attnbridge.attention.gradients import SecondOrder, check_classes, keeps_graph
 from attnbridge.attention.layers import grid_of, unwrap
-from attnbridge.attention.observe import check_logits
+from attnbridge.attention.observe import run_for_scores
 from attnbridge.errors import AttnBridgeError
 
 Pool = Literal["token", "mean"]
 
 
-def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None = None) -> tuple[Tensor, list[Tensor]]:
+def observe_attention(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    graph: bool | None = None,
+    output: Output | None = None,
+    target: Target | None = None,
+) -> tuple[Tensor, list[Tensor]]:
     """Run a transformer and capture the attention of each of its blocks.
 
     Fused attention never forms the matrix; for this call ``F.scaled_dot_product_attention`` is replaced by the same
@@ -31,6 +39,7 @@ def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None 
         network: a vision transformer with global attention.
         images: ``(B, 3, H, W)``, normalised as the network expects.
         graph: record from attention to logits, for gradients. Default: whether autograd is on.
+        output, target: as in :func:`~attnbridge.attention.observe.observe`.
 
     Returns:
         The logits ``(B, N)``, and the attention of each block, ``(B, heads, T, T)``, rows summing to 1.
@@ -41,7 +50,7 @@ def observe_attention(network: nn.Module, images: Tensor, *, graph: bool | None 
     seen: list[Tensor] = []
     graph = torch.is_grad_enabled() if graph is None else graph
     with torch.inference_mode(False), torch.set_grad_enabled(graph), _recording(unwrap(network), seen, graph):
-        logits = check_logits(network(images.clone() if images.is_inference() else images))
+        logits = run_for_scores(network, images.clone() if images.is_inference() else images, output, target)
     if not seen:
         raise AttnBridgeError(
             "no attention matrix was seen; rollout needs a vision transformer of timm or torchvision, or one that "

@@ -14,15 +14,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import (
-    check_layer,
-    eval_mode,
-    find_layer,
-    is_channels_last,
-    no_maps,
-    prefix_tokens,
-    to_maps,
-)
+from attnbridge.attention.finder import find_layer, no_maps
+from attnbridge.attention.layers import check_layer, eval_mode, is_channels_last, to_maps, token_prefix
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Count, MapSize, check_number, check_value
 from attnbridge.data.transforms import Size, sides
@@ -47,6 +40,7 @@ class Backbone:
         mean: what the network wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
         aspect: height of its images divided by their width.
+        prefix: how many of that layer's tokens stand before those of the patches.
     """
 
     network: nn.Module
@@ -56,10 +50,11 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     aspect: float = 1.0
+    prefix: int = 0
 
     def maps(self, features: Tensor) -> Tensor:
         """The layer's output as ``(B, C, H, W)``."""
-        return to_maps(features, prefix_tokens(self.network), self.channels_last, self.aspect)
+        return to_maps(features, self.prefix, self.channels_last, self.aspect)
 
 
 def build_backbone(
@@ -111,8 +106,8 @@ def build_backbone(
         return _own(name, num_classes, layer, image_size)
     network = _create(name, num_classes, weights, stride, image_size, dilated)
     if poolings == "deeplab" and dilated and name.startswith("vgg"):
-        last = _pool_as_deeplab(network)
-        layer = last if layer is None else layer
+        pooled = _pool_as_deeplab(network)
+        layer = pooled if layer is None else layer
     cfg: Any = network.pretrained_cfg
     known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
     mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
@@ -123,8 +118,8 @@ def build_backbone(
     if layer is not None:
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
-    channels, channels_last, _ = _shape(network, layer, image_size)
-    return Backbone(network, layer, channels, channels_last, tuple(mean), tuple(std), _aspect(image_size))
+    channels, last, prefix, _ = _shape(network, layer, image_size)
+    return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size), prefix)
 
 
 def _own(network: nn.Module, num_classes: int, layer: str | None, image_size: Size) -> Backbone:
@@ -133,10 +128,10 @@ def _own(network: nn.Module, num_classes: int, layer: str | None, image_size: Si
     if layer is not None:
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
-    channels, last, count = _shape(network, layer, image_size)
+    channels, last, prefix, count = _shape(network, layer, image_size)
     if count != num_classes:
         raise AttnBridgeError(f"network: gives {count} logits, but there are {num_classes} classes; give it as many")
-    return Backbone(network, layer, channels, last, tuple(cfg["mean"]), tuple(cfg["std"]), _aspect(image_size))
+    return Backbone(network, layer, channels, last, tuple(cfg["mean"]), tuple(cfg["std"]), _aspect(image_size), prefix)
 
 
 def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dilated: bool = False) -> list[str]:
@@ -243,18 +238,20 @@ def _aspect(size: Size) -> float:
     return height / width
 
 
-def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool, int]:
-    """Number of channels of the layer's features, whether they come last, and the number of logits."""
+def _shape(network: nn.Module, layer: str, image_size: Size) -> tuple[int, bool, int, int]:
+    """Number of channels of the layer's features, whether they come last, how many tokens stand before the patches, and
+    the number of logits."""
     device = next(network.parameters(), torch.zeros(())).device
     with torch.no_grad(), eval_mode(network):
         seen = observe(network, torch.zeros(1, 3, *sides(image_size), device=device), layer)
     features = seen.features[layer]
     last = is_channels_last(features, *sides(image_size))
+    prefix = token_prefix(network, features.shape[1], *sides(image_size)) if features.ndim == 3 else 0
     try:
-        channels = to_maps(features, prefix_tokens(network), last, _aspect(image_size)).shape[1]
+        channels = to_maps(features, prefix, last, _aspect(image_size)).shape[1]
     except AttnBridgeError as error:
         raise no_maps(layer, error, network, image_size) from None
-    return channels, last, seen.logits.shape[1]
+    return channels, last, prefix, seen.logits.shape[1]
 
 
 def freeze(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:

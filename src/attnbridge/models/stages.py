@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import eval_mode, is_channels_last, prefix_tokens, to_maps, weighs
+from attnbridge.attention.layers import eval_mode, spatial_of, weighs
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError
 
@@ -34,12 +34,11 @@ def find_stages(network: nn.Module, image_size: Size) -> Stages:
 
 def _stages(network: nn.Module, ran: Sequence[tuple[str, nn.Module, Tensor]], image_size: Size) -> Stages:
     height, width = sides(image_size)
-    prefix = prefix_tokens(network)
     stages: Stages = {}
     single: Stages = {}
     for name, module, output in ran:
         try:
-            size = to_maps(output, prefix, is_channels_last(output, height, width), height / width).shape[-2:]
+            size = spatial_of(output, network, height, width)(output).shape[-2:]
         except AttnBridgeError:
             continue
         if min(size) < 2:

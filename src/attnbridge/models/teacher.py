@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
-from attnbridge.attention.layers import find_head, is_channels_last, prefix_tokens, to_maps
+from attnbridge.attention.layers import find_head, spatial_of
 from attnbridge.attention.observe import Observation, observe
 from attnbridge.bounds import MapSize, check_value
 from attnbridge.data.transforms import Size, sides
@@ -88,9 +88,4 @@ class Teacher:
 
 def as_maps(features: Mapping[str, Tensor], network: nn.Module, image_size: Size) -> dict[str, Tensor]:
     """Each layer's features, as the network gives them, as ``(B, C, h, w)``."""
-    height, width = sides(image_size)
-    prefix = prefix_tokens(network)
-    return {
-        name: to_maps(value, prefix, is_channels_last(value, height, width), height / width)
-        for name, value in features.items()
-    }
+    return {name: spatial_of(value, network, *sides(image_size))(value) for name, value in features.items()}
