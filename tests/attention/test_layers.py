@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class AttentionBlock(Block):
-    """One that hands on a tuple, and whose parts pass for parts of an attention."""
+    """One that hands on a tuple, and is called an attention."""
 
     def forward(self, x: Tensor) -> Any:
         return (super().forward(x),)
@@ -116,7 +116,7 @@ class Clip(nn.Module):
         return self.classifier(self.encoder(x).last_hidden_state[:, 0])  # type: ignore[no-any-return]
 
 
-class AttentionStage(nn.Module):
+class GatedAttention(nn.Module):
     """A convolution and a gate; gives a dictionary."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Stages(nn.Module):
         self.text = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))  # runs first, and the stem does not read it
         convolutions = [nn.Conv2d(4 if i else 3, 4, 3, 1, 1) for i in range(stem)]
         self.stem = nn.Sequential(*convolutions, nn.BatchNorm2d(4), nn.ReLU())
-        self.stages = nn.ModuleList(AttentionStage() for _ in range(stages))
+        self.stages = nn.ModuleList(GatedAttention() for _ in range(stages))
         self.head = nn.Linear(4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Opaque(Mixing):
 
 
 FOUND: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "blocks that give tuples": (lambda: Transformer(AttentionBlock, {"cls_token": 1}), "blocks.1"),
+    "blocks that give tuples": (lambda: Transformer(AttentionBlock, {"cls_token": 1}), "blocks.2.norm1"),
     "blocks that give tuples, mean": (lambda: Transformer(AttentionBlock, {}), "blocks.2"),
     "blocks without modules": (lambda: Transformer(Mixing, {}), "blocks.2"),
     "an encoder that gives an object": (Clip, "encoder.layers.1.norm1"),
@@ -271,13 +271,13 @@ def test_a_stem_that_only_pooling_a_head_or_one_attention_follows_is_found() -> 
     assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), *plain), 16) == "2"
     hidden = [nn.Flatten(), nn.Linear(4 * 14 * 14, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5)]
     assert find_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *hidden), 16) == "1"
-    assert find_layer(Transformer(AttentionBlock, {"cls_token": 1}, depth=1), 16) == "patch_embed"
+    assert find_layer(Transformer(AttentionBlock, {"cls_token": 1}, depth=1), 16) == "blocks.0.norm1"
     assert find_layer(Transformer(Block, {"cls_token": 1}, depth=1), 16) == "blocks.0.norm1"
 
 
 def test_a_branch_of_several_and_class_tokens_that_come_late() -> None:
     """CrossViT's blocks give lists; CaiT's class token meets the patches in its last blocks alone."""
     crossvit = build_backbone("crossvit_tiny_240", 5, weights="none", stride=None, image_size=240)
-    assert crossvit.layer == "blocks.2.blocks.0"
+    assert crossvit.layer == "blocks.2.fusion.1.norm1"
     cait = build_backbone("cait_xxs24_224", 5, weights="none", stride=None, image_size=224)
     assert cait.layer == "blocks_token_only.1.norm1"

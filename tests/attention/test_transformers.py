@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from attnbridge.attention.explain import explain
 from attnbridge.attention.transformers import attention_rollout, gradient_rollout, observe_attention
 from attnbridge.errors import AttnBridgeError
 
@@ -38,6 +41,38 @@ def test_fused_and_written_out_attention_are_the_same() -> None:
     images = torch.rand(1, 3, 48, 48)
     for a, b in zip(observe_attention(vit(True), images)[1], observe_attention(vit(False), images)[1], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", ["ViT", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
+def test_attention_of_transformers_is_seen(name: str, implementation: str) -> None:
+    """Beside the matrices that the network itself gives, rolled out by hand."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    config = getattr(transformers, f"{name}Config")(**sizes, image_size=32, patch_size=8, num_labels=5)
+    network, images = getattr(transformers, f"{name}ForImageClassification")(config).eval(), torch.rand(2, 3, 32, 32)
+    network.set_attn_implementation("eager")
+    with torch.no_grad():
+        answer = network(images, output_attentions=True)
+    rolled = torch.eye(answer.attentions[0].shape[-1])
+    for matrix in answer.attentions:
+        rolled = (matrix.mean(1) + torch.eye(matrix.shape[-1])) / 2 @ rolled
+    before = rolled.shape[-1] - 16
+    row = rolled[:, before:].mean(1) if name == "Beit" else rolled[:, 0]
+    network.set_attn_implementation(implementation)
+    logits, attention = observe_attention(network, images)
+    torch.testing.assert_close(logits, answer.logits)
+    assert len(attention) == 3
+    torch.testing.assert_close(explain(network, images, method="rollout")[:, 0], row[:, before:].view(2, 4, 4))
+    assert explain(network, images, [0, 1], method="gradient_rollout").amax((2, 3)).min() > 0
+
+
+def test_attention_that_is_not_seen_names_its_implementation() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    network.config = SimpleNamespace(_attn_implementation="flash_attention_2")  # type: ignore[assignment]
+    with pytest.raises(AttnBridgeError, match=r"seen \(attn_implementation is 'flash_attention_2'\); .*sdpa"):
+        observe_attention(network, torch.rand(1, 3, 2, 2))
 
 
 def test_torchvisions_attention_is_seen_in_eval_mode_without_autograd() -> None:

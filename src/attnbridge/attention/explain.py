@@ -47,7 +47,7 @@ _BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
 }
 WHOLE_NETWORK_METHODS = ("input_gradient", "rollout", "gradient_rollout")
 """Methods that look through all layers."""
-_found: WeakKeyDictionary[nn.Module, dict[tuple[int, int], str]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str, str], str]] = WeakKeyDictionary()
 
 
 def explain(
@@ -143,10 +143,18 @@ def _layers(
         return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(check_names("layer", layer)))
     network, (channels, height, width) = unwrap(model), images.shape[1:]
     known = _found.setdefault(network, {})
-    name = known.get((height, width))
+    key = (height, width, _called(output), _called(target))
+    name = known.get(key)
     if name is None or name not in dict(network.named_modules()):
-        name = known[height, width] = find_layer(network, (height, width), channels)
+        shown = images[:1] if target is not None else None
+        name = find_layer(network, (height, width), channels, images=shown, output=output, target=target)
+        known[key] = name
     return (name,)
+
+
+def _called(choice: Output | Target | None) -> str:
+    """What an output or a target is called, without keeping it."""
+    return str(getattr(choice, "__qualname__", type(choice).__qualname__ if callable(choice) else choice))
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,9 @@ def _attentions(network: nn.Module, name: str) -> tuple[str, ...]:
 
 def _is_attention(name: str, module: nn.Module) -> bool:
     own, kind = name.rpartition(".")[2].lower(), type(module).__name__.lower()
-    return "attn" in own or "attention" in own or kind.startswith("attn") or "attention" in kind
+    if "attn" in own or "attention" in own:
+        return True
+    return ("attn" in kind or "attention" in kind) and not any(word in kind for word in ("block", "layer", "stage"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,7 @@ class _Trace:
         self.pooled: list[Tensor] = []
         self.head: tuple[Tensor, Tensor] | None = None  # input and output of the last linear layer
         self.target: Tensor | None = None  # what the features are to matter for
+        self.per_position: int | None = None  # how many classes have a score at each position, if that is the answer
 
     def hook(self, name: str, within: tuple[str, ...]) -> Any:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -184,7 +187,7 @@ class _Trace:
             elif any(tensor is p for p in self.pooled):
                 pass  # a container that ends with a pooling
             elif tensor is not None:
-                ran = _Ran(name, tensor, leading_tensor(output) is tensor, weighs(module), within)
+                ran = _Ran(name, tensor, _leads(output, tensor), weighs(module), within)
                 self.ran.append(ran)
                 if ran.leads and not within and self.is_spatial(tensor):
                     self.spatial.append(ran)
@@ -196,6 +199,9 @@ class _Trace:
         scores = read_scores(answer, self.network, output, target)
         plain = self.head is not None and self.head[1] is scores
         self.target = self.head[0] if plain and self.head is not None else scores
+        dense = None if target is None or output is not None else _dense(answer)
+        if dense is not None or (target is None and not plain):
+            self.per_position = (scores if dense is None else dense).shape[1]
         if not self.target.requires_grad:
             self.target = None
         if target is not None and output is None and not _is_flat(answer):
@@ -219,17 +225,26 @@ class _Trace:
     @property
     def candidates(self) -> list[_Ran]:
         """The spatial ones that ran once."""
-        times = Counter(ran.name for ran in self.spatial)
+        times = Counter(ran.name for ran in self.ran)
         return [ran for ran in self.spatial if times[ran.name] == 1]
 
     def last(self) -> str:
         """The last output that the answer depends on."""
-        candidates = self.candidates
+        candidates = self._features()
         if not candidates:
             raise AttnBridgeError("no layer of the network has spatial features; name one with `layer`")
         found = candidates[-1] if self.target is None else self._last_that_matters(candidates, self.target)
+        if self.target is not None:
+            found = self._before_tokens(found, candidates, self.target)
         self._check_no_stem(found)
         return found.name
+
+    def _features(self) -> list[_Ran]:
+        """The candidates without weights of positions, which have one channel, and scores of the classes at each
+        position, which are only pooled after it: if anything else is among them."""
+        counts = {1} if self.per_position is None else {1, self.per_position}
+        features = [ran for ran in self.candidates if _channels(ran.output).isdisjoint(counts)]
+        return features or self.candidates
 
     def _last_that_matters(self, candidates: list[_Ran], target: Tensor) -> _Ran:
         for ran in reversed(candidates):
@@ -240,6 +255,19 @@ class _Trace:
             if gradient is not None and gradient[:, first:].any() and self._sees_images(ran):
                 return ran
         return candidates[-1]
+
+    def _before_tokens(self, found: _Ran, candidates: list[_Ran], target: Tensor) -> _Ran:
+        """The input of the last attention, where a head reads the class token beside the patches after all blocks: what
+        the class token knows of the patches is not in the patches that it was read beside."""
+        prefix = self.prefix(found.output.shape[1]) if found.output.ndim == 3 else 0
+        (gradient,) = _gradients(target, [found])
+        if not prefix or gradient is None or not gradient[:, :prefix].any():
+            return found
+        patches = gradient[:, prefix:]
+        if (patches - patches[:, :1]).abs().max() > 1e-5 * patches.abs().max():  # attention follows, and not their mean
+            return found
+        tokens = (found.output * gradient.detach())[:, :prefix]
+        return self._last_that_matters(candidates[: candidates.index(found)], tokens)
 
     def _sees_images(self, ran: _Ran) -> bool:
         """Whether an output depends on the images, as that of a text encoder does not."""
@@ -335,6 +363,13 @@ def _gradients(target: Tensor, ran: Sequence[_Ran]) -> Sequence[Tensor | None]:
     return torch.autograd.grad(target, [r.output for r in ran], weights, retain_graph=True, allow_unused=True)
 
 
+def _leads(output: Any, tensor: Tensor) -> bool:
+    """Whether a module gave a tensor alone, or first in a tuple and no other like it, as branches give."""
+    if leading_tensor(output) is not tensor:
+        return False
+    return output is tensor or not any(isinstance(other, Tensor) and other.ndim == tensor.ndim for other in output[1:])
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """What a module gave, or the first tensor in the tuple, mapping or object that it gave."""
     if isinstance(output, Tensor):
@@ -344,6 +379,20 @@ def first_tensor(output: Any) -> Tensor | None:
     elif not isinstance(output, tuple | list):
         output = getattr(output, "__dict__", {}).values()
     return next((value for value in output if isinstance(value, Tensor)), None)
+
+
+def _channels(features: Tensor) -> set[int]:
+    """What may be the number of channels: of tokens the last side, of maps the first or the last."""
+    return {features.shape[-1]} if features.ndim == 3 else {features.shape[1], features.shape[-1]}
+
+
+def _dense(answer: Any) -> Tensor | None:
+    """Scores for each pixel ``(B, N, H, W)``, if an answer is that."""
+    try:
+        logits = find_logits(answer)
+    except AttnBridgeError:
+        return None
+    return logits if logits.ndim == 4 else None
 
 
 def _is_flat(answer: Any) -> bool:

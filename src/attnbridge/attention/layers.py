@@ -18,6 +18,8 @@ TOKENS = {
     *("register_tokens", "reg_token", "storage_tokens"),
 }
 """What timm, torchvision, transformers, open_clip and DINO call their tokens before the patches."""
+AFTER = "detection_tokens"
+"""Of YOLOS, after the patches."""
 MOST_TOKENS = 16
 """Before the patches, where nothing says how many."""
 
@@ -102,10 +104,20 @@ def prefix_tokens(network: nn.Module) -> int:
         count: Any = getattr(module, "num_prefix_tokens", None)
         if isinstance(count, int):
             return count
-        tokens = [value for name, value in module._parameters.items() if name in TOKENS and value is not None]
+        tokens = _tokens(module)
         if tokens:
-            return sum(1 if token.ndim == 1 else int(token.shape[-2]) for token in tokens)
+            return sum(tokens.values())
     return 0
+
+
+def _tokens(module: nn.Module) -> dict[str, int]:
+    """How many tokens a module's own parameters are, by name; numbered ones are of several branches or stages."""
+    found = {}
+    for name, value in module._parameters.items():
+        plain = name.rstrip("0123456789").rstrip("_")
+        if plain in TOKENS and value is not None:
+            found[plain] = 1 if value.ndim == 1 else int(value.shape[-2])
+    return found
 
 
 def token_prefix(network: nn.Module, tokens: int, height: int, width: int) -> int:
@@ -127,15 +139,20 @@ def token_prefix(network: nn.Module, tokens: int, height: int, width: int) -> in
 
 
 def _patches(network: nn.Module, height: int, width: int) -> set[int]:
-    """Into how many patches convolutions cut an image."""
+    """Into how many patches convolutions cut an image; unknown where tokens of other kinds follow the patches."""
+    if any(AFTER in module._parameters for module in network.modules()):
+        return set()
     sizes = {m.kernel_size for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == m.stride}
     return {(height // size[0]) * (width // size[1]) for size in sizes if size[0] > 1}
 
 
 def reads_class_token(network: nn.Module) -> bool:
-    """Whether a transformer's answer comes from its class token, and not from the mean of its patches."""
+    """Whether a transformer's answer comes from its class token, and not from the mean of its patches, as timm's
+    ``global_pool`` or transformers' ``config.use_mean_pooling`` says."""
+    if getattr(getattr(network, "config", None), "use_mean_pooling", False):
+        return False
     for module in network.modules():
-        if not TOKENS.isdisjoint(module._parameters):
+        if _tokens(module):
             return getattr(module, "global_pool", "token") == "token"
     return False
 

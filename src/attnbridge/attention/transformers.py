@@ -32,8 +32,9 @@ def observe_attention(
     """Run a transformer and capture the attention of each of its blocks.
 
     Fused attention never forms the matrix; for this call ``F.scaled_dot_product_attention`` is replaced by the same
-    sum written out, and ``nn.MultiheadAttention``'s fast path is off. Attention that a network writes out itself
-    is seen where it passes a dropout named ``attn_drop``, as in timm. Not for several threads at once.
+    sum written out, and ``nn.MultiheadAttention``'s fast path is off. Attention that a network writes out itself is
+    seen where it calls ``F.softmax``, as transformers' ``eager`` does, or passes a dropout named ``attn_drop``, as in
+    timm. Kernels of other libraries (flash attention) are not seen. Not for several threads at once.
 
     Args:
         network: a vision transformer with global attention.
@@ -53,8 +54,9 @@ def observe_attention(
         logits = run_for_scores(network, images.clone() if images.is_inference() else images, output, target)
     if not seen:
         raise AttnBridgeError(
-            "no attention matrix was seen; rollout needs a vision transformer of timm or torchvision, or one that "
-            "calls F.scaled_dot_product_attention. For other networks use grad_cam"
+            f"no attention matrix was seen{_implementation(network)}; rollout needs a vision transformer that calls "
+            "F.scaled_dot_product_attention or writes its softmax out, as those of timm, torchvision and transformers "
+            '(attn_implementation="sdpa" or "eager") do. For other networks use grad_cam'
         )
     shapes = {tuple(a.shape[::2]) for a in seen}  # batch and tokens
     if len(shapes) > 1 or any(a.shape[-1] != a.shape[-2] or len(a) != len(images) for a in seen):
@@ -63,6 +65,12 @@ def observe_attention(
             "as in networks with windows; rollout is not defined there, use grad_cam"
         )
     return logits, seen
+
+
+def _implementation(network: nn.Module) -> str:
+    """What transformers calls the kernel of a network's attention, in brackets."""
+    name = getattr(getattr(unwrap(network), "config", None), "_attn_implementation", None)
+    return f" (attn_implementation is {name!r})" if name else ""
 
 
 @contextmanager
@@ -84,8 +92,14 @@ def _recording(network: nn.Module, seen: list[Tensor], graph: bool) -> Iterator[
             scores = scores + attn_mask
         return F.dropout(record(scores.softmax(-1)), dropout_p) @ value
 
+    softmax = F.softmax
+
+    def written_out(scores: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        weights = softmax(scores, *arguments, **options)
+        return record(weights) if weights.ndim == 4 and weights.shape[-1] == weights.shape[-2] else weights
+
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (record(inputs[0]), *inputs[1:])
+        return inputs if seen and inputs[0] is seen[-1] else (record(inputs[0]), *inputs[1:])
 
     with ExitStack() as stack:
         for name, module in network.named_modules():
@@ -93,6 +107,7 @@ def _recording(network: nn.Module, seen: list[Tensor], graph: bool) -> Iterator[
                 stack.callback(module.register_forward_pre_hook(hook).remove)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs know no replacement
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention))
+        stack.enter_context(patch.object(F, "softmax", written_out))
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         yield
