@@ -1,7 +1,7 @@
 """Build each network of the list and see that its line is right: ``python -m benchmarks.networks --check [NAME ...]``.
 
-The layer exists, its features come to the grid that the line says, and the map by hand is finite and not zero, of the
-line's own layer and of each of its ``also``. attnbridge takes no part.
+The layer exists, its features come to the grid that the line says, and the map by hand is finite and neither zero nor
+the same everywhere, of the line's own layer and of each of its ``also``. attnbridge takes no part.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def check(entry: Network) -> str:
             return f"{layer}: a map that is not finite"
         if (made.flatten(1).amax(1) <= 0).any():
             return f"{layer}: a map of zeros"
+        if ((made.flatten(1).amax(1) - made.flatten(1).amin(1)) < 0.01 * made.flatten(1).amax(1)).any():
+            return f"{layer}: a map that is nearly the same everywhere"
     return ""
 
 

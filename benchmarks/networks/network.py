@@ -101,7 +101,12 @@ def first(answer: Any) -> Any:
     return answer[0]
 
 
-USUAL = (as_is, dot_logits, key_logits, first)
+def one_logit(answer: Any) -> Any:
+    """A binary network's ``(B,)`` as the scores of one class, ``(B, 1)``."""
+    return answer[:, None]
+
+
+USUAL = (as_is, dot_logits, key_logits, first, one_logit)
 
 
 def call(network: nn.Module, images: Tensor) -> Any:
@@ -160,13 +165,15 @@ def images(entry: Network, count: int = 2) -> Tensor:
 def build(entry: Network) -> nn.Module:
     """The network in eval mode and float32, the same weights at each call.
 
-    What initialisation leaves constant (norms, biases, layer scales of 1e-6, zero heads) is drawn too, and batch norms
-    get the statistics of four images, so that no branch is silent and activations neither die nor explode.
+    What initialisation leaves constant (norms, biases, layer scales of 1e-6, zero heads) is drawn too, weights of
+    nearly nothing are scaled up, and batch norms get the statistics of four images, so that no branch is silent,
+    activations neither die nor explode, and positions differ.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entry.seed)
         network = entry.build().float().eval()
         draw_constants(network)
+        strengthen(network)
         calibrate(network, entry)
     return network.requires_grad_(True)
 
@@ -187,6 +194,16 @@ def draw_constants(network: nn.Module) -> None:
             parameter.normal_(0, 0.1)
         else:
             parameter.normal_(0, 0.5 / max(parameter[0].numel(), 1) ** 0.5)
+
+
+@torch.no_grad()
+def strengthen(network: nn.Module) -> None:
+    """Linear layers and convolutions that are drawn with a small constant deviation keep their input's scale."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            gain = float(module.weight.std()) * module.weight[0].numel() ** 0.5
+            if gain < 0.7:
+                module.weight.mul_(1 / gain)
 
 
 @torch.no_grad()

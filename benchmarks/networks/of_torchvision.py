@@ -94,7 +94,9 @@ def all_boxes(answer: Any) -> Tensor:
     return torch.stack(scores)
 
 
-def network(name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any):
+def network(
+    name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any
+) -> Network:
     return Network(f"torchvision/{name}", family, "torchvision", build, layer, reason, grid, **rest)
 
 
@@ -319,19 +321,22 @@ DETECTION = (
         "ssdlite320_mobilenet_v3_large",
         "SSDLite",
         dense("ssdlite320_mobilenet_v3_large", score_thresh=0.0, detections_per_img=100),
-        "backbone.features.1",
-        channels_first(10, 10),
-        "the backbone's last: the extra levels come from it",
+        "backbone.features.0",
+        channels_first(20, 20),
+        "the first level's features, of which all deeper levels come: no later layer holds every box",
         score=all_boxes,
+        also=(Also("backbone.features.1", "the backbone's last, before the extra levels", channels_first(10, 10)),),
     ),
     network(
         "ssd300_vgg16",
         "SSD",
         dense("ssd300_vgg16", score_thresh=0.0, detections_per_img=100),
-        "backbone.extra.0",
-        channels_first(19, 19),
-        "VGG's last (fc7 as a convolution), before the extra levels",
+        "backbone.features",
+        channels_first(38, 38),
+        "the first level's features (conv4_3), of which all deeper levels come: no later layer holds every box",
         score=all_boxes,
+        seed=28,
+        also=(Also("backbone.extra.0", "VGG's last (fc7 as a convolution)", channels_first(19, 19)),),
     ),
 )
 

@@ -120,9 +120,9 @@ def best_query(answer: Any) -> Tensor:
 
 
 def mask_of_queries(answer: Any) -> Tensor:
-    """MaskFormer's score of a class over pixels: each query's probability of the class times its mask."""
+    """MaskFormer's score of a class: each query's probability of the class times its mask, the mean over pixels."""
     classes = answer.class_queries_logits.softmax(-1)[..., :-1]
-    return torch.einsum("bqc,bqhw->bc", classes, answer.masks_queries_logits.sigmoid()) / 1000
+    return torch.einsum("bqc,bq->bc", classes, answer.masks_queries_logits.sigmoid().mean((2, 3)))
 
 
 def swin_backbone() -> Any:
@@ -477,6 +477,7 @@ HIERARCHICAL = (
         "cvt.encoder.stages.2.layers.2.layernorm_before",
         tokens(6, 8, 1),
         "the last attention's input: after it the class token, which only the last stage has, is read alone",
+        seed=24,
         also=before("cvt.encoder.stages.2.layers.1"),
     ),
     network(
@@ -534,8 +535,9 @@ HIERARCHICAL = (
         "MobileViTV2",
         make("MobileViTV2ForImageClassification", "MobileViTV2Config", width_multiplier=0.25, **LABELS),
         "mobilevitv2.encoder.layer.4",
-        channels_first(3, 4),
+        channels_first(4, 6),
         "the last stage, averaged next",
+        size=(128, 192),
     ),
     network(
         "swiftformer",
@@ -725,7 +727,7 @@ DENSE = (
         "model.encoder.layers.2",
         tokens(3, 4),
         "the encoder's last, which the decoder's queries read; queries have no positions",
-        seed=26,
+        seed=28,
         score=best_query,
         also=before(
             "model.backbone.model.encoder.stages.3",
@@ -804,6 +806,7 @@ DENSE = (
         channels_first(3, 4),
         "the backbone's last, which all of the head reads",
         score=over_pixels,
+        seed=24,
         also=before("segmentation_head.aspp", "the head's last features, which the class's convolution reads"),
     ),
     network(
@@ -815,6 +818,7 @@ DENSE = (
         "the backbone's last, of which the pixel decoder makes all its levels",
         size=(128, 128),
         score=mask_of_queries,
+        seed=24,
         also=before(
             "model.pixel_level_module.decoder.mask_projection",
             "the pixel decoder's features, of which queries make their masks",
@@ -829,6 +833,7 @@ DENSE = (
         tokens(4, 4),
         "the backbone's last, which the queries read and the pixel decoder starts from",
         size=(128, 128),
+        seed=25,
         score=mask_of_queries,
         also=before(
             "model.pixel_level_module.decoder.mask_projection",

@@ -16,6 +16,7 @@ from benchmarks.networks.network import (
     channels_first,
     first,
     key_logits,
+    one_logit,
     tokens,
 )
 from benchmarks.networks.of_transformers import BLOCKS, STAGES, text_directions
@@ -63,7 +64,7 @@ class FunctionalCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = nn.functional.max_pool2d(self.conv1(images).relu(), 2)
         x = nn.functional.max_pool2d(self.conv2(x).relu(), 2)
-        return self.fc(self.conv3(x).mean((2, 3)))
+        return self.fc(self.conv3(x).relu().mean((2, 3)))
 
 
 class TransferNetwork(nn.Module):
@@ -288,11 +289,6 @@ def species(answer: Any) -> Tensor:
     return answer["species"]
 
 
-def one_logit(answer: Any) -> Tensor:
-    """A binary network's ``(B,)`` as one class's score."""
-    return answer[:, None]
-
-
 class Binary(nn.Module):
     """Gives one logit an image, ``(B,)``."""
 
@@ -354,7 +350,9 @@ class Spectrum(nn.Module):
         return self.mix(torch.fft.rfft2(images, norm="ortho").abs().flatten(1))
 
 
-def own(name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any):
+def own(
+    name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any
+) -> Network:
     return Network(f"own/{name}", family, "own", build, layer, reason, grid, **rest)
 
 
@@ -362,7 +360,9 @@ def refused(name: str, family: str, build: Callable[[], nn.Module], reason: str)
     return Network(f"own/{name}", family, "own", build, "", reason, None, size=(32, 32), refused=True)
 
 
-def clip(name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any):
+def clip(
+    name: str, family: str, build: Callable[[], nn.Module], layer: str, grid: Grid, reason: str, **rest: Any
+) -> Network:
     return Network(f"open_clip/{name}", family, "open_clip", build, layer, reason, grid, size=(96, 96), **rest)
 
 
@@ -447,7 +447,7 @@ OWN = (
         FunctionalCNN,
         "conv3",
         channels_first(24, 32),
-        "the last convolution, averaged next without an activation",
+        "the last convolution: its activation and the pooling are functions, which no hook sees",
     ),
     own(
         "transfer",
