@@ -27,7 +27,7 @@ from attnbridge.attention.class_maps import (
     layer_cam,
 )
 from attnbridge.attention.finder import find_layer, no_maps
-from attnbridge.attention.fitting import check_maps, check_no_nan
+from attnbridge.attention.fitting import check_differentiable, check_maps, check_no_nan
 from attnbridge.attention.gradients import SecondOrder, check_classes, unknown_class
 from attnbridge.attention.layers import reads_class_token, spatial_of, token_prefix, unwrap
 from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps, resize_maps
@@ -112,6 +112,7 @@ def explain(
     check_value("scales", scales, Sequence[Scale])
     check_value("size", size, MapSize | None)
     check_network(model, "model")
+    check_differentiable(unwrap(model))
     check_tensors(images=(images, "B C H W"))
     recording = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on

@@ -49,6 +49,29 @@ def _misfit(network: nn.Module, images: Tensor, said: str) -> str | None:
     return None
 
 
+def check_differentiable(network: nn.Module) -> None:
+    """Raise for a network without gradients inside: quantised, or an archive that is no module any more.
+
+    >>> check_differentiable(torch.jit.script(nn.Linear(1, 1)))
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: the network is of TorchScript, whose layers cannot be looked into; give the
+    module that it was made from
+    """
+    archive = "TorchScript" if isinstance(network, torch.jit.ScriptModule) else None
+    if archive is None and isinstance(network, torch.fx.GraphModule) and "validate_inputs" in vars(network):
+        archive = "torch.export"
+    if archive:
+        raise AttnBridgeError(
+            f"the network is of {archive}, whose layers cannot be looked into; give the module that it was made from"
+        )
+    for name, module in network.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise AttnBridgeError(
+                f"{name or 'the network'} is quantised ({type(module).__name__}), and has no gradients, so a class has "
+                "no map; give the network as it was before"
+            )
+
+
 def check_maps(maps: Tensor, network: nn.Module, images: Tensor) -> Tensor:
     """The maps that a network gave, if they are finite.
 
