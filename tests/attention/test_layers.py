@@ -275,6 +275,17 @@ def test_a_stem_that_only_pooling_a_head_or_one_attention_follows_is_found() -> 
     assert find_layer(Transformer(Block, {"cls_token": 1}, depth=1), 16) == "blocks.0.norm1"
 
 
+@pytest.mark.parametrize("classes", [3, 4, 6])
+def test_scores_of_positions_are_no_features(classes: int) -> None:
+    """Nor are sides of a map that happen to be as many as there are classes: here 6 x 6 positions."""
+    plain = nn.Sequential(
+        nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    assert find_layer(plain, 8) == "1"
+    alone = nn.Sequential(nn.Conv2d(3, classes, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert find_layer(alone, 8) == "1"  # nothing else has positions
+
+
 def test_a_branch_of_several_and_class_tokens_that_come_late() -> None:
     """CrossViT's blocks give lists; CaiT's class token meets the patches in its last blocks alone."""
     crossvit = build_backbone("crossvit_tiny_240", 5, weights="none", stride=None, image_size=240)

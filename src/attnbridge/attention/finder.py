@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from attnbridge.attention.answers import Output, Target, find_logits, read_scores, run_on_images
 from attnbridge.attention.fitting import naming_misfits
-from attnbridge.attention.layers import eval_mode, grid_of, leading_tensor, prefix_tokens, token_prefix, unwrap, weighs
+from attnbridge.attention.layers import (
+    eval_mode,
+    grid_of,
+    is_channels_last,
+    leading_tensor,
+    prefix_tokens,
+    token_prefix,
+    unwrap,
+    weighs,
+)
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError
 
@@ -180,7 +189,7 @@ class _Trace:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.ndim == 2 and not within:
                 self.head = (inputs[0], output)
-            tensor = first_tensor(output)
+            tensor = _first_tensor(output)
             if isinstance(module, _POOLING):
                 if not within:
                     self.pooled.append(output)
@@ -242,9 +251,12 @@ class _Trace:
     def _features(self) -> list[_Ran]:
         """The candidates without weights of positions, which have one channel, and scores of the classes at each
         position, which are only pooled after it: if anything else is among them."""
-        counts = {1} if self.per_position is None else {1, self.per_position}
-        features = [ran for ran in self.candidates if _channels(ran.output).isdisjoint(counts)]
+        features = [ran for ran in self.candidates if self._channels(ran.output) not in (1, self.per_position)]
         return features or self.candidates
+
+    def _channels(self, features: Tensor) -> int:
+        last = features.ndim == 3 or is_channels_last(features, *self.images.shape[2:])
+        return features.shape[-1 if last else 1]
 
     def _last_that_matters(self, candidates: list[_Ran], target: Tensor) -> _Ran:
         for ran in reversed(candidates):
@@ -278,7 +290,7 @@ class _Trace:
         """Raise if the network only begins where its last spatial features are."""
         place = self.ran.index(found)
         after = self._that_matter(self.ran[place + 1 :])
-        layers = [ran for ran in after if ran.weighs]
+        layers = [ran for ran in after if ran.weighs and self._channels(ran.output) != self.per_position]
         readers = {ran.within[-1:] for ran in layers}
         if not layers or (len(readers) == 1 and () not in readers):  # nothing follows but the attention that reads it
             return
@@ -370,7 +382,7 @@ def _leads(output: Any, tensor: Tensor) -> bool:
     return output is tensor or not any(isinstance(other, Tensor) and other.ndim == tensor.ndim for other in output[1:])
 
 
-def first_tensor(output: Any) -> Tensor | None:
+def _first_tensor(output: Any) -> Tensor | None:
     """What a module gave, or the first tensor in the tuple, mapping or object that it gave."""
     if isinstance(output, Tensor):
         return output
@@ -379,11 +391,6 @@ def first_tensor(output: Any) -> Tensor | None:
     elif not isinstance(output, tuple | list):
         output = getattr(output, "__dict__", {}).values()
     return next((value for value in output if isinstance(value, Tensor)), None)
-
-
-def _channels(features: Tensor) -> set[int]:
-    """What may be the number of channels: of tokens the last side, of maps the first or the last."""
-    return {features.shape[-1]} if features.ndim == 3 else {features.shape[1], features.shape[-1]}
 
 
 def _dense(answer: Any) -> Tensor | None:
