@@ -96,13 +96,15 @@ def _one_channel(values: Tensor) -> Tensor:
 
 def _labels(labels: Any, count: int, where: str) -> Tensor:
     """Labels of either kind as floats ``(B, N)``."""
-    wanted = f"long (B,), each below {count}, or 0 and 1 of each class, (B, {count})"
-    if not isinstance(labels, Tensor) or labels.is_complex():
-        raise AttnBridgeError(f"{where}: labels must be {wanted}, but are {came(labels)}")
-    if labels.ndim == 2 and labels.shape[1] == count:
-        return labels if labels.is_floating_point() else labels.float()
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise AttnBridgeError(f"{where}: labels must be {wanted}, but are {came(labels)}")
+    whole = isinstance(labels, Tensor) and not labels.is_complex()
+    if whole and labels.ndim == 2 and labels.shape[1] == count:
+        hot: Tensor = labels.float()
+        return hot
+    if not whole or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise AttnBridgeError(
+            f"{where}: labels are {came(labels)}, but there are {count} classes; give long (B,), the number of each "
+            f"image's class, or (B, {count}), 1 for each class that it shows, else 0"
+        )
     wrong = labels[(labels < 0) | (labels >= count)]
     if len(wrong):
         raise AttnBridgeError(f"{where}: label {int(wrong[0])} is of none of the {count} classes, 0 to {count - 1}")

@@ -26,9 +26,10 @@ from attnbridge.losses.transfer import (
     per_sample_input_gradient,
     symmetry_loss,
 )
-from attnbridge.methods.base import Method, logits_of
+from attnbridge.methods.base import Method
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
+from attnbridge.models.heads import logits_of
 from attnbridge.models.stages import pair_stages
 from attnbridge.models.teacher import Teacher, as_maps
 

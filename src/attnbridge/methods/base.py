@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from attnbridge.attention.observe import check_logits, observe
+from attnbridge.attention.observe import observe
 from attnbridge.bounds import Inside, NotNegative, Positive, ShareOrNone, Side, check_values
 from attnbridge.data.plain import as_batch
 from attnbridge.data.request import CacheRequest, DataRequest
@@ -361,11 +361,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         raise AttnBridgeError(f"{path}: is no checkpoint of a run; it lacks one of {', '.join(kinds)}")
     return found
-
-
-def logits_of(network: nn.Module, given: Tensor) -> Tensor:
-    """The logits ``(B, N)`` that a network gives, where none of its layers is looked at."""
-    return check_logits(network(given))
 
 
 def no_network() -> AttnBridgeError:

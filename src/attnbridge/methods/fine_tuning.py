@@ -33,10 +33,11 @@ from attnbridge.losses.alignment import (
 )
 from attnbridge.losses.angular import angular_margin, to_unit_length
 from attnbridge.losses.transfer import Variant, attention_transfer_loss, kd_loss
-from attnbridge.methods.base import EPOCH_LOG, Method, logits_of
+from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
+from attnbridge.models.heads import logits_of
 from attnbridge.models.stages import aligned_layers, trained_stages
 from attnbridge.models.teacher import Teacher, as_maps
 from attnbridge.models.weights import load_state

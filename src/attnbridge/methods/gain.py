@@ -16,7 +16,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
 from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
-from attnbridge.methods.base import logits_of
+from attnbridge.models.heads import logits_of
 
 
 class GAIN(AttnBN):
