@@ -17,5 +17,6 @@ from .evaluation.figures import show as show
 from .experiments.fit import fit as fit
 from .experiments.runs import Run as Run
 from .experiments.runs import load_run as load_run
+from .losses.guide import guide as guide
 
 __version__: str

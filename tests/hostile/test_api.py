@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import attnbridge
-from attnbridge import AttnBridgeError, data, explain, losses, methods, metrics, models, observe, segmentation
+from attnbridge import AttnBridgeError, data, explain, guide, losses, methods, metrics, models, observe, segmentation
 from attnbridge.errors import DivergedError
 
 SURFACE = Path(__file__).parents[1] / "api_surface.json"
@@ -130,6 +130,15 @@ def counted(**changed: Any) -> Call:
 
 
 TABLE: dict[str, list[tuple[Call, str]]] = {
+    "attnbridge.guide": [
+        (on(guide, None, IMAGES, IMAGES[:, 0], 0), "model must be a network.*not None"),
+        (on(guide, NET, IMAGES, IMAGES[:, 0].numpy(), 0), "masks must be a tensor of real numbers.*ndarray"),
+        (on(guide, NET, IMAGES, IMAGES[:, 0] * NAN, 0), r"masks must be in \[0, 1\], but hold nan"),
+        (on(guide, NET, IMAGES, BYTES[:, 0], 0), "masks of whole numbers must be 0, 1, or 255"),
+        (on(guide, NET, IMAGES, IMAGES[0, 0], 0), r"masks must be \(B, H, W\) or \(B, K, H, W\)"),
+        (on(guide, NET, IMAGES, IMAGES[:, 0], [0, 1]), "classes names 2; give masks"),
+        (on(guide, NET, IMAGES, IMAGES[:, 0], None), "classes is None"),
+    ],
     "attnbridge.explain": [
         (on(explain, lambda images: images, IMAGES), r"model must be a network, an nn\.Module, not a function"),
         (on(explain, None, IMAGES), "model must be a network.*not None"),

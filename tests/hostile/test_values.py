@@ -315,8 +315,6 @@ def test_numbers_with_an_exponent_are_numbers_and_quoted_ones_text(tmp_path: Pat
         (["--model.lr", "1e300"], ["model.lr must be", "1e+300"]),
         (["--model.attention_weight", "1e308"], ["model.attention_weight must be", "at most 3.4e+38", "1e+308"]),
         (["--trainer.num_nodes", "2"], ["trainer.num_nodes is 2", "MASTER_ADDR"]),
-        (["--trainer.gradient_clip_val", "1.0"], ["trainer.gradient_clip_val", "adversarial_weight"]),
-        slowly(["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches", "adversarial_weight"]),
         # found once it trains: what was written is taken away
         (["--trainer.max_time", "00:00:00:00"], ["not a single step was trained", "trainer.max_time"]),
         (["--trainer.val_check_interval", "100"], ["trainer", "val_check_interval", "100"]),

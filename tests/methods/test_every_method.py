@@ -686,7 +686,7 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(
     ("method", "model"),
     [
-        ("attnbn", {}),
+        ("attnbn", {"head": "linear"}),
         ("gain", {}),
         ("fine_tuning", {"layers": ["convolution"]}),
         ("attention_transfer", {}),

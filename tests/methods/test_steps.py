@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import OneCycleLR
 
 from attnbridge.data.sample import Batch
 from attnbridge.methods import load_data, load_method
+from attnbridge.methods.attnbn import AttnBN
 from tests.conftest import two_colours
 from tests.runs import SMALL, make_data, make_method, make_trainer
 
@@ -99,44 +100,73 @@ def test_so_many_steps_are_so_many_batches_and_the_whole_schedule(
     trainer.fit(method, data)
     assert noted.steps == [*range(STEPS), STEPS]
     assert trainer.estimated_stepping_batches == STEPS
+    assert len(trainer.optimizers) == 1
     for (head, body, *adversary), share in zip(noted.rates, SHARES[schedule], strict=True):
         assert head == pytest.approx(1e-3 * share, abs=1e-12)
         assert body == pytest.approx(0.5 * head)
         assert adversary == ([1e-3] if family.endswith("adversary") else [])
 
 
-def written_out(method: Any, batches: list[dict[str, Batch]]) -> None:
-    """The training of a method in plain PyTorch: one backward pass, the network's step, the adversary's."""
+def written_out(method: Any, batches: list[dict[str, Batch]], every: int = 1, clip: float | None = None) -> None:
+    """The training of a method in plain PyTorch, by two optimisers: one backward pass, the network's step, the
+    adversary's; a step after ``every`` so many batches, the gradients of each side clipped to a norm."""
     method.log = method.log_dict = lambda *_, **__: None
-    network = torch.optim.AdamW(method.parameter_groups(), weight_decay=method.optimisation.weight_decay)
-    schedule = OneCycleLR(network, [group["lr"] for group in network.param_groups], total_steps=len(batches) + 1)
+    kinds: dict[str, Any] = {
+        "adamw": torch.optim.AdamW,
+        "sgd": partial(torch.optim.SGD, momentum=method.optimisation.momentum),
+    }
+    network = kinds[method.optimisation.optimizer](
+        method.parameter_groups(), weight_decay=method.optimisation.weight_decay
+    )
+    steps = len(batches) // every
+    schedule = OneCycleLR(network, [group["lr"] for group in network.param_groups], total_steps=steps + 1)
     optimizers: list[torch.optim.Optimizer] = [network]
     if method.discriminator is not None:
         optimizers.append(torch.optim.Adam(method.discriminator.parameters(), lr=1e-3, betas=(0.9, 0.99)))
     method.train()
-    for batch in batches:
+    for number, batch in enumerate(batches):
         weights = method.loss_weights
         losses = [weights.get(name, 1.0) * loss for name, loss in method.losses(batch).items()]
-        method.zero_grad()
-        torch.stack(losses).sum().backward()
+        if number % every == 0:
+            method.zero_grad()
+        (torch.stack(losses).sum() / every).backward()
+        if number % every < every - 1:
+            continue
         for optimizer in optimizers:
+            if clip is not None:
+                own = [p for group in optimizer.param_groups for p in group["params"]]
+                assert torch.nn.utils.clip_grad_norm_(own, clip) > clip
             optimizer.step()
         schedule.step()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adversary", [ALONE, ADVERSARY], ids=["alone", "adversary"])
-@pytest.mark.parametrize("name", ["attnbn", "gain"])
-def test_training_is_bit_for_bit_the_loop_written_out(name: str, adversary: dict[str, float], scenes: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "optimizer", "every", "clip"),
+    [
+        ("attnbn", "adamw", 1, None),
+        ("gain", "adamw", 1, None),
+        ("attnbn", "sgd", 1, None),
+        ("attnbn", "adamw", 2, None),
+        ("attnbn", "adamw", 1, 1e-3),
+        ("attnbn", "sgd", 2, 1e-3),
+    ],
+)
+def test_training_is_bit_for_bit_the_loop_written_out(
+    name: str, optimizer: str, every: int, clip: float | None, adversary: dict[str, Any], scenes: Path
+) -> None:
+    """With an adversary too, that is the loop of two optimisers, each with its own algorithm and its own norm."""
     data = make_data(scenes, image_size=32)
+    adversary = {**adversary, "optimizer": optimizer}
     options = {**SMALL, "image_size": 32, "batch_norm": "train", "source_weight": 1.0, **adversary}
     method = load_method(name)(data.classes, **options)
     twin = copy.deepcopy(method)
     seen: list[dict[str, Batch]] = []
     method.on_train_batch_start = lambda batch, _: seen.append(batch)
-    make_trainer().fit(method, data)
+    make_trainer(accumulate_grad_batches=every, gradient_clip_val=clip).fit(method, data)
     assert len(seen) == 4
-    written_out(twin, seen)
+    written_out(twin, seen, every, clip)
     for key, value in method.state_dict().items():
         assert torch.equal(value, twin.state_dict()[key]), key
 
@@ -163,15 +193,40 @@ def test_a_stopped_run_of_so_many_steps_goes_on_where_it_was(
         assert noted.steps == ([*range(5)] if stop else [4, 5, 6])
     assert [rates[0] for rates in noted.rates] == pytest.approx([1e-3 * share for share in SHARES["one_cycle"][4:]])
     saved, restored = states
-    assert len(saved) == (1 if adversary is ALONE else 2)
+    assert [len(each["param_groups"]) for each in saved] == [2 if adversary is ALONE else 3]
     torch.testing.assert_close(restored, saved, rtol=0, atol=0)
 
 
-def test_lightnings_options_of_an_optimiser_hold_where_there_is_one(scenes: Path) -> None:
-    data = make_data(scenes)
-    make_trainer(max_steps=1, gradient_clip_val=1.0).fit(make_method(data, **ALONE), data)
-    with pytest.raises(MisconfigurationException, match="clipping is not supported for manual optimization"):
-        make_trainer(max_steps=1, gradient_clip_val=1.0).fit(make_method(data, **ADVERSARY), data)
+class OwnOptimiser(AttnBN):
+    """A user's subclass."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_an_optimiser_of_the_users_trains_both_sides_each_by_its_own_gradient(scenes: Path) -> None:
+    data = make_data(scenes, image_size=32)
+    method = OwnOptimiser(data.classes, **{**SMALL, "image_size": 32}, **ADVERSARY)
+    twin = copy.deepcopy(method)
+    seen: list[dict[str, Batch]] = []
+    method.on_train_batch_start = lambda batch, _: seen.append(batch)  # type: ignore[method-assign, assignment]
+    make_trainer(max_steps=2, gradient_clip_val=1e9).fit(method, data)
+    any_twin: Any = twin
+    any_twin.log = any_twin.log_dict = lambda *_, **__: None
+    twin.train()
+    for batch in seen:
+        losses = twin.losses(batch)
+        told = losses.pop("discriminator")
+        total = torch.stack([twin.loss_weights[name] * loss for name, loss in losses.items()]).sum()
+        assert twin.discriminator is not None
+        sides = [list(twin.discriminator.parameters()), [p for p in twin.network.parameters() if p.requires_grad]]
+        gradients = [torch.autograd.grad(told, sides[0]), torch.autograd.grad(total, sides[1])]
+        with torch.no_grad():
+            for side, found in zip(sides, gradients, strict=True):
+                for parameter, gradient in zip(side, found, strict=True):
+                    parameter -= 0.1 * gradient
+    for key, value in method.state_dict().items():
+        torch.testing.assert_close(value, twin.state_dict()[key], msg=key)
 
 
 class Scaled(MixedPrecision):

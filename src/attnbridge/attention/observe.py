@@ -162,8 +162,10 @@ def forward_until(network: nn.Module, images: Tensor, layer: str) -> Tensor:
 
 
 @contextmanager
-def capture_head_input(network: nn.Module) -> Iterator[list[Tensor]]:
+def capture_head_input(network: nn.Module, head: str | None = None) -> Iterator[list[Tensor]]:
     """Inside, what the classifier of a network reads in each forward pass, ``(B, D)``, is added to the list.
+
+    ``head`` is the classifier's name; default: :func:`~attnbridge.attention.layers.find_head`.
 
     >>> import timm
     >>> network = timm.create_model("resnet10t", num_classes=3)
@@ -173,7 +175,8 @@ def capture_head_input(network: nn.Module) -> Iterator[list[Tensor]]:
     torch.Size([2, 512])
     """
     read: list[Tensor] = []
-    hook = find_head(network).register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].flatten(1)))
+    classifier = find_head(network) if head is None else network.get_submodule(head)
+    hook = classifier.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].flatten(1)))
     try:
         yield read
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -37,13 +38,23 @@ class DataRequest:
     Attributes:
         streams: the training streams that it learns from; the others are left unread.
         withheld: those whose labels it is to do without: they are NaN, so that a loss which reads them is none.
+        masks: those whose masks it learns from; no other training stream carries any.
         cache: what is kept where the data have fixed views; ``None``: the method can make nothing of that.
     """
 
     streams: tuple[str, ...] = ("source", "target")
     withheld: tuple[str, ...] = ()
     cache: CacheRequest | None = None
+    masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("streams", "withheld"):
+        for name in ("streams", "withheld", "masks"):
             check_names(name, getattr(self, name))
+
+    def third(self, stream: str) -> Literal["saliency", "mask"] | None:
+        """What the third part of a plain batch ``(images, labels, third)`` of a stream is; ``None``: it is left out.
+
+        >>> DataRequest(masks=("guided",)).third("source"), DataRequest().third("target")
+        ('saliency', None)
+        """
+        return "mask" if stream in self.masks else "saliency" if stream == "source" else None

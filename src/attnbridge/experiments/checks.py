@@ -169,13 +169,15 @@ def check_network(experiment: Experiment) -> None:
     Raises:
         AttnBridgeError: for a name that does not exist, with the nearest ones that do.
     """
-    backbone, stride, layer, frozen = (
-        experiment.option(f"model.{n}") for n in ("backbone", "stride", "layer", "frozen")
+    backbone, stride, layer, head, frozen = (
+        experiment.option(f"model.{n}") for n in ("backbone", "stride", "layer", "head", "frozen")
     )
     names = _layer_names(backbone, stride, experiment.option("data.image_size"), experiment.entry.data == CUES)
     for name in [*frozen, *([layer] if layer else [])]:
         if name not in names:
             raise unknown_name("layer", name, names)
+    if head and head not in names:
+        raise unknown_name("head", head, names)
     if experiment.entry.data in (SOURCE_TARGET, CUES, DOMAINS) and experiment.data.get("views") and not frozen:
         raise AttnBridgeError(
             "data.views needs model.frozen: the modules from the first one on that are not trained; or set it to null"

@@ -219,14 +219,6 @@ def _check_start(method: Method, data: ImageDataModule, trainer: L.Trainer) -> N
     check_processes(trainer.world_size, trainer.num_nodes)
     if trainer.max_epochs in (None, -1) and trainer.max_steps in (None, -1):
         raise AttnBridgeError("trainer.max_epochs is not set, nor trainer.max_steps; say how long to train")
-    if trainer.accumulate_grad_batches != 1 and not method.automatic_optimization:
-        raise AttnBridgeError(
-            "trainer.accumulate_grad_batches must be 1 beside two optimisers (model.adversarial_weight); leave it out"
-        )
-    if trainer.gradient_clip_val and not method.automatic_optimization:
-        raise AttnBridgeError(
-            "trainer.gradient_clip_val cannot be set beside two optimisers (model.adversarial_weight); leave it out"
-        )
     data.check_batch(data.training_length(), trainer.world_size)
 
 

@@ -19,7 +19,16 @@ from attnbridge.bounds import Bounds
 from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.methods import method_entry
 
-FROM_DATA = ("classes", "image_size", "frequencies", "domains", "generalise", "plain_loader", "network")
+FROM_DATA = (
+    "classes",
+    "image_size",
+    "frequencies",
+    "domains",
+    "generalise",
+    "plain_loader",
+    "network",
+    "teacher_network",
+)
 """Arguments of methods that no configuration sets: the data, or the caller, give them."""
 _PART = "Share | Count | None"
 TRAINER = {

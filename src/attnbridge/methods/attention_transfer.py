@@ -29,6 +29,7 @@ from attnbridge.losses.transfer import (
 from attnbridge.methods.base import Method
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
+from attnbridge.models.heads import logits_of
 from attnbridge.models.stages import pair_stages
 from attnbridge.models.teacher import Teacher, as_maps
 
@@ -50,6 +51,9 @@ class AttentionTransfer(Method):
         teacher_weights: ``imagenet``, ``none``, a state dict, or the checkpoint of a run. Losses on its answers need
             one that knows the classes.
         teacher_stride: image pixels per feature position of the teacher; null leaves it as it is.
+        teacher_network: a network of one's own in the place of ``teacher``, from normalised images to logits: any
+            module, whose weights are taken as they are; it is put into eval mode and gets no gradient. Losses on its
+            answers need one that knows the classes.
         pairs: names of layers, student's and teacher's; default: those of the same resolution, see
             :func:`~attnbridge.models.stages.pair_stages`.
         transfer_weight: :math:`\beta` of activation-based transfer, summed over the pairs; the authors' 1000 belongs to
@@ -104,6 +108,7 @@ class AttentionTransfer(Method):
         schedule: Schedule = "step",
         step_at: Sequence[Inside] = (0.3, 0.6, 0.8),
         step_by: Positive = 0.2,
+        teacher_network: nn.Module | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -131,14 +136,18 @@ class AttentionTransfer(Method):
         self.teacher: Teacher | None = None
         self.pairs: list[tuple[str, str]] = []
         wants_teacher = transfer_weight or distillation_weight or hint_weight or gradient_weight
-        if wants_teacher and teacher is None:
-            raise AttnBridgeError("model.teacher is not set, but a loss that needs one is; name a timm model")
+        if wants_teacher and teacher is None and teacher_network is None:
+            raise AttnBridgeError(
+                "model.teacher is not set, but a loss that needs one is; name a timm model, or give teacher_network"
+            )
         if (gradient_weight or symmetry_weight) and self._mixes_images():
             raise AttnBridgeError(
                 "gradient_weight and symmetry_weight need a network in which no image's gradient depends on the "
                 "others: one without batch norm (nin_thin, nin_wide), or batch_norm: frozen"
             )
-        if wants_teacher and teacher is not None:
+        if wants_teacher and teacher_network is not None:
+            self.teacher = self._own_teacher(teacher_network, pairs)
+        elif wants_teacher and teacher is not None:
             how: dict[str, Any] = {"weights": teacher_weights, "stride": teacher_stride, "image_size": image_size}
             self.teacher = Teacher(build_backbone(teacher, len(self.classes), **how), image_size)
             if distillation_weight or gradient_weight:
@@ -146,6 +155,29 @@ class AttentionTransfer(Method):
         self.regressors = nn.ModuleDict()
         if self.teacher is not None and (transfer_weight or hint_weight):
             self._pair(self.teacher, pairs)
+
+    def _own_teacher(self, network: nn.Module, pairs: Sequence[Sequence[str]] | None) -> Teacher:
+        """A network of the user's as the teacher.
+
+        Raises:
+            AttnBridgeError: for one that shares weights with the student, or that does not know the classes where its
+                answers are learned.
+        """
+        if {*map(id, network.parameters())} & {*map(id, self.network.parameters())}:
+            raise AttnBridgeError(
+                "teacher_network shares weights with the student; give a copy, copy.deepcopy(network)"
+            )
+        with eval_mode(network):
+            images = torch.zeros(1, 3, *sides(self.image_size), device=next(network.parameters()).device)
+            count = observe(network, images, [], grad=False).logits.shape[1]
+        if (self.distillation_weight or self.gradient_weight) and count != len(self.classes):
+            raise AttnBridgeError(
+                f"teacher_network: gives {count} logits, but there are {len(self.classes)} classes, so its answers are "
+                "of others; take another, or set distillation_weight and gradient_weight to 0"
+            )
+        size: Any = self.image_size
+        layer = pairs[0][-1] if pairs else None  # it need not be found where it is named
+        return Teacher(build_backbone(network, count, layer=layer, image_size=size), size)
 
     def _pair(self, teacher: Teacher, pairs: Sequence[Sequence[str]] | None) -> None:
         """Settle the pairs of layers, and make the convolutions that hints need."""
@@ -193,7 +225,7 @@ class AttentionTransfer(Method):
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
         with self.stem.inputs([target]) as given:
-            seen = observe(self.network, given, self.layers) if self.layers else Observation(self.network(given), {})
+            seen = self._observed(given)
         losses = {"target/classification": F.cross_entropy(seen.logits, target["labels"])}
         if self.teacher is not None and (self.transfer_weight or self.distillation_weight or self.hint_weight):
             losses |= self._from_teacher(self.teacher, seen, target)
@@ -203,6 +235,12 @@ class AttentionTransfer(Method):
             with torch.autocast(given.device.type, enabled=False):  # half precision loses small gradients
                 losses |= self._by_gradient(target["image"], target["labels"])
         return losses
+
+    def _observed(self, given: Tensor) -> Observation:
+        """The student's answer, and the features of the layers that are looked at, if any are."""
+        if self.layers:
+            return observe(self.network, given, self.layers)
+        return Observation(logits_of(self.network, given), {})
 
     def _from_teacher(self, teacher: Teacher, seen: Observation, batch: Batch) -> dict[str, Tensor]:
         """Where the teacher looks, what it answers, what it computes."""
@@ -258,7 +296,7 @@ class AttentionTransfer(Method):
 
         def sensitivity(network: nn.Module, normalise: Any, given: Tensor, create_graph: bool) -> Tensor:
             given = given.detach().clone().requires_grad_()
-            each = F.cross_entropy(network(normalise(given)), labels, reduction="none")
+            each = F.cross_entropy(logits_of(network, normalise(given)), labels, reduction="none")
             return per_sample_input_gradient(each, given, create_graph=create_graph)
 
         losses: dict[str, Tensor] = {}

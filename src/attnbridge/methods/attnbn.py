@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from attnbridge.attention.class_maps import grad_cam
 from attnbridge.attention.gradients import SecondOrder
-from attnbridge.attention.layers import find_head
 from attnbridge.attention.normalise import Normalise, normalise_maps
 from attnbridge.bounds import NotNegative, Positive, Width
 from attnbridge.data.sample import Batch
@@ -21,6 +21,7 @@ from attnbridge.losses.adversarial import adversarial_loss, discriminator_loss
 from attnbridge.losses.attention import Reduction, Resolution, attention_loss
 from attnbridge.losses.classification import multi_label_soft_margin_loss
 from attnbridge.methods.base import EPOCH_LOG, Method
+from attnbridge.methods.optimisation import JointOptimizer
 from attnbridge.models.discriminator import DomainDiscriminator, PooledDiscriminator
 
 
@@ -112,6 +113,8 @@ class AttnBN(Method):
             raise AttnBridgeError(
                 "label_shift needs the classes' frequencies in the data: frequencies=data.frequencies"
             )
+        if label_shift and getattr(self.classifier, "bias", None) is None:
+            raise AttnBridgeError(f"label_shift begins with the bias of the head, but {self.head_name!r} has none")
         self.label_shift, self.frequencies = label_shift, frequencies
         self.source_offset: Tensor | float = 0.0
         self.reads_target_labels = bool(target_weight)
@@ -126,6 +129,8 @@ class AttnBN(Method):
         )
         if not self.streams:
             raise AttnBridgeError("all loss weights are 0; there is nothing to learn")
+        if adversarial_weight and discriminator_input == "evidence":
+            self._check_evidence()
         if adversarial_weight and discriminator_input == "pooled":
             self.discriminator = PooledDiscriminator(self.channels)
         elif adversarial_weight:
@@ -136,7 +141,15 @@ class AttnBN(Method):
                 projection=discriminator_projection if discriminator_input == "features" else None,
                 spectral=discriminator_spectral,
             )
-        self.automatic_optimization = self.discriminator is None
+
+    def _check_evidence(self) -> None:
+        """Raise unless the head weighs the channels of the features that are looked at."""
+        weight = getattr(self.classifier, "weight", None)
+        if not isinstance(weight, Tensor) or weight.flatten(1).shape[1] != self.channels:
+            raise AttnBridgeError(
+                f"discriminator_input: evidence weighs the {self.channels} channels of {self.layer!r} as the head "
+                f"does, but {self.head_name!r} reads something else; take features or pooled"
+            )
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -159,7 +172,7 @@ class AttnBN(Method):
         if "source" in self.streams:
             self.source_offset = logits("source") - begin
         if self.trainer.global_step == 0:
-            head: Any = find_head(self.network)
+            head: Any = self.classifier
             with torch.no_grad():
                 head.bias.copy_(begin)
 
@@ -220,8 +233,8 @@ class AttnBN(Method):
         if self.discriminator_input == "pooled":
             features = features.mean((2, 3))
         if self.discriminator_input == "evidence":
-            head: Any = find_head(self.network)
-            features = torch.einsum("nc,bchw->bnhw", head.weight, features)
+            head: Any = self.classifier
+            features = torch.einsum("nc,bchw->bnhw", head.weight.flatten(1), features)
         with frozen(discriminator):
             fooled = adversarial_loss(discriminator(features[target]))
         told = discriminator(features.detach())
@@ -230,28 +243,31 @@ class AttnBN(Method):
             "discriminator": discriminator_loss(told[source], told[target]),
         }
 
-    def training_step(self, batch: dict[str, Batch], index: int) -> Tensor:
-        """The total; with a discriminator both optimisers are stepped here, and only the network's step is counted."""
-        total = super().training_step(batch, index)
-        if self.discriminator is None:
-            return total
-        optimizers: Any = self.optimizers()
-        network, adversary = optimizers
-        network.zero_grad()
-        adversary.zero_grad()
-        self.manual_backward(total)  # one backward pass: L_d and L_ab share no parameter
-        network.step()
-        self.trainer.strategy.optimizer_step(adversary.optimizer, lambda: None)  # adversary.step() without the count
-        schedule: Any = self.lr_schedulers()
-        schedule.step()
-        return total.detach()
+    def build_optimizer(self, steps: int) -> dict[str, Any]:
+        """With a discriminator its Adam is joined to the network's optimiser: one backward pass makes the gradients of
+        both, as L_d and L_ab share no parameter."""
+        adam = None
+        if self.discriminator is not None:
+            adam = torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
+        return self.optimisation.build(self.parameter_groups(), steps, adam)
 
-    def configure_optimizers(self) -> Any:
-        network = super().configure_optimizers()
-        if self.discriminator is None:
-            return network
-        adam = torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
-        return [network, {"optimizer": adam}]
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The schedule is of the network's rates alone."""
+        super().lr_scheduler_step(scheduler, metric)
+        if isinstance(scheduler.optimizer, JointOptimizer):
+            scheduler.optimizer.hold_adversary()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """``trainer.gradient_clip_val`` is of each side by itself: the adversary's gradients shorten none of the
+        network's."""
+        sides = optimizer.sides if isinstance(optimizer, JointOptimizer) else (optimizer,)
+        for side in sides:
+            self.clip_gradients(side, gradient_clip_val, gradient_clip_algorithm)
 
 
 @contextmanager

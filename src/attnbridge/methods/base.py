@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import find_head
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Inside, NotNegative, Positive, ShareOrNone, Side, check_values
+from attnbridge.data.plain import as_batch
 from attnbridge.data.request import CacheRequest, DataRequest
 from attnbridge.data.sample import Batch
 from attnbridge.errors import AttnBridgeError, DivergedError
@@ -21,10 +21,13 @@ from attnbridge.methods.optimisation import Optimisation, OptimizerName, Schedul
 from attnbridge.methods.prediction import Predicting
 from attnbridge.models.backbones import build_backbone, freeze
 from attnbridge.models.frozen_stem import StemCache
+from attnbridge.models.heads import head_name
 from attnbridge.models.weights import load_tensors
 
 MOST_WEIGHT = 1e6
 """Of a loss; beyond it the weight is told of where a sum is not finite."""
+MARGIN = 0.1
+"""By which images may leave [0, 1], as resized ones do."""
 EPOCH_LOG: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
 """How a loss is logged: its mean over the epoch and the processes."""
 
@@ -53,16 +56,24 @@ class Method(Predicting, LightningModule):
             in DeepLab; ``constant``.
         step_at: shares of the run.
         step_by: factor.
+        head: name of the layer that gives the logits, a linear one or a convolution: it learns at ``lr``, and what
+            begins anew or reads features does so there; default: timm's classifier, else the last linear layer.
         network: a network of one's own in the place of ``backbone``, from normalised images ``(B, 3, H, W)`` to logits
-            ``(B, N)``; it has the weights and the stride that it has.
+            ``(B, N)``: any module; it has the weights and the stride that it has, and is trained in place.
     """
 
     streams: tuple[str, ...] = ("source", "target")
     """Which training images the method wants."""
+    absent_streams: tuple[str, ...] = ()
+    """Those among them that the data may leave out."""
+    masked_streams: tuple[str, ...] = ()
+    """Those whose masks it learns from."""
     reads_target_labels: bool = True
     """Whether the target's labels are to be given; else they are NaN in training."""
     dilated: bool = False
     """Whether the backbone keeps its field of view where it drops strides."""
+    uses_head: bool = True
+    """Whether the answer is that of the network's own head."""
     taught_options: tuple[str, ...] = ()
     """Options that need a teacher where they are not 0."""
     training_only_options: tuple[str, ...] = ()
@@ -88,17 +99,20 @@ class Method(Predicting, LightningModule):
         schedule: Schedule = "one_cycle",
         step_at: Sequence[Inside] = (2 / 3,),
         step_by: Positive = 0.1,
+        head: str | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["network", "frequencies", "plain_loader"])
+        self.save_hyperparameters(ignore=["network", "teacher_network", "frequencies", "plain_loader"])
         self._check_options()
         self.classes, self.image_size = tuple(classes), image_size
         self.own_network = network is not None
+        self._checked_streams: set[str] = set()
         how: dict[str, Any] = {"weights": weights, "stride": stride, "layer": layer, **self.backbone_options}
         built = build_backbone(network or backbone, len(self.classes), image_size=image_size, **how)
         self.network = built.network.to(memory_format=torch.channels_last)
         self.spatial, self.channels, self.layer = built.maps, built.channels, built.layer
+        self.head_name = self._head_name(head)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(built.mean).view(3, 1, 1), persistent=False)
@@ -119,6 +133,20 @@ class Method(Predicting, LightningModule):
         for owner in type(self).__mro__:
             if owner.__module__.startswith("attnbridge.methods.") and "__init__" in vars(owner):
                 check_values(vars(owner)["__init__"], self.hparams)
+
+    def _head_name(self, head: str | None) -> str | None:
+        """The checked name of the network's head; none, for a method that has another."""
+        if self.uses_head:
+            return head_name(self.network, head, self.image_size, check=self.own_network)
+        if head is not None:
+            raise AttnBridgeError(f"head is {head!r}, but this method puts a head of its own on features; leave it out")
+        return None
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The layer of the network that gives the logits."""
+        assert self.head_name is not None
+        return self.network.get_submodule(self.head_name)
 
     @property
     def backbone_options(self) -> dict[str, Any]:
@@ -142,7 +170,52 @@ class Method(Predicting, LightningModule):
     def data_request(self) -> DataRequest:
         """What the method asks of its data: ``data.request = method.data_request()``."""
         withheld = () if self.reads_target_labels else ("target",)
-        return DataRequest(self.streams, withheld, CacheRequest(self.features_to_cache, self.cache_key))
+        cache = CacheRequest(self.features_to_cache, self.cache_key)
+        return DataRequest(self.streams, withheld, cache, self.masked_streams)
+
+    def stream_batches(self, given: Any) -> dict[str, Batch]:
+        """The batches of the streams, from what a trainer's loaders give: a mapping of batches by stream, or, where the
+        method has one stream, its batch; each as :func:`~attnbridge.data.plain.as_batch` takes it.
+
+        Raises:
+            AttnBridgeError: for a stream that is missing, a batch that is none, or images that are not in [0, 1].
+        """
+        by_stream = isinstance(given, Mapping) and not {"image", "features", "labels"} & given.keys()
+        parts = given if by_stream else {self.streams[0]: given} if len(self.streams) == 1 else {}
+        missing = [name for name in self.streams if name not in (*parts, *self.absent_streams)]
+        if missing:
+            loaders = ", ".join(f'"{name}": loader' for name in self.streams)
+            what = f"only {', '.join(parts)}" if parts else "the batches of one loader"
+            raise AttnBridgeError(
+                f"{type(self).__name__} learns from the stream {missing[0]!r}, but was given {what}; give the trainer "
+                f"a mapping of loaders, {{{loaders}}}"
+            )
+        request = self.data_request()
+        batches = {}
+        for name in (name for name in self.streams if name in parts):
+            batch = as_batch(parts[name], len(self.classes), request.third(name), f"a batch of {name}")
+            self._check_first(name, batch)
+            if name in request.withheld:
+                batch["labels"] = torch.full_like(batch["labels"], torch.nan)
+            batches[name] = batch
+        return batches
+
+    def _check_first(self, stream: str, batch: Batch) -> None:
+        """Raise for images outside [0, 1], and what a loader did not give; of each stream's first batch alone, since a
+        GPU is waited for."""
+        if stream in self._checked_streams:
+            return
+        self._checked_streams.add(stream)
+        if "labels" not in batch:
+            raise AttnBridgeError(f"a batch of {stream} has no labels; give (images, labels)")
+        if "image" not in batch:
+            return
+        low, high = (float(value) for value in batch["image"].aminmax())
+        if not -MARGIN <= low <= high <= 1 + MARGIN:
+            raise AttnBridgeError(
+                f"a batch of {stream}: images must be in [0, 1], but go from {low:.3g} to {high:.3g}; leave Normalize "
+                "out of the transforms (the method normalises them itself), and divide 8 bits by 255"
+            )
 
     def on_weights_loaded(self) -> None:
         """Called when the weights that training begins with, an earlier stage's, have been read."""
@@ -151,12 +224,12 @@ class Method(Predicting, LightningModule):
         """Images in [0, 1] as the network wants them.
 
         Raises:
-            AttnBridgeError: for images in 8 bits, as the loaders give them.
+            AttnBridgeError: for images in 8 bits.
         """
         if not images.is_floating_point():
             raise AttnBridgeError(
-                f"images must be floats in [0, 1], not {images.dtype}; give the trainer `datamodule=`, or call "
-                "attnbridge.data.sample.as_floats on each batch"
+                f"images must be floats in [0, 1], not {images.dtype}; divide by 255, or call "
+                "attnbridge.data.sample.as_floats on the batch"
             )
         images = images.to(self.mean.dtype)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -210,8 +283,9 @@ class Method(Predicting, LightningModule):
         what = f"{' and '.join(large)}, beyond {MOST_WEIGHT:.0e}: lower that" if large else "lower the learning rate"
         return DivergedError(f"the {'loss' if bad else 'sum of the losses, above all'} {terms} is not finite; {what}")
 
-    def training_step(self, batch: dict[str, Batch], _index: int) -> Tensor:
-        return self.weighted_sum(self.losses(batch))
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        """The weighted sum of the losses; a batch is what :meth:`stream_batches` takes."""
+        return self.weighted_sum(self.losses(self.stream_batches(batch)))
 
     def train(self, mode: bool = True) -> Method:
         super().train(mode)
@@ -221,13 +295,16 @@ class Method(Predicting, LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head at ``lr``, the rest of the network at ``lr * backbone_lr``."""
-        head = {id(p) for p in find_head(self.network).parameters()}
+        head = {id(p) for p in self.classifier.parameters()}
         trained = [p for p in self.network.parameters() if p.requires_grad]
         own = [p for p in trained if id(p) in head]
         return self.optimisation.groups(own, [p for p in trained if id(p) not in head])
 
     def configure_optimizers(self) -> Any:
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return self.build_optimizer(max(1, int(self.trainer.estimated_stepping_batches)))
+
+    def build_optimizer(self, steps: int) -> dict[str, Any]:
+        """Optimiser and schedule of a run of so many steps, as Lightning wants them."""
         return self.optimisation.build(self.parameter_groups(), steps)
 
     def source_attention(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -82,6 +82,7 @@ class DomainAdaptation(AttnBN):
         self.aligns = bool(adversarial_weight or reversal_weight or coral_weight or mmd_weight)
         if self.aligns:
             self.streams = ("source", "target")
+            self.absent_streams = ("target",) if generalise else ()
         if self.aligns and generalise and len(self.domains) < 2:
             raise AttnBridgeError(
                 "data.generalise withholds the target, and there is one source alone, so no two domains to align; name "
@@ -97,6 +98,11 @@ class DomainAdaptation(AttnBN):
         """The images through the network; in generalization the first source is to be told from the others."""
         if "target" in batch or "target" not in self.streams:
             return super().forward_batch(batch)
+        if "id" not in batch["source"]:
+            raise AttnBridgeError(
+                "in generalization the sources are told apart by the ids of their images, which a plain batch has not; "
+                "give batches with 'id', DOMAIN/..., or loaders of two domains as source and target"
+            )
         logits, features = self.forward_streams([batch["source"]])
         own = torch.tensor(
             [name.split("/")[0] == self.domains[0] for name in batch["source"]["id"]], device=logits.device

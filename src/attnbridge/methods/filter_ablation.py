@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from attnbridge.attention.layers import is_channels_last
 from attnbridge.attention.observe import capture_head_input, observe
-from attnbridge.data.sample import Batch, as_floats
+from attnbridge.data.plain import as_batch, image_of
+from attnbridge.data.sample import Batch
 from attnbridge.losses.transfer import Variant
 from attnbridge.models.frozen_stem import find_stem_before
 from attnbridge.models.teacher import Teacher
@@ -42,7 +43,8 @@ def filter_importance(
     Args:
         source: the pretrained network.
         layers: names, ``(C,)`` each in the answer.
-        images: loader of the training images in order, in 8 bits, as evaluation sees them.
+        images: loader of the training images in order, as evaluation sees them; batches as
+            :func:`~attnbridge.data.plain.as_batch` takes them.
         num_classes: number of classes.
         variant: of the softmax.
 
@@ -53,11 +55,12 @@ def filter_importance(
     loader = track(images, "reading images", transient=True, console=Console(stderr=True))
     read, labels = [], []
     for batch in loader:
-        read.append(_read(source, source.normalised(as_floats(batch)["image"].to(device))))
-        labels.append(batch["labels"].argmax(1).to(device))
+        known = as_batch(batch, num_classes)
+        read.append(_read(source, source.normalised(known["image"].to(device))))
+        labels.append(known["labels"].argmax(1).to(device))
     head = _linear_head(torch.cat(read), torch.cat(labels), num_classes)
     chosen = _spread(torch.cat(labels).tolist())
-    few = source.normalised(torch.stack([as_floats(images.dataset[n])["image"] for n in chosen]).to(device))
+    few = source.normalised(torch.stack([image_of(images.dataset[n]) for n in chosen]).to(device))
     gains = {name: _gains(source, name, few, torch.cat(labels)[chosen], head) for name in layers}
     if variant == "code":
         gains = {name: (each - each.mean()) / each.std().clamp_min(1e-12) / 5 for name, each in gains.items()}
@@ -66,7 +69,7 @@ def filter_importance(
 
 def _read(source: Teacher, given: Tensor) -> Tensor:
     """What the source's classifier reads of normalised images, or of what its beginning made of them, ``(B, D)``."""
-    with torch.no_grad(), capture_head_input(source.network) as read:
+    with torch.no_grad(), capture_head_input(source.network, source.head) as read:
         source.network(given)
     return read[0].float()
 

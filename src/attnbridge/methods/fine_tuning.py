@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from attnbridge.attention.layers import check_layer, find_head
+from attnbridge.attention.layers import check_layer
 from attnbridge.attention.observe import Observation, capture_head_input, observe
 from attnbridge.bounds import NotNegative, Positive, ShareOrNone
 from attnbridge.data.sample import Batch
@@ -37,6 +37,7 @@ from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
+from attnbridge.models.heads import logits_of
 from attnbridge.models.stages import aligned_layers, trained_stages
 from attnbridge.models.teacher import Teacher, as_maps
 from attnbridge.models.weights import load_state
@@ -140,8 +141,7 @@ class FineTuning(Method):
         self.margin = margin
         self.classified: Any = partial(F.cross_entropy, label_smoothing=label_smoothing)
         if margin:
-            self.classified = angular_margin(find_head(self.network), margin, scale)
-        self.head = next(n for n, m in self.network.named_modules() if m is find_head(self.network))
+            self.classified = angular_margin(self.classifier, margin, scale)
         self.source: Teacher | None = None
         if self.alignment != "none" or start_weight or forgetting_weight:
             self.source = self._pretrained()
@@ -168,15 +168,17 @@ class FineTuning(Method):
         size: Any = self.image_size
         if self.own_network:
             built = build_backbone(deepcopy(self.network), len(self.classes), layer=self.layer, image_size=size)
-            return Teacher(built, size)
+            return Teacher(built, size, self.head_name)
         name, weights, stride = (self.hparams[option] for option in ("backbone", "weights", "stride"))
         count = len(self.classes)
         if weights == "imagenet":
             own = timm.get_pretrained_cfg(name, allow_unregistered=True)
             count = (own.num_classes if own is not None else 0) or count
         elif weights != "none":
-            count = len(load_state(Path(weights)).get(f"{self.head}.weight", range(count)))
-        source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
+            count = len(load_state(Path(weights)).get(f"{self.head_name}.weight", range(count)))
+        source = Teacher(
+            build_backbone(name, count, weights=weights, stride=stride, image_size=size), size, self.head_name
+        )
         if weights == "none":
             source.network = deepcopy(self.network).requires_grad_(False).eval()
         return source
@@ -190,7 +192,13 @@ class FineTuning(Method):
 
     def _keep_head(self, source: Teacher) -> None:
         """A copy of the source's head, which learns to answer as it does."""
-        self.old_head = deepcopy(find_head(source.network)).requires_grad_(True)
+        head = source.network.get_submodule(str(self.head_name))
+        if not isinstance(head, nn.Linear):
+            raise AttnBridgeError(
+                f"forgetting_weight keeps a copy of the head and gives it features, so it must be a Linear, but "
+                f"{self.head_name!r} is a {type(head).__name__}"
+            )
+        self.old_head = deepcopy(head).requires_grad_(True)
 
     def _attend(self, source: Teacher) -> None:
         """Attention, or a place for the weights of channels, for each of the aligned layers."""
@@ -211,12 +219,15 @@ class FineTuning(Method):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
-        with self.stem.inputs([target]) as given, capture_head_input(self.network) as read:
-            seen = observe(self.network, given, self.aligned) if self.aligned else Observation(self.network(given), {})
+        with self.stem.inputs([target]) as given, capture_head_input(self.network, self.head_name) as read:
+            if self.aligned:
+                seen = observe(self.network, given, self.aligned)
+            else:
+                seen = Observation(logits_of(self.network, given), {})
         classified = self.classified(read[0] if self.margin else seen.logits, target["labels"])
         losses = {"target/classification": classified}
         if self.head_weight:
-            own = find_head(self.network).parameters()
+            own = self.classifier.parameters()
             losses["target/head"] = torch.stack([p.square().sum() for p in own]).sum() / 2
         if self.shrinkage_weight:
             losses["target/shrinkage"] = spectral_shrinkage_loss(read[0])
@@ -273,7 +284,7 @@ class FineTuning(Method):
 
     def _body(self, network: nn.Module) -> dict[str, Tensor]:
         """All trained weights but the head's, by name."""
-        head = f"{self.head}."
+        head = f"{self.head_name}."
         trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
         return {n: p for n, p in network.named_parameters() if n in trained and not n.startswith(head)}
 
@@ -300,7 +311,7 @@ class FineTuning(Method):
     def on_train_epoch_end(self) -> None:
         """ArcFace looks at directions alone: at unit length, and without bias, the classifier answers as it does."""
         if self.margin:
-            to_unit_length(find_head(self.network))
+            to_unit_length(self.classifier)
 
     on_validation_start = on_train_epoch_end
 

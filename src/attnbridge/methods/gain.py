@@ -16,6 +16,7 @@ from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
 from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
+from attnbridge.models.heads import logits_of
 
 
 class GAIN(AttnBN):
@@ -83,6 +84,7 @@ class GAIN(AttnBN):
             self.streams = (*self.streams, "target")
         if guidance_weight:
             self.streams = (*self.streams, "guided")
+            self.masked_streams = ("guided",)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -116,7 +118,7 @@ class GAIN(AttnBN):
         erased = erase(target["image"][images], mask, self.fill, self.mean)
         kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
         with _without_statistics(self.network), kept:
-            logits = self.network(self.normalised(erased))
+            logits = logits_of(self.network, self.normalised(erased))
         logits = logits.float().gather(1, classes[:, None])[:, 0]
         return attention_mining_loss(logits.sigmoid() if self.mining_score == "sigmoid" else logits, images)
 

@@ -93,6 +93,8 @@ class Segmentation(Method):
     """
 
     dilated = True
+    uses_head = False
+    masked_streams = ("target",)
 
     def __init__(
         self,
@@ -168,6 +170,10 @@ class Segmentation(Method):
 
     def losses(self, batch: dict[str, Batch]) -> dict[str, Tensor]:
         target = batch["target"]
+        if "mask" not in target:
+            raise AttnBridgeError(
+                "a batch of target has no cues; give (images, labels, masks), 255 where none is known"
+            )
         with self.stem.inputs([batch[name] for name in self.streams]) as given:
             logits = self.head(self._features(given)).float()
         answers = logits.softmax(1)
@@ -242,7 +248,7 @@ class Segmentation(Method):
         maps = probabilities[:, 1:]
         return {"probabilities": probabilities, "scores": maps.amax((2, 3)), "maps": maps}
 
-    def validation_step(self, batch: Batch, _index: int, dataloader_idx: int = 0) -> Any:
+    def evaluate_batch(self, batch: Batch) -> LabelPrediction:
         """Probabilities of the labels."""
         return self.predict_batch(batch["image"])
 

@@ -28,18 +28,19 @@ class Teacher:
     Args:
         built: from :func:`~attnbridge.models.backbones.build_backbone`.
         image_size: side of the images in pixels, or height and width.
+        head: name of the layer that gives its logits; default: :func:`~attnbridge.attention.layers.find_head`.
 
     Raises:
         AttnBridgeError: for something else than a backbone, or a size that is none.
     """
 
-    def __init__(self, built: Backbone, image_size: Size) -> None:
+    def __init__(self, built: Backbone, image_size: Size, head: str | None = None) -> None:
         if not isinstance(built, Backbone):
             raise AttnBridgeError(f"built must be a Backbone, as build_backbone gives it, not {shown(built)}")
         check_value("image_size", image_size, MapSize)
         self.network = built.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (built.mean, built.std))
-        self.image_size = image_size
+        self.image_size, self.head = image_size, head
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Teacher:
         """Move it, like a module."""
@@ -68,7 +69,7 @@ class Teacher:
         """Raise AttnBridgeError if the classifier was not read from ``weights``, so that its answers would be noise."""
         if weights == "none":
             return  # as asked for
-        classifier: Any = find_head(self.network)
+        classifier: Any = find_head(self.network) if self.head is None else self.network.get_submodule(self.head)
         count = classifier.weight.shape[0]
         if weights == "imagenet":
             cfg: Any = self.network.pretrained_cfg

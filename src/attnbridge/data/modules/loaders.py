@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from attnbridge.bounds import MapSize, check_names, check_value
 from attnbridge.data.modules.base import ImageDataModule
-from attnbridge.data.sample import Batch, Sample, as_floats
+from attnbridge.data.plain import Third, as_batch
+from attnbridge.data.sample import Batch, Sample
 from attnbridge.errors import AttnBridgeError, shown
 
 
+class _Numbered(NamedTuple):
+    """An image of a loader, of which nothing else is known."""
+
+    id: str
+
+
 class LoaderDataModule(ImageDataModule):
-    """Loaders of :class:`~attnbridge.data.sample.Batch`, whatever they read.
+    """Loaders of plain batches or of :class:`~attnbridge.data.sample.Batch`, whatever they read.
 
     Args:
         train: of each stream, ``{"source": loader, "target": loader}``; those that a method does not ask for are left
-            unread. A batch has ``image`` ``(B, 3, H, W)`` in [0, 1], ``labels`` ``(B, N)``, ``domain`` and ``id``, and,
-            of a source whose attention is guided, ``saliency`` ``(B, H, W)`` in [0, 1].
+            unread. A batch is ``(images, labels)``, or a mapping with ``image`` and ``labels``, as
+            :func:`~attnbridge.data.plain.as_batch` takes it. A source whose attention is guided has ``saliency``, or a
+            third part; a stream whose masks the method learns from has ``mask``, or a third part.
         classes: names in index order.
         image_size: side of the images, or height and width, pixels.
-        val: with ``mask`` ``(B, H, W)`` for methods of several classes an image; ``None``: nothing is scored.
+        val: with ``mask`` ``(B, H, W)``, or a third part, for methods of several classes an image; ``None``: nothing is
+            scored.
         test: the same; ``None``: ``val`` is the test.
     """
 
@@ -54,16 +63,17 @@ class LoaderDataModule(ImageDataModule):
         return {"train": True, "val": self.val is not None, "test": self.test is not None}.get(split, False)
 
     def records(self, split: str) -> list[Any]:
-        """One entry for each image that can be counted."""
+        """One entry for each image that can be counted, with its number in the loader's data as ``id``."""
         loader = self._loader(split)
-        return list(range(len(loader.dataset))) if loader is not None else []  # type: ignore[arg-type]
+        count = len(loader.dataset) if loader is not None else 0  # type: ignore[arg-type]
+        return [_Numbered(str(number)) for number in range(count)]
 
     def samples(self, split: str, count: int) -> list[Sample]:
         """The first ``count`` samples of a split that show a class."""
         loader = self._loader(split)
         found: list[Sample] = []
         for batch in loader if loader is not None else ():
-            batch = as_floats(self._checked(batch))
+            batch = self._checked(batch, "mask")
             for i in range(len(batch["labels"])):
                 sample: Any = {name: value[i] for name, value in batch.items()}
                 if sample["labels"].any() and len(found) < count:
@@ -73,26 +83,21 @@ class LoaderDataModule(ImageDataModule):
         return found
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if "image" in batch or "labels" in batch:
-            return as_floats(self._checked(batch))
-        return {name: as_floats(self._checked(part)) for name, part in batch.items()}
+        if not isinstance(batch, Mapping) or "image" in batch or "labels" in batch:
+            return self._checked(batch, "mask")
+        return {name: self._checked(part, self.request.third(name)) for name, part in batch.items()}
 
-    def _checked(self, batch: Any) -> Any:
+    def _checked(self, batch: Any, third: Third | None) -> Any:
         """The batch, if it is one.
 
         Raises:
-            AttnBridgeError: for images or labels that are missing, or labels of another shape.
+            AttnBridgeError: for images or labels that are missing, or of another shape.
         """
-        missing = [name for name in ("image", "labels") if name not in batch]
+        known = as_batch(batch, len(self.classes), third, "data: a batch")
+        missing = [name for name in ("image", "labels") if name not in known]
         if missing:
             raise AttnBridgeError(f"data: a batch has no {missing[0]!r}; it must have 'image' and 'labels'")
-        shape, count = tuple(batch["labels"].shape), len(self.classes)
-        if shape != (len(batch["image"]), count):
-            raise AttnBridgeError(
-                f"data: the labels of a batch of {len(batch['image'])} images are of shape {shape}, but there are "
-                f"{count} classes; give ({len(batch['image'])}, {count}), 1 for each class that an image shows, else 0"
-            )
-        return batch
+        return known
 
     def _loader(self, split: str) -> DataLoader[Batch] | None:
         if split == "train":

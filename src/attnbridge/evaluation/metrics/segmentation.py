@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from attnbridge.arguments import check_tensors
 from attnbridge.bounds import Count, Inside, check_number
 from attnbridge.errors import AttnBridgeError, check_choice
 from attnbridge.evaluation.metrics.maps import checked_thresholds
 from attnbridge.evaluation.settings import THRESHOLDS
+from attnbridge.methods.scores import LabelPrecision as LabelPrecision
+from attnbridge.methods.scores import average_precision as average_precision
 from attnbridge.segmentation.combine import enlarge_maps
 
 Present = Literal["predicted", "labels"]
@@ -119,93 +120,3 @@ def mean_iou(iou: Tensor) -> Tensor:
     """
     check_tensors(iou=(iou, "T C"))
     return iou.nanmean(1)
-
-
-class LabelPrecision(Metric):
-    """Mean average precision of the labels, in [0, 1]: the mean of :func:`average_precision` over the classes.
-
-    It is of ranks, so it reads logits: in float32 their sigmoids are equal from about 17 on. Classes without a positive
-    image are dropped from the mean. Kept are logits and labels of all images, 8 bytes an image and class.
-
-    Args:
-        num_classes: number N of classes.
-
-    >>> metric = LabelPrecision(2)
-    >>> metric.update(torch.tensor([[90.0, 1.0], [70.0, 2.0], [80.0, 3.0]]), torch.tensor([[1, 0], [1, 0], [0, 0]]))
-    >>> round(float(metric.compute()), 4)
-    0.8333
-    """
-
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self, num_classes: int, **options: Any) -> None:
-        super().__init__(**options)
-        check_number("num_classes", num_classes, Count)
-        self.num_classes = num_classes
-        # flat, since torchmetrics gathers an empty vector from a process without an image
-        self.add_state("logits", [], dist_reduce_fx="cat")
-        self.add_state("labels", [], dist_reduce_fx="cat")
-        self.logits: list[Tensor] | Tensor
-        self.labels: list[Tensor] | Tensor
-
-    def update(self, logits: Tensor, labels: Tensor, difficult: Tensor | None = None) -> None:
-        """Keep a batch: logits ``(B, N)``, and labels ``(B, N)``, 0 or 1.
-
-        Args:
-            logits: of each class.
-            labels: whether it is in the image.
-            difficult: bool ``(B, N)``: pairs of image and class that do not count, neither as positive nor as negative,
-                as VOC's difficult objects.
-        """
-        count = self.num_classes
-        check_tensors(empty=True, logits=(logits, f"B {count}"), labels=(labels, f"B {count}", "number"))
-        labels = labels.float()
-        if difficult is not None:
-            check_tensors(empty=True, labels=(labels, "B N"), difficult=(difficult, "B N", "bool"))
-            labels = labels.masked_fill(difficult, torch.nan)
-        self.logits.append(logits.detach().float().flatten())  # type: ignore[union-attr]
-        self.labels.append(labels.flatten())  # type: ignore[union-attr]
-
-    def compute(self) -> Tensor:
-        """The mean over the classes that occur, float64; NaN if none does."""
-        if not len(self.logits):
-            return torch.tensor(torch.nan, dtype=torch.float64)
-        logits = dim_zero_cat(self.logits).view(-1, self.num_classes)
-        labels = dim_zero_cat(self.labels).view(-1, self.num_classes)
-        occurs = (labels > 0).any(0).nonzero().flatten().tolist()
-        counted = ~labels.isnan()
-        each = [average_precision(logits[counted[:, c], c], labels[counted[:, c], c] > 0) for c in occurs]
-        return torch.stack(each).mean() if each else logits.new_tensor(torch.nan, dtype=torch.float64)
-
-
-def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Exact average precision of one class.
-
-    .. math:: AP = \sum_t (R_t - R_{t+1}) P_t
-
-    with recall :math:`R_t` and precision :math:`P_t` of the images whose logit is at least t, over all different
-    logits t in rising order; images with equal logits come together.
-
-    Args:
-        logits: ``(B,)``; any strictly increasing function of them gives the same.
-        labels: bool ``(B,)``, at least one of them true.
-
-    Returns:
-        A scalar in (0, 1], float64.
-
-    Raises:
-        AttnBridgeError: for other shapes or types, labels of which none is true, or logits that are NaN.
-
-    >>> average_precision(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
-    0.8333333333333333
-    """
-    check_tensors(logits=(logits, "B"), labels=(labels, "B", "bool"))
-    if not bool(labels.any()):
-        raise AttnBridgeError("labels: none is true, so the class has no average precision")
-    if bool(logits.isnan().any()):
-        raise AttnBridgeError("logits hold NaN, which has no rank; look for NaN in the network's weights or the images")
-    different, level = torch.unique(logits, return_inverse=True)
-    found, right = (torch.bincount(at, minlength=len(different)).flip(0) for at in (level, level[labels]))
-    precision = right.cumsum(0).double() / found.cumsum(0)
-    return (right * precision).sum() / right.sum()

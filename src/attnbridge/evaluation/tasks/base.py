@@ -215,7 +215,17 @@ def _is_point(value: Any) -> bool:
     return all(isinstance(each, int | float | None) for each in values)
 
 
-class SplitScores(Callback):
+class CountsScores(Callback):
+    """A callback that counts the scores of a method, which then logs none of its own."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.logs_scores = False
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.logs_scores = True
+
+
+class SplitScores(CountsScores):
     """A callback that starts, updates and finishes its scores on each pass of ``val`` and of ``test``."""
 
     def start(self, module: LightningModule) -> None:

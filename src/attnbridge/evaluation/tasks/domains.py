@@ -21,7 +21,7 @@ from attnbridge.evaluation.metrics.maps import EnergyInside
 from attnbridge.evaluation.page import as_figure, format_protocol, html_table, write_run_page
 from attnbridge.evaluation.record import Row, RunRecord
 from attnbridge.evaluation.settings import EvaluationSettings
-from attnbridge.evaluation.tasks.base import Task, check_answers, row_head, save_examples
+from attnbridge.evaluation.tasks.base import CountsScores, Task, check_answers, row_head, save_examples
 from attnbridge.evaluation.tasks.classification import class_sheet
 from attnbridge.methods.base import Method
 from attnbridge.segmentation.combine import enlarge_maps
@@ -115,7 +115,7 @@ class DomainTask(Task):
         return class_sheet(runs, folders, most=len(runs))
 
 
-class DomainScores(Callback):
+class DomainScores(CountsScores):
     """Two validation loaders: the sources' held-out images, then the target's.
 
     After each epoch that is scored :attr:`curve` gains a point: the epoch, counted from 1, accuracy on both, and, where
