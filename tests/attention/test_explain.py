@@ -134,11 +134,22 @@ def test_without_autograd_nothing_is_recorded(net: Net) -> None:
         maps = explain(net, IMAGES, [0, 1])
     with torch.inference_mode():
         inferred = explain(net, IMAGES, [0, 1])
-    assert (recorded.requires_grad, maps.requires_grad, inferred.requires_grad) == (True, False, False)
+    seen_alone = explain(net, IMAGES, [0, 1], differentiable=False)
+    assert [m.requires_grad for m in (recorded, maps, inferred, seen_alone)] == [True, False, False, False]
+    torch.testing.assert_close(seen_alone, maps)
     torch.testing.assert_close(maps, recorded.detach())
     torch.testing.assert_close(inferred.clone(), maps)
     assert all(p.grad is None for p in net.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_the_trunk_keeps_a_graph_for_differentiable_maps_alone(net: Net, differentiable: bool) -> None:
+    recorded = []
+    handle = net.get_submodule("early").register_forward_hook(lambda *a: recorded.append(torch.is_grad_enabled()))
+    explain(net, IMAGES, [0, 1], layer="late", differentiable=differentiable)
+    handle.remove()
+    assert recorded == [differentiable]
 
 
 def test_a_frozen_network_still_gives_maps(net: Net) -> None:
@@ -209,6 +220,9 @@ def test_every_method_on_every_kind_of_network(name: str, method: Any) -> None:
             explain(network, images, method=method)
         return
     maps = explain(network, images, [0, 3], method=method, size=(20, 24))
+    seen_alone = explain(network, images.requires_grad_(), [0, 3], method=method, size=(20, 24), differentiable=False)
+    assert not seen_alone.requires_grad
+    torch.testing.assert_close(seen_alone, maps.detach(), rtol=1e-4, atol=1e-4 * float(maps.detach().max()))
     assert maps.shape == (2, 2, 20, 24)
     assert maps.min() >= 0
     assert torch.isfinite(maps).all()
@@ -392,6 +406,7 @@ def test_rollout_reads_the_row_that_the_head_reads() -> None:
         ({"scales": ()}, r"scales must be a list, each of it a number at least 0.1 .*, not \(\)"),
         ({"scales": (0.0, 1.0)}, r"a number at least 0.1 .*, not \(0.0, 1.0\)"),
         ({"layer": []}, "no layer is named"),
+        ({"second_order": "on", "differentiable": False}, "maps that a loss trains"),
     ],
 )
 def test_wrong_values_are_named(net: Net, arguments: dict[str, Any], message: str) -> None:

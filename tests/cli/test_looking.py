@@ -101,7 +101,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(
     weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "maps"
-    save, count = np.savez_compressed, []
+    save, count = np.savez, []
 
     def interrupted(*a: Any, **k: Any) -> None:
         count.append(1)
@@ -110,7 +110,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(
         save(*a, **k)
 
     with monkeypatch.context() as patch:
-        patch.setattr(explain_images.np, "savez_compressed", interrupted)
+        patch.setattr(explain_images.np, "savez", interrupted)
         assert run(weights, images, "--out", out, "--batch", 1) == 130
     assert [line["id"] for line in lines(out)[1:]] == ["a.jpg", "a.png"]
     assert not list((out / "sub").iterdir())  # nothing of the third image
@@ -125,6 +125,41 @@ def test_a_second_call_goes_on_where_the_first_stopped(
     assert (out / "a.jpg.npz").stat().st_mtime_ns > before
     assert run(weights, images, "--out", out, "--method", "layer_cam") == 2
     assert "holds maps made with method = 'grad_cam', not 'layer_cam'" in capsys.readouterr().err
+
+
+def test_class_names_are_written_once_and_older_folders_go_on(weights: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    assert run(weights, images, "--out", out) == 0
+    header, *entries = (out / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(header)["class_names"] == ["0", "1", "2", "3", "4"]
+    arrays = np.load(out / "a.jpg.npz")
+    assert sorted(arrays.files) == ["indices", "maps", "scores"]
+    held = sum(arrays[name].nbytes for name in arrays.files)
+    assert (out / "a.jpg.npz").stat().st_size < held + 1024
+    older = {key: value for key, value in json.loads(header).items() if key != "class_names"}
+    (out / "manifest.jsonl").write_text("\n".join([json.dumps(older), *entries[:-1]]) + "\n")
+    before = (out / "a.jpg.npz").stat().st_mtime_ns
+    assert run(weights, images, "--out", out) == 0
+    assert [line["id"] for line in lines(out)[1:]] == [json.loads(entry)["id"] for entry in entries]
+    assert lines(out)[0] == json.loads(header)
+    assert (out / "a.jpg.npz").stat().st_mtime_ns == before
+
+
+def test_sheets_of_images_that_were_done_before_are_the_same(
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_images, "PER_PAGE", 3)  # of the four
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(weights, images, "--out", whole, "--batch", 3, "--top", 2) == 0
+    assert run(weights, images / "a.png", "--out", parts, "--top", 2) == 0
+    before = (parts / "a.png.npz").stat().st_mtime_ns
+    assert run(weights, images, "--out", parts, "--batch", 3, "--top", 2) == 0
+    assert (parts / "a.png.npz").stat().st_mtime_ns == before
+    sheets = [path.name for path in sorted(whole.glob("sheet-*"))]
+    assert sheets == ["sheet-1.jpg", "sheet-2.jpg"]
+    assert run(weights, images, "--out", whole, "--top", 2) == 0  # nothing is left to do
+    for name in sheets:
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
 def test_a_bad_image_is_reported_and_skipped(

@@ -62,15 +62,17 @@ def explain(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     second_order: SecondOrder = "auto",
+    differentiable: bool = True,
     output: Output | None = None,
     target: Target | None = None,
 ) -> Tensor:
     """Where ``model`` looks for each class: maps of a batch in one call.
 
     The model's mode, flags, hooks and gradients stay as they are; in train mode it runs as in training, so batch
-    norm learns and dropout drops: call ``model.eval()`` first to look at a finished network. Under
-    ``torch.no_grad()`` the trunk keeps no graph (but for the methods that look through all layers by gradients); with
-    autograd on, the maps are differentiable.
+    norm learns and dropout drops: call ``model.eval()`` first to look at a finished network. With autograd on, the maps
+    are differentiable, for which the trunk's graph is kept. With ``differentiable=False``, and under
+    ``torch.no_grad()``, it is not (but for the methods that look through all layers by gradients), which takes
+    less time and memory.
 
     Args:
         model: any network from images to logits ``(B, N)``: timm, torchvision, transformers, one's own; convolutional
@@ -87,6 +89,7 @@ def explain(
         scales: multiples of the images' size that the maps are averaged over.
         flip: average with the maps of the mirrored images too.
         second_order: what a loss on the maps reaches; see :mod:`attnbridge.attention.class_maps`.
+        differentiable: ``False`` gives maps to look at, whose values are the same, but which no loss can train.
         output: where the logits are in what the model answers: a name, an index, or a function. Found without it are
             a tensor, ``logits`` and ``out`` of a mapping or object, and the first of a tuple.
         target: what to explain in the place of a class: a function from the answer to scores ``(B, K)``, as those of
@@ -98,8 +101,8 @@ def explain(
     Raises:
         AttnBridgeError: for an unknown method or layer, a layer without spatial features, classes out of range, a
             method that the model's kind does not admit, images that the model cannot take, an answer without logits,
-            maps that are not finite, and without ``layer`` for a model whose blocks hide their features
-            (:func:`find_layer`).
+            maps that are not finite, ``second_order="on"`` of maps that are not differentiable, and without ``layer``
+            for a model whose blocks hide their features (:func:`find_layer`).
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
     >>> explain(net, torch.rand(2, 3, 8, 8)).shape, explain(net, torch.rand(2, 3, 8, 8), [0, 5], size=32).shape
@@ -114,7 +117,12 @@ def explain(
     check_network(model, "model")
     check_differentiable(unwrap(model))
     check_tensors(images=(images, "B C H W"))
-    recording = torch.is_grad_enabled()
+    if second_order == "on" and not differentiable:
+        raise AttnBridgeError(
+            'second_order="on" is for maps that a loss trains, which those with differentiable=False are not; leave '
+            "one of them out"
+        )
+    recording = differentiable and torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(recording):  # the former alone turns autograd on
         images = images.clone() if images.is_inference() else images
         view = _View(model, method, _layers(model, images, layer, method, output, target), second_order, output, target)

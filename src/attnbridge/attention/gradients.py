@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbridge.arguments import came, check_tensors
+from attnbridge.attention.zero_rows import SkipZeroRows
 from attnbridge.errors import AttnBridgeError, check_choice
 
 SecondOrder = Literal["auto", "on", "off"]
-CHUNK_BYTES = 1 << 25
+CHUNK_BYTES = 1 << 24
 """Classes are taken together up to this size of their gradients; more at once costs memory and no longer time."""
 
 
@@ -87,10 +89,12 @@ def _gradients(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool)
 
 
 def _grad(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool, *, batched: bool) -> Tensor:
+    on_cpu = features.device.type == "cpu"  # a GPU is not asked for its values
     try:
-        (gradient,) = torch.autograd.grad(
-            logits, features, cotangents, retain_graph=True, create_graph=keep, is_grads_batched=batched
-        )
+        with SkipZeroRows() if on_cpu else nullcontext():  # type: ignore[no-untyped-call]
+            (gradient,) = torch.autograd.grad(
+                logits, features, cotangents, retain_graph=True, create_graph=keep, is_grads_batched=batched
+            )
     except RuntimeError as error:
         if "not have been used in the graph" not in str(error):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def sheet(rows: Sequence[Sequence[Array]], header: Sequence[str] = (), cell: int
     high = round(cell * min(2.0, max(array.shape[0] / array.shape[1] for row in rows for array in row)))
     canvas = Image.new("RGB", (columns * (cell + gap) + gap, top + len(rows) * (high + gap) + gap), "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
+    font = _font(13)
     for i, title in enumerate(header):
         draw.text((gap + i * (cell + gap), 4), title, fill="black", font=font)
     for y, row in enumerate(rows):
@@ -131,13 +132,16 @@ def mask_pairs(pairs: Sequence[tuple[Image.Image, Array]], count: int) -> Image.
     return sheet([cells[i : i + 8] for i in range(0, len(cells), 8)])
 
 
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
 def caption(array: Array, text: str) -> Array:
     """The image with a few words in its lower left corner."""
     image = Image.fromarray(array)
     draw = ImageDraw.Draw(image)
-    draw.text(
-        (3, image.height - 14), text, fill="white", font=ImageFont.load_default(11), stroke_width=1, stroke_fill="black"
-    )
+    draw.text((3, image.height - 14), text, fill="white", font=_font(11), stroke_width=1, stroke_fill="black")
     captioned: Array = np.asarray(image)
     return captioned
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from attnbridge.attention.explain import explain
@@ -57,8 +56,7 @@ class Views:
             AttnBridgeError: for a scale at which the network takes no images.
         """
         try:
-            with torch.no_grad():
-                return explain(network, images, present, layer, scales=self.scales, flip=self.flip)
+            return explain(network, images, present, layer, scales=self.scales, flip=self.flip, differentiable=False)
         except AssertionError as error:  # timm's transformers take one size
             raise AttnBridgeError(f"the network does not take images at all of {option} ({error}); give 1") from None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import zipfile
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from attnbridge import __version__
 from attnbridge.attention.explain import WHOLE_NETWORK_METHODS, ExplainMethod, explain
 from attnbridge.attention.layers import check_layer
 from attnbridge.attention.normalise import normalise_maps
-from attnbridge.data.arrays import read_arrays
+from attnbridge.data.arrays import Array, read_arrays
 from attnbridge.data.files import beside, partial_folder
 from attnbridge.data.images import is_whole, load_image
 from attnbridge.data.out_folders import owned
@@ -38,6 +40,8 @@ from attnbridge.models.classifiers import Classifier, find_classes
 
 Choice = Callable[[Tensor], Tensor]
 MANIFEST, SCORES = "manifest.jsonl", "scores.csv"
+NAMES = "class_names"
+"""Of the manifest's first line. Folders of earlier versions lack it: they have the names in each npz."""
 PER_PAGE, CELL = 40, 144
 ENOUGH = 2048
 """Pixels of the shorter side that an image keeps at least: of twice as many and more, a half, a quarter or an eighth is
@@ -91,6 +95,9 @@ def explain_images(
 ) -> list[str]:
     """Write ``ID.CLASS.png`` overlays and ``ID.npz`` arrays of each image, ``manifest.jsonl``, sheets, scores as CSV.
 
+    The arrays are ``maps (K, h, w)``, their classes' ``indices (K,)`` and the ``scores (N,)``; the names of the N
+    classes are ``class_names`` in the first line of the manifest.
+
     An image counts as done when the manifest has its line, which is written after all its files have been moved to
     their places. A second call goes on where the first one stopped; images that changed since are done again.
 
@@ -111,9 +118,9 @@ def explain_images(
     """
     if settings.layer:
         check_layer(model.network, settings.layer)
-    about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum}
+    about = {"attnbridge": __version__, "model": model.name, "checksum": model.checksum, **vars(settings)}
     with owned(out, MANIFEST) as own:
-        return _explain(model, images, own, choose, settings, batch, about | vars(settings))
+        return _explain(model, images, own, choose, settings, batch, about | {NAMES: list(model.classes)})
 
 
 def _explain(
@@ -132,13 +139,14 @@ def _explain(
     outputs = [*_possible(out, waiting, model.classes), *pages, out / SCORES]
     own.check(outputs)
     own.check_unchanged(outputs)
-    bad = []
+    bad, sheets = [], _Sheets(own, images)
     with _begun(own, header, done) as manifest, Progress(transient=True) as progress:
         task = progress.add_task("maps", total=len(images), completed=len(images) - len(waiting))
         for loaded in _batches(waiting, batch):
             for name, _ in loaded:
                 own.remove(_outputs(out, done.pop(name)) if name in done else ())
-            for name, entry in look(loaded, own):
+            made: dict[str, list[Array]] = {}
+            for name, entry, made[name] in look(loaded, own):
                 if isinstance(entry, AttnBridgeError):
                     bad.append(str(entry))
                     manifest.write(json.dumps({"id": name, "error": str(entry)}) + "\n")
@@ -146,8 +154,9 @@ def _explain(
                     done[name] = entry | {"file": _stamp(images[name])}
                     manifest.write(json.dumps(done[name]) + "\n")
             manifest.flush()
+            sheets.add(done, made, last=loaded[-1][0])
             progress.advance(task, len(loaded))
-    _write_sheets(own, [(done[i], images[i]) for i in images if i in done])
+    sheets.add(done, {}, last=None)
     _write_scores(own, [i for i in images if i in done], model.classes)
     return bad
 
@@ -163,20 +172,20 @@ class FolderExplainer:
 
     def __call__(
         self, loaded: list[tuple[str, Image.Image | AttnBridgeError]], own: OwnFiles
-    ) -> Iterator[tuple[str, Any]]:
-        """Id and manifest entry, or error, of each image, once its files are written."""
-        yield from ((name, image) for name, image in loaded if isinstance(image, AttnBridgeError))
+    ) -> Iterator[tuple[str, Any, list[Array]]]:
+        """Id, manifest entry or error, and :func:`_cells` of each image, once its files are written."""
+        yield from ((name, image, []) for name, image in loaded if isinstance(image, AttnBridgeError))
         entries = [(name, image) for name, image in loaded if not isinstance(image, AttnBridgeError)]
         if not entries:
             return
         scores, shown, maps = self.look([image for _, image in entries])
         for number, (name, image) in enumerate(entries):
             try:
-                yield name, self._write(own, name, image, scores[number], shown[number], maps[number])
+                yield name, *self._write(own, name, image, scores[number], shown[number], maps[number])
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:  # else it is not this image's alone
                     raise
-                yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})")
+                yield name, AttnBridgeError(f"{name}: its maps cannot be written ({error})"), []
 
     def look(self, loaded: list[Image.Image]) -> tuple[Tensor, Tensor, Tensor]:
         """Scores ``(B, N)``, shown classes ``(B, N)`` and maps ``(B, N, h, w)``, those not asked for 0."""
@@ -190,12 +199,10 @@ class FolderExplainer:
             kept.append(self.choose(kept[0]))
             return torch.ones_like(kept[1]) if self.settings.all_maps else kept[1]
 
-        with torch.no_grad():
-            layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
-            how: dict[str, Any] = {"scales": self.views.scales, "flip": self.views.flip}
-            images = self.model.normalise(images)
-            maps = explain(self.model.network, images, classes, layer, self.settings.method, **how)
-        maps = maps.cpu()
+        layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
+        how: dict[str, Any] = {"scales": self.views.scales, "flip": self.views.flip, "differentiable": False}
+        images = self.model.normalise(images)
+        maps = explain(self.model.network, images, classes, layer, self.settings.method, **how).cpu()
         for what, values in (("scores", kept[0]), ("maps", maps)):
             check_finite(values, f"the {what} of {self.model.name}")
         sizes, given = [(each.height, each.width) for each in loaded], (self.model.size, self.model.shape)
@@ -204,8 +211,8 @@ class FolderExplainer:
 
     def _write(
         self, own: OwnFiles, name: str, image: Image.Image, scores: Tensor, shown: Tensor, maps: Tensor
-    ) -> dict[str, Any]:
-        """One image's files, moved to their places once all are made."""
+    ) -> tuple[dict[str, Any], list[Array]]:
+        """One image's files, moved to their places once all are made; its entry and cells."""
         stored = torch.arange(len(shown)) if self.settings.all_maps else torch.nonzero(shown).flatten()
         target = own.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,20 +220,23 @@ class FolderExplainer:
         both = {c: _endings(c, self.model.classes[c]) for c in names}
         apart = len({short for short, _ in both.values()}) == len(both)  # ImageNet knows two cranes
         files = {c: f"{target.name}.{short if apart else long}" for c, (short, long) in both.items()}
-        with partial_folder(target.parent) as folder:
-            for c, file in files.items():
-                heat = normalise_maps(maps[c], "max").numpy()
-                Image.fromarray(overlay(np.asarray(image), heat)).save(folder / file)
-            arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
-            np.savez_compressed(folder / f"{target.name}.npz", **arrays, classes=np.array(self.model.classes))
-            for path in folder.iterdir():
-                own.put(path, target.parent / path.name)
         place = Path(name).parent
         listed = [
             {"index": c, "name": names[c], "score": round(float(scores[c]), 5), "overlay": str(place / file)}
             for c, file in files.items()
         ]
-        return {"id": name, "arrays": f"{name}.npz", "classes": listed}
+        best, cells = _best(listed), list[Array]()
+        with partial_folder(target.parent) as folder:
+            for c, file in files.items():
+                laid = Image.fromarray(overlay(np.asarray(image), normalise_maps(maps[c], "max").numpy()))
+                laid.save(folder / file, compress_type=zlib.Z_RLE)  # of photographs as small as by default
+                if c == best["index"]:
+                    cells = _cells(image, laid, best)
+            arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
+            np.savez(folder / f"{target.name}.npz", **arrays)
+            for path in folder.iterdir():
+                own.put(path, target.parent / path.name)
+        return {"id": name, "arrays": f"{name}.npz", "classes": listed}, cells
 
 
 def _read_manifest(own: OwnFiles, header: dict[str, Any]) -> dict[str, Any]:
@@ -242,16 +252,17 @@ def _read_manifest(own: OwnFiles, header: dict[str, Any]) -> dict[str, Any]:
             if 1 < number == len(texts):
                 break
             line = None
-        if not (line.keys() >= header.keys() if number == 1 and isinstance(line, dict) else _is_entry(line)):
+        if not (line.keys() >= header.keys() - {NAMES} if number == 1 and isinstance(line, dict) else _is_entry(line)):
             raise AttnBridgeError(
                 f"{path}, line {number}: was not written by attnbridge; name another folder with --out"
             )
         lines.append(line)
     done = {line["id"]: line for line in lines[1:] if "error" not in line}
-    if done and lines[0] != header:
-        changed = next(k for k in [*header, *lines[0]] if lines[0].get(k) != header.get(k))
+    before = {NAMES: header[NAMES]} | lines[0] if done else header
+    if before != header:
+        changed = next(k for k in [*header, *before] if before.get(k) != header.get(k))
         raise AttnBridgeError(
-            f"{path}: this folder holds maps made with {changed} = {lines[0].get(changed)!r}, not "
+            f"{path}: this folder holds maps made with {changed} = {before.get(changed)!r}, not "
             f"{header.get(changed)!r}; name another folder with --out, or delete this one"
         )
     return done
@@ -348,7 +359,7 @@ def _batches(images: dict[str, Path], size: int) -> Iterator[list[tuple[str, Ima
     parts = [items[i : i + size] for i in range(0, len(items), size)]
     with ThreadPoolExecutor(2) as pool:
         ahead = [pool.submit(load, item) for item in parts[0]] if parts else []
-        for part in [*parts[1:], []]:
+        for part in [*parts[1:], []] if parts else []:
             current, ahead = ahead, [pool.submit(load, item) for item in part]
             yield [future.result() for future in current]
 
@@ -366,22 +377,52 @@ def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
-def _write_sheets(own: OwnFiles, entries: list[tuple[dict[str, Any], Path]]) -> None:
-    """Contact sheets ``sheet-1.jpg``, ...: each image beside the overlay of its most probable shown class."""
-    entries = [(entry, path) for entry, path in entries if entry["classes"]]
-    for page, start in enumerate(range(0, len(entries), PER_PAGE), 1):
-        cells = []
-        for entry, path in entries[start : start + PER_PAGE]:
-            best = max(entry["classes"], key=lambda c: c["score"])
-            cells.append(_thumbnail(load_image(path, least=CELL)))
-            shown = _thumbnail(load_image(own.folder / best["overlay"], least=CELL))
-            cells.append(caption(shown, f"{best['name']} {best['score']:.2f}"))
-        with own.writing(own.folder / f"sheet-{page}.jpg") as partial:
-            sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(partial, "JPEG", quality=88)
+class _Sheets:
+    """Contact sheets ``sheet-1.jpg``, ...: each image beside the overlay of its most probable shown class.
+
+    A sheet is written once its images are done, so that they need be neither kept nor read again.
+    """
+
+    def __init__(self, own: OwnFiles, images: dict[str, Path]) -> None:
+        self._own, self._left, self._cells, self._pages = own, deque(images.items()), list[Array](), 0
+
+    def add(self, done: dict[str, Any], made: dict[str, list[Array]], last: str | None) -> None:
+        """The next images, up to the ``last`` one; those whose cells were not ``made`` now are read from the folder."""
+        while self._left:
+            name, path = self._left.popleft()
+            if name in done and done[name]["classes"]:
+                self._cells += made.get(name) or self._read(done[name], path)
+            if len(self._cells) == 2 * PER_PAGE:
+                self._write()
+            if name == last:
+                return
+        if self._cells:
+            self._write()
+
+    def _read(self, entry: dict[str, Any], path: Path) -> list[Array]:
+        best = _best(entry["classes"])
+        return _cells(load_image(path, least=ENOUGH), load_image(self._own.folder / best["overlay"]), best)
+
+    def _write(self) -> None:
+        self._pages += 1
+        rows = [self._cells[i : i + 8] for i in range(0, len(self._cells), 8)]
+        with self._own.writing(self._own.folder / f"sheet-{self._pages}.jpg") as partial:
+            sheet(rows).save(partial, "JPEG", quality=88)
+        self._cells = []
 
 
-def _thumbnail(image: Image.Image) -> Any:
-    return np.asarray(image.convert("RGB").resize((CELL, CELL), Image.Resampling.BILINEAR))
+def _best(shown: list[dict[str, Any]]) -> dict[str, Any]:
+    """The most probable of an image's shown classes; nothing, if there is none."""
+    return max(shown, key=lambda c: c["score"], default={"index": None})
+
+
+def _cells(image: Image.Image, laid: Image.Image, best: dict[str, Any]) -> list[Array]:
+    """An image and its overlay with the class's name, small."""
+    return [_thumbnail(image), caption(_thumbnail(laid), f"{best['name']} {best['score']:.2f}")]
+
+
+def _thumbnail(image: Image.Image) -> Array:
+    return np.asarray(image.resize((CELL, CELL), Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
 def _write_scores(own: OwnFiles, names: list[str], classes: tuple[str, ...]) -> None:
