@@ -1,0 +1,117 @@
+"""Names of networks: timm's, torchvision's, a Hugging Face folder, its hub, a function of the user's. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from attnbridge.data.files import given_path
+from attnbridge.data.text import read_object
+from attnbridge.errors import AttnBridgeError
+
+Library = Literal["timm", "torchvision", "folder", "hub", "function"]
+PREFIXES: dict[str, Library] = {"torchvision/": "torchvision", "hf/": "folder", "hf-hub:": "hub"}
+NAMES = "a timm model, torchvision/NAME, hf/FOLDER, hf-hub:OWNER/NAME, or package.module:function"
+EXTRA = "pip install 'attnbridge[networks]'"
+FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class NetworkName:
+    """Where a network comes from.
+
+    Attributes:
+        text: as it was given.
+        library: of whom it is.
+        name: what that library calls it; a folder, or a function of a module.
+    """
+
+    text: str
+    library: Library
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Of a Hugging Face folder, the path."""
+        return Path(self.name)
+
+
+def parse_name(text: str) -> NetworkName:
+    """What a name of a network stands for; whether it exists is not looked at.
+
+    Raises:
+        AttnBridgeError: for a prefix without a name, or a colon in something that is no function of a module.
+
+    >>> parse_name("torchvision/resnet50").library, parse_name("my.networks:make").library, parse_name("resnet50").name
+    ('torchvision', 'function', 'resnet50')
+    """
+    if not isinstance(text, str):
+        return NetworkName(text, "timm", text)  # who looks it up says that there is none
+    for prefix, library in PREFIXES.items():
+        if text.startswith(prefix):
+            name = text.removeprefix(prefix)
+            if not name.strip():
+                raise AttnBridgeError(f"{text!r} lacks a name after {prefix!r}; give {NAMES}")
+            return NetworkName(text, library, name)
+    if FUNCTION.fullmatch(text):
+        return NetworkName(text, "function", text)
+    if ":" in text:
+        raise AttnBridgeError(f"{text!r} names no function of a module; write package.module:function")
+    return NetworkName(text, "timm", text)
+
+
+def is_library_name(text: str) -> bool:
+    """Whether a name says of which library it is, so that it is no path.
+
+    >>> is_library_name("hf/model"), is_library_name("runs/model")
+    (True, False)
+    """
+    return text.startswith(tuple(PREFIXES)) or FUNCTION.fullmatch(text) is not None
+
+
+def check_folder(name: NetworkName) -> None:
+    """Raise unless the Hugging Face folder that is named, if one is, can be read by what is installed."""
+    if name.library == "folder" and not is_timm_config(read_config(name.folder, name.text)):
+        check_transformers(name.text)
+
+
+def read_config(folder: Path, text: str) -> dict[str, Any]:
+    """``config.json`` of a Hugging Face folder.
+
+    Args:
+        folder: where it lies.
+        text: how the network was named, for messages.
+
+    Raises:
+        AttnBridgeError: if there is none, or it is of no network.
+    """
+    path = given_path(folder, "the folder of the network") / CONFIG
+    if not path.is_file():
+        raise AttnBridgeError(
+            f"{text}: there is no {path}; expected a folder with {CONFIG} and weights, as save_pretrained writes it"
+        )
+    config = read_object(path)
+    if not any(isinstance(config.get(key), str) for key in ("model_type", "architecture")):
+        raise AttnBridgeError(
+            f"{path}: names no network: it has neither model_type (transformers) nor architecture (timm)"
+        )
+    return config
+
+
+def is_timm_config(config: dict[str, Any]) -> bool:
+    """Whether a ``config.json`` is of a timm model, and not of one of transformers.
+
+    >>> is_timm_config({"architecture": "resnet18"}), is_timm_config({"model_type": "vit"})
+    (True, False)
+    """
+    return "model_type" not in config
+
+
+def check_transformers(text: str) -> None:
+    """Raise where transformers is not installed."""
+    if find_spec("transformers") is None:
+        raise AttnBridgeError(f"{text}: is a network of transformers, which is not installed: {EXTRA}")
