@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ from attnbridge.losses.transfer import Variant, attention_transfer_loss, kd_loss
 from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.optimisation import Schedule
-from attnbridge.models.backbones import build_backbone
+from attnbridge.models.backbones import build_backbone, pretrained_classes
 from attnbridge.models.stages import aligned_layers, trained_stages
 from attnbridge.models.teacher import Teacher, as_maps
 from attnbridge.models.weights import load_state
@@ -172,10 +171,9 @@ class FineTuning(Method):
         name, weights, stride = (self.hparams[option] for option in ("backbone", "weights", "stride"))
         count = len(self.classes)
         if weights == "imagenet":
-            own = timm.get_pretrained_cfg(name, allow_unregistered=True)
-            count = (own.num_classes if own is not None else 0) or count
+            count = pretrained_classes(name) or count
         elif weights != "none":
-            count = len(load_state(Path(weights)).get(f"{self.head}.weight", range(count)))
+            count = len(load_state(Path(weights), self.network.state_dict()).get(f"{self.head}.weight", range(count)))
         source = Teacher(build_backbone(name, count, weights=weights, stride=stride, image_size=size), size)
         if weights == "none":
             source.network = deepcopy(self.network).requires_grad_(False).eval()

@@ -40,7 +40,7 @@ from attnbridge.models.libraries import (
     torchvision_state,
     weight_names,
 )
-from attnbridge.models.names import NetworkName, is_timm_config, parse_name, read_config
+from attnbridge.models.names import NetworkName, folder_classes, is_timm_config, parse_name, read_config
 from attnbridge.models.preparation import preparation_of
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
@@ -189,6 +189,24 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dila
     parsed, how = parse_name(name), (1, "none", stride, image_size, dilated)
     make = partial(_create, name, *how) if parsed.library == "timm" else partial(_build_other, parsed, *how)
     return [module for module, _ in skeleton(make).named_modules() if module]
+
+
+def pretrained_classes(name: str) -> int:
+    """The number of classes that the weights have which come with a network; 0 where that is not known.
+
+    >>> pretrained_classes("resnet18"), pretrained_classes("torchvision/resnet18")
+    (1000, 1000)
+    """
+    parsed = parse_name(name)
+    if parsed.library == "timm":
+        cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        return int(cfg.num_classes or 0) if cfg is not None else 0
+    if parsed.library == "torchvision":
+        made: Any = skeleton(partial(make_torchvision, parsed, 1))
+        return int(made.pretrained_cfg["num_classes"])
+    if parsed.library == "hub":
+        parsed = hub_folder(parsed, weights=False)
+    return folder_classes(read_config(parsed.folder, name))
 
 
 def _build_other(

@@ -20,7 +20,15 @@ from torch import nn
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.models.checkpoints import State
-from attnbridge.models.names import CONFIG, NetworkName, check_transformers, is_timm_config, parse_name, read_config
+from attnbridge.models.names import (
+    CONFIG,
+    NetworkName,
+    check_transformers,
+    folder_classes,
+    is_timm_config,
+    parse_name,
+    read_config,
+)
 from attnbridge.models.nearest import nearest_model
 from attnbridge.models.preparation import processor_preparation, share
 from attnbridge.models.weights import FileWeights, hub, read_weights
@@ -334,8 +342,7 @@ def _transformers(name: NetworkName) -> Iterator[Any]:
 
 def _prepared(network: nn.Module, name: NetworkName) -> nn.Module:
     """It, saying itself how its images are prepared, if its folder does."""
-    config = read_config(name.folder, name.text)
-    count = len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)  # as transformers has it
+    count = folder_classes(read_config(name.folder, name.text))
     cfg: dict[str, Any] = {"architecture": name.text, "num_classes": count}
     found = processor_preparation(name.folder) if (name.folder / PROCESSOR).is_file() else None
     if found is not None:

@@ -111,6 +111,17 @@ def is_timm_config(config: dict[str, Any]) -> bool:
     return "model_type" not in config
 
 
+def folder_classes(config: dict[str, Any]) -> int:
+    """The number of classes in a ``config.json``; transformers takes two where it says none.
+
+    >>> folder_classes({"model_type": "vit", "id2label": {"0": "cat", "1": "dog", "2": "cow"}})
+    3
+    """
+    labels = config.get("id2label") or config.get("label_names") or ()
+    said = config.get("num_labels") or config.get("num_classes")
+    return len(labels) or (said if isinstance(said, int) else 2)
+
+
 def check_transformers(text: str) -> None:
     """Raise where transformers is not installed."""
     if find_spec("transformers") is None:
