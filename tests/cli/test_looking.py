@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from PIL import Image
 
 from attnbridge.attention.explain import explain
+from attnbridge.attention.observe import observe
 from attnbridge.cli import main
 from attnbridge.data.images import load_image
 from attnbridge.errors import AttnBridgeError
@@ -337,6 +340,42 @@ def test_a_network_of_torchvision_with_names_of_its_classes(
     assert (
         "with model = 'torchvision/resnet18, size 64', not 'torchvision/resnet18, size 96'" in capsys.readouterr().err
     )
+
+
+class Answering(torch.nn.Module):
+    """Answers an object, as networks of transformers do."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=images.mean((2, 3)))
+
+
+def objects_are_read() -> bool:
+    try:
+        observe(Answering(), torch.rand(1, 3, 2, 2), [], grad=False)
+    except AttnBridgeError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not objects_are_read(), reason="logits are not found in objects yet")
+def test_a_folder_of_transformers(images: Path, tmp_path: Path) -> None:
+    labels = {0: "cat", 1: "dog", 2: "cow"}
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=labels
+    )
+    plain = transformers.ResNetForImageClassification(config).eval()
+    plain.save_pretrained(tmp_path / "folder")
+    size = {"height": 40, "width": 40}
+    processor = transformers.ViTImageProcessor(size=size, image_mean=[0.4] * 3, image_std=[0.3] * 3)
+    processor.save_pretrained(tmp_path / "folder")
+    words = ["explain", str(images / "a.png"), "--model", f"hf/{tmp_path / 'folder'}", "--out", str(tmp_path / "maps")]
+    assert main([*words, "--all", "--device", "cpu"]) == 0
+    arrays = np.load(tmp_path / "maps/a.png.npz")
+    assert arrays["classes"].tolist() == ["cat", "dog", "cow"]
+    with torch.no_grad():
+        given = processor(Image.open(images / "a.png"), return_tensors="pt")["pixel_values"]
+        expected = plain(given).logits.softmax(1)[0]
+    assert arrays["scores"] == pytest.approx(expected.numpy(), abs=2e-3)
 
 
 def test_a_function_of_the_users(images: Path, own_module: Path) -> None:

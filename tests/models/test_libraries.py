@@ -322,7 +322,7 @@ def test_functions_that_give_no_network_are_named(working_folder: Path, name: st
         ("hf/code", r"hf/code: is no image classifier that transformers can make \(ValueError: .*custom code"),
         ("hf/other", r"other/config\.json: names no network: it has neither model_type \(transformers\) nor"),
         ("hf/timm", r"unknown architecture in timm/config\.json: 'resnet10'; did you mean .*'resnet10t'"),
-        ("hf/empty", r"empty: is a folder without weights; expected model\.safetensors or pytorch_model\.bin"),
+        ("hf/empty", r"empty: no such weight file, but a folder without model\.safetensors and pytorch_model\.bin"),
         (
             "hf/headless",
             r"headless: holds no classifier\.weight, the classifier of 'hf/headless'; check the model's name",

@@ -13,7 +13,7 @@ from attnbridge.experiments.config import Experiment
 from attnbridge.experiments.config_checks import check_names_no_class
 from attnbridge.experiments.options import check_value
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
-from attnbridge.models.names import is_library_name
+from attnbridge.models.names import is_folder_name, is_library_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,7 +152,7 @@ class Run:
         check_value("image_size", options.get("image_size", 224), "Side | tuple[Side, Side]")
         if state["own_network"] and network is None:
             raise no_network()
-        if (self.folder / NETWORK).is_dir() and isinstance(options.get("backbone"), str):
+        if (self.folder / NETWORK / NETWORK_FILES[0]).is_file() and is_folder_name(options.get("backbone")):
             options = {**options, "backbone": f"hf/{self.folder / NETWORK}"}
         try:
             with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced

@@ -27,6 +27,7 @@ from attnbridge.attention.layers import (
 )
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Count, MapSize, check_number, check_value
+from attnbridge.data.preparation import preparation_of
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
 from attnbridge.models.checkpoints import under_names
@@ -41,7 +42,6 @@ from attnbridge.models.libraries import (
     weight_names,
 )
 from attnbridge.models.names import NetworkName, folder_classes, is_timm_config, parse_name, read_config
-from attnbridge.models.preparation import preparation_of
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
 
@@ -94,7 +94,7 @@ def build_backbone(
         name: a timm model name; ``torchvision/NAME``; ``hf/FOLDER``, a Hugging Face folder of transformers or timm;
             ``hf-hub:OWNER/NAME``, the same from its hub; or a network of one's own, from normalised images to logits,
             which is taken as it is, with ``layer`` alone. It is given images as it says itself
-            (:func:`~attnbridge.models.preparation.preparation_of`), else as ImageNet's networks are.
+            (:func:`~attnbridge.data.preparation.preparation_of`), else as ImageNet's networks are.
             ``vgg16`` gets global average pooling and a linear head in place of its fully connected layers; ``vgg16_fc``
             keeps them, as AttnBN's authors do (timm's other VGGs likewise).
         num_classes: number of logits.

@@ -127,7 +127,9 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     first = next((path / name for name in FILES if (path / name).is_file()), None)
     if first is None:
-        raise AttnBridgeError(f"{path}: is a folder without weights; expected {FILES[0]} or {FILES[2]} in it")
+        raise AttnBridgeError(
+            f"{path}: no such weight file, but a folder without {FILES[0]} and {FILES[2]}; give a state dict"
+        )
     if first.suffix != ".json":
         return [first]
     parts = read_object(first).get("weight_map")

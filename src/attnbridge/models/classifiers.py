@@ -19,6 +19,7 @@ from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import MapSize, Positive, check_names, check_value
 from attnbridge.data.files import sha256
+from attnbridge.data.preparation import Preparation, preparation_of
 from attnbridge.data.transforms import Shape, Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
 from attnbridge.models.checkpoints import under_names, weight_files
@@ -39,7 +40,6 @@ from attnbridge.models.libraries import (
     with_weights,
 )
 from attnbridge.models.names import CONFIG, NetworkName, check_folder, is_timm_config, parse_name, read_config
-from attnbridge.models.preparation import Preparation, preparation_of
 from attnbridge.models.weights import PACKAGED, hub, load_packaged, read_weights
 
 Activation = Literal["softmax", "sigmoid"]
@@ -132,7 +132,7 @@ def load_classifier(
         classes: names of its classes; default: those in the file, or with the network; else ImageNet's for 1000, else
             numbers.
         size: side of its images, or height and width, pixels; default for this and the next: as the network says,
-            see :func:`~attnbridge.models.preparation.preparation_of`.
+            see :func:`~attnbridge.data.preparation.preparation_of`.
         mean: what is subtracted from RGB in [0, 1].
         std: what it is divided by.
 
@@ -172,8 +172,9 @@ def _prepared(
             "0.485 0.456 0.406 --std 0.229 0.224 0.225 (in Python: size=, mean=, std=)"
         )
     check_value("size", size, MapSize | None)
-    check_value("mean", mean, tuple[float, float, float] | None)
-    check_value("std", std, tuple[Positive, Positive, Positive] | None)
+    for option, kind in (("mean", tuple[float, float, float]), ("std", tuple[Positive, Positive, Positive])):
+        if given[option] is not None:
+            check_value(option, given[option], kind)
     own: dict[str, Any] = {
         option: tuple(v) if isinstance(v, Sequence) else v for option, v in given.items() if v is not None
     }
@@ -223,7 +224,7 @@ def check_classifier(name: str, layer: str | None = None) -> None:
     parsed = parse_name(name)
     make: Callable[[], nn.Module] | None = None
     if parsed.library == "timm":
-        if not timm.is_model(name):
+        if not isinstance(name, str) or not timm.is_model(name):
             raise unknown_name(
                 "model", name, timm.list_models(), "or name the folder of a run made by `attnbridge fit`"
             )

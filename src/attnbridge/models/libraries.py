@@ -17,6 +17,7 @@ import torch
 import torchvision
 from torch import nn
 
+from attnbridge.data.preparation import processor_preparation, share
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, shown, unknown_name
 from attnbridge.models.checkpoints import State
@@ -30,7 +31,6 @@ from attnbridge.models.names import (
     read_config,
 )
 from attnbridge.models.nearest import nearest_model
-from attnbridge.models.preparation import processor_preparation, share
 from attnbridge.models.weights import FileWeights, hub, read_weights
 
 Make = Callable[[int], nn.Module]

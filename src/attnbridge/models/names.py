@@ -73,6 +73,15 @@ def is_library_name(text: str) -> bool:
     return text.startswith(tuple(PREFIXES)) or FUNCTION.fullmatch(text) is not None
 
 
+def is_folder_name(text: object) -> bool:
+    """Whether a name is of a Hugging Face folder, here or on its hub.
+
+    >>> is_folder_name("hf/model"), is_folder_name("hf-hub:someone/model"), is_folder_name("resnet18")
+    (True, True, False)
+    """
+    return isinstance(text, str) and text.startswith(("hf/", "hf-hub:"))
+
+
 def check_folder(name: NetworkName) -> None:
     """Raise unless the Hugging Face folder that is named, if one is, can be read by what is installed."""
     if name.library == "folder" and not is_timm_config(read_config(name.folder, name.text)):

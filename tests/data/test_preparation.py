@@ -16,12 +16,12 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
+from attnbridge.data.preparation import Preparation, preparation_of, processor_preparation, share
 from attnbridge.errors import AttnBridgeError
 from attnbridge.models.backbones import build_backbone
 from attnbridge.models.classifiers import load_classifier
 from attnbridge.models.libraries import make_torchvision
 from attnbridge.models.names import parse_name
-from attnbridge.models.preparation import Preparation, preparation_of, processor_preparation, share
 
 
 @pytest.fixture(params=[(90, 60), (60, 200), (300, 300)], ids=str)

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 from PIL import Image
 from torch import Tensor, nn
 
-from attnbridge.attention.layers import unwrap
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, shown
 
@@ -85,7 +84,8 @@ def preparation_of(network: nn.Module) -> Preparation | None:
     >>> preparation_of(timm.create_model("resnet10t")).size, preparation_of(nn.Linear(1, 1))
     (176, None)
     """
-    network = unwrap(network)
+    if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        network = network.module
     cfg = getattr(network, "pretrained_cfg", None)
     if isinstance(cfg, Mapping) and all(cfg.get(key) is not None for key in NEEDED):
         return _of_timm(network, cfg)
