@@ -149,7 +149,7 @@ def load_classifier(
     if not count:
         raise AttnBridgeError(f"{name!r} has no classifier, so it has no classes to explain; take another model")
     given = None if classes is None else check_names("classes", classes)
-    names = given or loaded.classes or class_names(count)
+    names = (loaded.classes or class_names(count)) if given is None else given
     check_count(names, count, loaded.source if given is None else "the class names", name)
     checksum = loaded.checksum if given is None else _digest(str(loaded.checksum), *given)
     how = (prepared.size, prepared.mean, prepared.std)
