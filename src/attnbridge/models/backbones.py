@@ -41,7 +41,7 @@ from attnbridge.models.libraries import (
     torchvision_state,
     weight_names,
 )
-from attnbridge.models.names import NetworkName, folder_classes, is_timm_config, parse_name, read_config
+from attnbridge.models.names import NetworkName, parse_name, read_config
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
 
@@ -206,7 +206,7 @@ def pretrained_classes(name: str) -> int:
         return int(made.pretrained_cfg["num_classes"])
     if parsed.library == "hub":
         parsed = hub_folder(parsed, weights=False)
-    return folder_classes(read_config(parsed.folder, name))
+    return read_config(parsed.folder, name).count
 
 
 def _build_other(
@@ -223,7 +223,7 @@ def _build_other(
         return _build_torchvision(name, num_classes, weights, stride, dilated)
     if name.library == "hub":
         name = hub_folder(name, weights=weights == "imagenet")
-    if is_timm_config(read_config(name.folder, name.text)):
+    if read_config(name.folder, name.text).architecture is not None:
         return _build_timm_folder(name, num_classes, weights, stride, image_size, dilated)
     if stride is not None:
         raise _no_stride(name.text, stride)
@@ -277,9 +277,9 @@ def _build_timm_folder(
     name: NetworkName, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool
 ) -> nn.Module:
     """The timm model of a Hugging Face folder."""
-    config = read_config(name.folder, name.text)
-    network: Any = _create(config["architecture"], num_classes, "none", stride, image_size, dilated)
-    network.pretrained_cfg = network.pretrained_cfg | (config.get("pretrained_cfg") or {})
+    known = read_config(name.folder, name.text)
+    network: Any = _create(str(known.architecture), num_classes, "none", stride, image_size, dilated)
+    network.pretrained_cfg = network.pretrained_cfg | known.pretrained
     if weights != "none":
         load_file(network, name.folder if weights == "imagenet" else Path(weights))
     made: nn.Module = network

@@ -24,7 +24,7 @@ from attnbridge.data.transforms import Shape, Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
 from attnbridge.models.checkpoints import under_names, weight_files
 from attnbridge.models.device import pick_device
-from attnbridge.models.labels import check_count, names_inside
+from attnbridge.models.labels import check_count
 from attnbridge.models.libraries import (
     Make,
     call_function,
@@ -39,7 +39,7 @@ from attnbridge.models.libraries import (
     weight_names,
     with_weights,
 )
-from attnbridge.models.names import CONFIG, NetworkName, check_folder, is_timm_config, parse_name, read_config
+from attnbridge.models.names import CONFIG, NetworkName, check_folder, parse_name, read_config
 from attnbridge.models.weights import PACKAGED, hub, load_packaged, read_weights
 
 Activation = Literal["softmax", "sigmoid"]
@@ -281,15 +281,14 @@ def _load_function(name: NetworkName, path: Path | None) -> _Loaded:
 
 def _load_folder(name: NetworkName, path: Path | None) -> _Loaded:
     """Of a Hugging Face folder, with its weights or those of a file."""
-    config, source = read_config(name.folder, name.text), path or name.folder
-    if is_timm_config(config):
+    known, source = read_config(name.folder, name.text), path or name.folder
+    if known.architecture is not None:
         loaded = _from_file(partial(make_folder, name), source, name.text)
     else:
         network, count, found = load_transformers(name, path)
         loaded = _Loaded(network, count, found.classes, str(source), _checksum(source))
-    names = names_inside(config)
-    if loaded.classes is None and names is not None and len(names) == loaded.count:
-        return replace(loaded, classes=names, source=str(name.folder / CONFIG))
+    if loaded.classes is None and known.classes is not None and len(known.classes) == loaded.count:
+        return replace(loaded, classes=known.classes, source=str(name.folder / CONFIG))
     return loaded
 
 

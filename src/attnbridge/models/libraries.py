@@ -25,8 +25,6 @@ from attnbridge.models.names import (
     CONFIG,
     NetworkName,
     check_transformers,
-    folder_classes,
-    is_timm_config,
     parse_name,
     read_config,
 )
@@ -215,22 +213,22 @@ def make_folder(name: NetworkName, num_classes: int) -> nn.Module:
     Raises:
         AttnBridgeError: where it is no classifier of theirs.
     """
-    config = read_config(name.folder, name.text)
-    return make_timm(name, num_classes) if is_timm_config(config) else make_transformers(name, num_classes)
+    of_timm = read_config(name.folder, name.text).architecture is not None
+    return make_timm(name, num_classes) if of_timm else make_transformers(name, num_classes)
 
 
-def make_timm(name: NetworkName, num_classes: int, **options: Any) -> nn.Module:
+def make_timm(name: NetworkName, num_classes: int) -> nn.Module:
     """The timm model of a Hugging Face folder, without weights.
 
     Raises:
         AttnBridgeError: for an architecture that timm does not know.
     """
-    config = read_config(name.folder, name.text)
-    architecture, own = config["architecture"], config.get("model_args") or {}
+    known = read_config(name.folder, name.text)
+    architecture = str(known.architecture)
     if not timm.is_model(architecture):
         raise unknown_name(f"architecture in {name.folder / CONFIG}:", architecture, timm.list_models())
-    network: Any = timm.create_model(architecture, num_classes=num_classes, **{**own, **options})
-    network.pretrained_cfg = network.pretrained_cfg | (config.get("pretrained_cfg") or {})
+    network: Any = timm.create_model(architecture, num_classes=num_classes, **known.arguments)
+    network.pretrained_cfg = network.pretrained_cfg | known.pretrained
     made: nn.Module = network
     return made
 
@@ -342,7 +340,7 @@ def _transformers(name: NetworkName) -> Iterator[Any]:
 
 def _prepared(network: nn.Module, name: NetworkName) -> nn.Module:
     """It, saying itself how its images are prepared, if its folder does."""
-    count = folder_classes(read_config(name.folder, name.text))
+    count = read_config(name.folder, name.text).count
     cfg: dict[str, Any] = {"architecture": name.text, "num_classes": count}
     found = processor_preparation(name.folder) if (name.folder / PROCESSOR).is_file() else None
     if found is not None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from attnbridge.data.files import given_path
 from attnbridge.data.text import read_object
 from attnbridge.errors import AttnBridgeError
+from attnbridge.models.labels import names_inside
 
 Library = Literal["timm", "torchvision", "folder", "hub", "function"]
 PREFIXES: dict[str, Library] = {"torchvision/": "torchvision", "hf/": "folder", "hf-hub:": "hub"}
@@ -84,12 +85,31 @@ def is_folder_name(text: object) -> bool:
 
 def check_folder(name: NetworkName) -> None:
     """Raise unless the Hugging Face folder that is named, if one is, can be read by what is installed."""
-    if name.library == "folder" and not is_timm_config(read_config(name.folder, name.text)):
+    if name.library == "folder" and read_config(name.folder, name.text).architecture is None:
         check_transformers(name.text)
 
 
-def read_config(folder: Path, text: str) -> dict[str, Any]:
-    """``config.json`` of a Hugging Face folder.
+@dataclass(frozen=True)
+class FolderConfig:
+    """What ``config.json`` of a Hugging Face folder says.
+
+    Attributes:
+        architecture: timm's name of the model; ``None``: it is one of transformers.
+        classes: names of its classes, if it has them.
+        count: how many there are.
+        arguments: of timm's model.
+        pretrained: of timm's model, its ``pretrained_cfg``.
+    """
+
+    architecture: str | None
+    classes: tuple[str, ...] | None
+    count: int
+    arguments: dict[str, Any]
+    pretrained: dict[str, Any]
+
+
+def read_config(folder: Path, text: str) -> FolderConfig:
+    """``config.json`` of a Hugging Face folder; transformers takes two classes where it says nothing of them.
 
     Args:
         folder: where it lies.
@@ -103,32 +123,18 @@ def read_config(folder: Path, text: str) -> dict[str, Any]:
         raise AttnBridgeError(
             f"{text}: there is no {path}; expected a folder with {CONFIG} and weights, as save_pretrained writes it"
         )
-    config = read_object(path)
-    if not any(isinstance(config.get(key), str) for key in ("model_type", "architecture")):
+    found = read_object(path)
+    if not any(isinstance(found.get(key), str) for key in ("model_type", "architecture")):
         raise AttnBridgeError(
             f"{path}: names no network: it has neither model_type (transformers) nor architecture (timm)"
         )
-    return config
-
-
-def is_timm_config(config: dict[str, Any]) -> bool:
-    """Whether a ``config.json`` is of a timm model, and not of one of transformers.
-
-    >>> is_timm_config({"architecture": "resnet18"}), is_timm_config({"model_type": "vit"})
-    (True, False)
-    """
-    return "model_type" not in config
-
-
-def folder_classes(config: dict[str, Any]) -> int:
-    """The number of classes in a ``config.json``; transformers takes two where it says none.
-
-    >>> folder_classes({"model_type": "vit", "id2label": {"0": "cat", "1": "dog", "2": "cow"}})
-    3
-    """
-    labels = config.get("id2label") or config.get("label_names") or ()
-    said = config.get("num_labels") or config.get("num_classes")
-    return len(labels) or (said if isinstance(said, int) else 2)
+    classes = names_inside(found)
+    said = found.get("num_labels") or found.get("num_classes")
+    count = len(classes) if classes else said if isinstance(said, int) else 2
+    parts = [found.get(key) or {} for key in ("model_args", "pretrained_cfg")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise AttnBridgeError(f"{path}: expected model_args and pretrained_cfg to be objects, as timm writes them")
+    return FolderConfig(None if "model_type" in found else found["architecture"], classes, count, *parts)
 
 
 def check_transformers(text: str) -> None:
