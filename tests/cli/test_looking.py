@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
+import transformers
 from PIL import Image
 
 from attnbridge.attention.explain import explain
+from attnbridge.attention.observe import observe
 from attnbridge.cli import main
 from attnbridge.data.images import load_image
 from attnbridge.errors import AttnBridgeError
@@ -316,3 +324,166 @@ def test_a_threshold_shows_all_above_it_and_the_most_probable(
             assert arrays["indices"].tolist() == shown  # without --all
     assert run(weights, images, "--out", tmp_path / "maps0", "--threshold", "0", "--all") == 2
     assert "holds maps made with all_maps = False, not True" in capsys.readouterr().err
+
+
+# ---- Networks of other libraries, checkpoints, names of classes
+
+OWN_MODULE = """
+import torch
+from torch import nn
+
+
+def make():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+"""
+PREPARED = ["--size", "32", "--mean", "0.5", "0.4", "0.3", "--std", "0.1", "0.2", "0.4"]
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "looking_networks.py").write_text(OWN_MODULE)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("looking_networks", None)
+
+
+def test_a_network_of_torchvision_with_names_of_its_classes(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = torchvision.models.resnet18(num_classes=4).eval()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in plain.state_dict().items()}}, tmp_path / "w.ckpt")
+    (tmp_path / "names.txt").write_text("cat\ndog\nbird\ncow\n")
+    words = ["explain", images / "a.png", "--model", "torchvision/resnet18", "--weights", tmp_path / "w.ckpt"]
+    words += ["--class-names", tmp_path / "names.txt", "--size", "64", "--out", tmp_path / "maps", "--all"]
+    assert main([*map(str, words), "--classes", "bird"]) == 0
+    header, entry = lines(tmp_path / "maps")
+    assert header["model"] == "torchvision/resnet18, size 64"
+    assert [c["name"] for c in entry["classes"]] == ["bird"]
+    assert (tmp_path / "maps/scores.csv").read_text().startswith("id,cat,dog,bird,cow\n")
+    image = Image.open(images / "a.png").resize((64, 64), Image.Resampling.BILINEAR)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = plain((tensor - mean.view(3, 1, 1)) / std.view(3, 1, 1)).softmax(1)[0]
+    arrays = np.load(tmp_path / "maps/a.png.npz")
+    assert arrays["scores"] == pytest.approx(expected.numpy(), abs=2e-3)  # Pillow's and torchvision's resizing
+    (tmp_path / "names.txt").write_text("cat\ndog\nbird\ncalf\n")
+    assert main([*map(str, words)]) == 2
+    assert "holds maps made with checksum" in capsys.readouterr().err
+    assert main([*map(str, words), "--size", "96"]) == 2
+    assert (
+        "with model = 'torchvision/resnet18, size 64', not 'torchvision/resnet18, size 96'" in capsys.readouterr().err
+    )
+
+
+class Answering(torch.nn.Module):
+    """Answers an object, as networks of transformers do."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=images.mean((2, 3)))
+
+
+def objects_are_read() -> bool:
+    try:
+        observe(Answering(), torch.rand(1, 3, 2, 2), [], grad=False)
+    except AttnBridgeError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not objects_are_read(), reason="logits are not found in objects yet")
+def test_a_folder_of_transformers(images: Path, tmp_path: Path) -> None:
+    labels = {0: "cat", 1: "dog", 2: "cow"}
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=labels
+    )
+    plain = transformers.ResNetForImageClassification(config).eval()
+    plain.save_pretrained(tmp_path / "folder")
+    size = {"height": 40, "width": 40}
+    processor = transformers.ViTImageProcessor(size=size, image_mean=[0.4] * 3, image_std=[0.3] * 3)
+    processor.save_pretrained(tmp_path / "folder")
+    words = ["explain", str(images / "a.png"), "--model", f"hf/{tmp_path / 'folder'}", "--out", str(tmp_path / "maps")]
+    assert main([*words, "--all", "--device", "cpu"]) == 0
+    arrays = np.load(tmp_path / "maps/a.png.npz")
+    assert arrays["classes"].tolist() == ["cat", "dog", "cow"]
+    with torch.no_grad():
+        given = processor(Image.open(images / "a.png"), return_tensors="pt")["pixel_values"]
+        expected = plain(given).logits.softmax(1)[0]
+    assert arrays["scores"] == pytest.approx(expected.numpy(), abs=2e-3)
+
+
+def test_a_function_of_the_users(images: Path, own_module: Path) -> None:
+    words = ["explain", str(images), "--model", "looking_networks:make", *PREPARED, "--out", "maps", "--top", "3"]
+    assert main(words) == 0
+    header, *entries = lines(own_module / "maps")
+    assert header["model"] == "looking_networks:make, size 32, mean 0.5 0.4 0.3, std 0.1 0.2 0.4"
+    assert len(header["checksum"]) == 64
+    assert len(entries) == 4
+    assert main(words) == 0  # the same network, so it goes on
+    assert main(["verify", str(images), "--model", "looking_networks:make", *PREPARED, "--out", "same"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "looking_networks:make"], "prepared; give its size, mean, std, as --size 224 --mean"),
+        (["--model", "looking_networks:make", "--size", "32"], "prepared; give its mean, std, as --size 224 --mean"),
+        (["--model", "looking_networks:mak", *PREPARED], "the module has no 'mak'; did you mean 'make'"),
+        (["--model", "looking_network:make", *PREPARED], "there is no module 'looking_network', in "),
+        (["--model", "looking networks:make"], "'looking networks:make' names no function of a module; write package"),
+        (["--model", "torchvision/resnet19"], "unknown classifier of torchvision 'resnet19'; did you mean 'resnet18'"),
+        (["--model", "torchvision/"], "'torchvision/' lacks a name after 'torchvision/'"),
+        (["--model", "hf/none"], "hf/none: there is no none/config.json; expected a folder with config.json"),
+        (["--model", "torchvision/resnet18", "--layer", "layr4"], "unknown layer 'layr4'; did you mean 'layer4'"),
+        (["--model", "resnet10t", "--size", "1", "2", "3"], "--size must be at least 8 and at most 8192, not 1"),
+        (["--model", "resnet10t", "--size", "8", "8", "8"], "--size must be a side, or height and width, not 3"),
+        (["--model", "resnet10t", "--mean", "124", "116", "103"], "--mean must be at least 0 and at most 1, not 124"),
+        (["--model", "resnet10t", "--std", "0", "1", "1"], "--std must be above 0 and at most 1, not 0"),
+        (["--model", "resnet10t", "--class-names", "none.txt"], "none.txt: there is no such file"),
+        (["--model", "resnet10t", "--class-names", "two.txt", "--weights", "WEIGHTS"],
+         "the class names: names 2 classes, but resnet10t has 5; give a file of 5 names with --class-names"),
+        (["--model", "resnet10t", "--weights", "g.onnx"], "g.onnx: is an ONNX graph; it has no module to look into"),
+    ],
+)  # fmt: skip
+def test_wrong_networks_are_named_and_nothing_is_written(
+    weights: Path, images: Path, own_module: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_module / "two.txt").write_text("a\nb\n")
+    (own_module / "g.onnx").write_bytes(b"\x08\x07")
+    words = [str(weights) if word == "WEIGHTS" else word for word in words]
+    assert main(["explain", str(images), *words, "--out", "maps"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (own_module / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "hf/none"],
+        ["--model", "torchvision/"],
+        ["--model", "resnet10t", "--class-names", "none.txt"],
+        ["--model", "resnet10t", "--weights", "none.pth"],
+        ["--model", "a b:c"],
+    ],
+)
+def test_what_is_wrong_by_its_name_is_told_before_torch_is_imported(words: list[str], images: Path) -> None:
+    code = f"""
+        import sys
+        from attnbridge.cli import main
+        status = main(["explain", {str(images)!r}, *{words!r}])
+        print(status, [name for name in ("torch", "timm", "transformers") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+
+
+@pytest.mark.slow
+def test_a_run_has_its_own_size_and_classes(
+    run_folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("--size", ["32"]), ("--mean", ["0.1"] * 3), ("--class-names", ["x.txt"])):
+        assert main(["explain", str(images), "--model", str(run_folder), option, *value]) == 2
+        assert f"{option} belongs to a network by name, as a timm model; a run has its own" in capsys.readouterr().err

@@ -110,6 +110,12 @@ def built(**named: Any) -> Call:
     return partial(models.build_backbone, **{"name": "resnet10t", "num_classes": 2, "weights": "none"} | named)
 
 
+def loaded(**named: Any) -> Call:
+    """A network of one layer that says nothing of its images, by the name of a function."""
+    prepared = {"size": 8, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return partial(models.load_classifier, f"{__name__}:network", **(prepared | named))
+
+
 def classified(**named: Any) -> models.Classifier:
     return models.Classifier("own", NET, PAIR, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), **named)
 
@@ -537,6 +543,11 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
             on(models.load_classifier, "resnet10t", device="gpu"),
             "must be auto, cpu, mps, cuda or cuda:NUMBER, not 'gpu'",
         ),
+        (loaded(size=0), "size must be a whole number at least 1.*not 0"),
+        (loaded(mean=(0.5, 0.5)), r"mean must be 3 values.*not \(0.5, 0.5\)"),
+        (loaded(std=(0.5, 0.0, 0.5)), r"std must be 3 values.*above 0.*not \(0.5, 0.0, 0.5\)"),
+        (loaded(classes="cat"), "classes must be a list of names, not 'cat'; put it into a list"),
+        (loaded(classes=["cat"]), "the class names: names 1 classes, but .*:network has [0-9]+;"),
     ],
     "models.Classifier": [
         (on(classified, activation="softmx"), "activation must be softmax or sigmoid.*mean 'softmax'"),

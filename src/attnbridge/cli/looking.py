@@ -13,11 +13,25 @@ from attnbridge.data.out_folders import owned
 from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.runs import Run, run_folder
 from attnbridge.models.device import pick_device
+from attnbridge.models.labels import read_class_names
+from attnbridge.models.names import NAMES, check_folder, parse_name
+
+OWN = ("size", "mean", "std", "class_names")
+"""Options of a network by name that a run has itself."""
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a timm model, or the folder of a run made by fit")
-    parser.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of the timm model")
+    parser.add_argument("--model", required=True, help=f"the folder of a run made by fit, {NAMES}, whose code runs")
+    parser.add_argument(
+        "--weights", default="imagenet", help="imagenet: those that come with the network; or the file of a state dict"
+    )
+    side, mean, std = (number_of(*o) for o in (("--size", "Side"), ("--mean", "UpToOne"), ("--std", "Share")))
+    parser.add_argument(
+        "--size", type=side, nargs="+", help="side of its images, or height and width; default for this and the next: "
+        "as the network says"
+    )  # fmt: skip
+    parser.add_argument("--mean", type=mean, nargs=3, help="what is subtracted from red, green and blue in [0, 1]")
+    parser.add_argument("--std", type=std, nargs=3, help="what they are then divided by")
     add_trust(parser)
 
 
@@ -26,6 +40,9 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument(
         "--out", type=out_for("manifest.jsonl"), default=Path("maps"), help="folder to write; a second call goes on"
+    )
+    parser.add_argument(
+        "--class-names", type=path_of("--class-names"), help="a file of the classes' names: one a line, or JSON"
     )
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
     parser.add_argument(
@@ -83,6 +100,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
         "--out", type=out_for("verification.json"), default=Path("runs/verification"), help="folder to write"
     )
     add_device(parser)
+    parser.set_defaults(class_names=None)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -112,29 +130,39 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _check_model(options: argparse.Namespace, layer: str | None) -> None:
-    """A run's folder, or a timm model, its weights and its layer, by name."""
+    """A run's folder, or a network, its weights and its layer, by name."""
     name, weights = options.model, options.weights
     folder = run_folder(name)
     if folder is not None:
-        if weights != "imagenet":
-            raise AttnBridgeError("--weights belongs to a timm model; a run has its own")
+        given = next((option for option in OWN if getattr(options, option) is not None), None)
+        if given or weights != "imagenet":
+            option = given.replace("_", "-") if given else "weights"
+            raise AttnBridgeError(f"--{option} belongs to a network by name, as a timm model; a run has its own")
         Run(folder, trust=options.trust).check()
         return
-    if weights != "imagenet" and not Path(weights).is_file():
+    if weights != "imagenet" and not Path(weights).exists():
         raise AttnBridgeError(f"{weights}: no such weight file; give a state dict, or `imagenet`")
+    if options.size is not None and len(options.size) > 2:
+        raise AttnBridgeError(f"--size must be a side, or height and width, not {len(options.size)} numbers")
+    if options.class_names is not None:
+        read_class_names(options.class_names)
+    check_folder(parse_name(name))
     from attnbridge.models.classifiers import check_classifier
 
     check_classifier(name, layer)
 
 
 def _load(options: argparse.Namespace) -> Any:
-    """The network of a run's folder, or a timm model by name, on a device."""
+    """The network of a run's folder, or by name, on a device."""
     folder = run_folder(options.model)
     if folder is not None:
         return Run(folder, trust=options.trust).classifier(options.device)
     from attnbridge.models.classifiers import load_classifier
 
-    return load_classifier(options.model, options.weights, options.device)
+    size = options.size and (options.size[0] if len(options.size) == 1 else tuple(options.size))
+    classes = None if options.class_names is None else read_class_names(options.class_names)
+    how: dict[str, Any] = {"classes": classes, "size": size, "mean": options.mean, "std": options.std}
+    return load_classifier(options.model, options.weights, options.device, **how)
 
 
 VERBS = (

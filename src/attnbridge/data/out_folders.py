@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 RUN = ("checkpoints/last.ckpt", "run.json")
 """What a run has beside its ``config.yaml``; of both, one."""
-PARTS = ("attention", "checkpoints")
+PARTS = ("attention", "checkpoints", "network")
 """Folders in a run that it fills itself."""
 HOLDS = {
     "config.yaml": "a run of `attnbridge fit`",

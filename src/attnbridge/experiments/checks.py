@@ -18,6 +18,7 @@ from attnbridge.errors import RANKS, AttnBridgeError, unknown_name
 from attnbridge.experiments.config import Experiment, config_names, load_experiment
 from attnbridge.experiments.runs import CONFIG, RECORD, Run
 from attnbridge.methods import CUES, DOMAINS, SOURCE_TARGET, load_object
+from attnbridge.models.names import check_folder, parse_name
 
 
 def check_experiment(experiment: Experiment, training: bool = True) -> None:
@@ -33,7 +34,7 @@ def check_experiment(experiment: Experiment, training: bool = True) -> None:
     if training and experiment.init_from in config_names():
         check_experiment(replace(load_experiment(str(experiment.init_from)), data=experiment.data))
     begin = experiment.option("model.weights") or "none"
-    if training and begin not in ("imagenet", "none") and not Path(begin).is_file():
+    if training and begin not in ("imagenet", "none") and not Path(begin).exists():
         raise AttnBridgeError(f"{begin}: no such weight file; give a state dict, `imagenet` or `none`")
     if training:
         _check_needs(experiment)
@@ -185,16 +186,23 @@ def check_network(experiment: Experiment) -> None:
 
 
 def _layer_names(backbone: str, stride: int | None, image_size: Any, dilated: bool) -> list[str]:
-    """A backbone's module names, remembered: importing timm takes seconds."""
+    """A backbone's module names, remembered if a library has it: importing timm takes seconds."""
+    parsed = parse_name(backbone)
+    check_folder(parsed)
+    library = parsed.library if parsed.library in ("timm", "torchvision") else None
     memory = cache_dir(
-        "layers", f"timm-{version('timm')}", f"{backbone.replace('/', '_')}-{stride}{'-dilated' * dilated}.json"
+        "layers",
+        f"{library}-{version(library or 'timm')}",
+        f"{str(backbone).replace('/', '_')}-{stride}{'-dilated' * dilated}.json",
     )
-    remembered = read_cache(memory, list)
+    remembered = read_cache(memory, list) if library else None
     if remembered and all(isinstance(name, str) for name in remembered):
         return remembered
     from attnbridge.models.backbones import layer_names
 
     names = layer_names(backbone, stride, image_size, dilated)
+    if library is None:
+        return names
     with atomic_write(memory) as partial:
         partial.write_text(json.dumps(names))
     return names

@@ -31,18 +31,27 @@ from attnbridge.experiments.callbacks import AtomicCheckpointIO, LastCheckpoint,
 from attnbridge.experiments.checks import check_experiment, check_named_runs, check_network, check_processes
 from attnbridge.experiments.config import Experiment, load_experiment
 from attnbridge.experiments.process import interrupts, is_main_process, untouched
-from attnbridge.experiments.runs import CHECKPOINT, CONFIG, RECORD, REPORT, Run
+from attnbridge.experiments.runs import CHECKPOINT, CONFIG, NETWORK, NETWORK_FILES, RECORD, REPORT, Run
 from attnbridge.experiments.user_data import data_module_of
-from attnbridge.experiments.written_config import check_list, take_config, write_config
+from attnbridge.experiments.written_config import check_list, take_config, write_config, write_network
 from attnbridge.methods import load_method, load_object
 from attnbridge.methods.base import Method, read_checkpoint
 
 METRICS = "metrics.csv"
-WRITTEN = (CONFIG, METRICS, VALIDATION, "attention", "checkpoints")
+WRITTEN = (CONFIG, NETWORK, METRICS, VALIDATION, "attention", "checkpoints")
 """What a run writes while it trains."""
 RESUMED = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "random_state")
 """What a checkpoint holds beside the method."""
-OUTPUTS = (RECORD, REPORT, CHECKPOINT, METRICS, EXAMPLES, IMAGE, CHANNELS)
+OUTPUTS = (
+    RECORD,
+    REPORT,
+    CHECKPOINT,
+    METRICS,
+    EXAMPLES,
+    IMAGE,
+    CHANNELS,
+    *(f"{NETWORK}/{name}" for name in NETWORK_FILES),
+)
 """What a run writes beside its configuration and its folder of images, ``attention``."""
 
 
@@ -179,6 +188,8 @@ def _train(experiment: Experiment, own: OwnFiles, resume: bool, **parts: Any) ->
     with named(folder), _undone(run) if is_main_process() else nullcontext():
         if is_main_process():
             write_config(experiment, own)
+            if not method.own_network:
+                write_network(experiment.option("model.backbone"), own)
         trainer.callbacks += [*task.callbacks(method, folder), *saves]  # type: ignore[attr-defined]
         _fit(trainer, method, data, checkpoint)
         if not trainer.global_step:

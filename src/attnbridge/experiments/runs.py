@@ -13,6 +13,7 @@ from attnbridge.experiments.config import Experiment
 from attnbridge.experiments.config_checks import check_names_no_class
 from attnbridge.experiments.options import check_value
 from attnbridge.methods import CUES, SOURCE_TARGET, load_method, load_object
+from attnbridge.models.names import is_folder_name, is_library_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,9 @@ FIELDS: dict[str, Any] = {
 """Kinds of what a record holds."""
 TASKS = "attnbridge.evaluation.tasks."
 CONFIG, RECORD, REPORT, CHECKPOINT = "config.yaml", "run.json", "report.html", "checkpoints/last.ckpt"
+NETWORK = "network"
+"""Folder of what describes a backbone that is in a Hugging Face folder, so that a run is loaded without that one."""
+NETWORK_FILES = ("config.json", "preprocessor_config.json")
 
 
 class Run:
@@ -148,6 +152,8 @@ class Run:
         check_value("image_size", options.get("image_size", 224), "Side | tuple[Side, Side]")
         if state["own_network"] and network is None:
             raise no_network()
+        if (self.folder / NETWORK / NETWORK_FILES[0]).is_file() and is_folder_name(options.get("backbone")):
+            options = {**options, "backbone": f"hf/{self.folder / NETWORK}"}
         try:
             with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
                 method: Method = kind(**options, network=network)
@@ -310,10 +316,12 @@ def run_folder(model: str) -> Path | None:
     folder = _named_folder(path)
     if (folder / CONFIG).is_file():
         return folder
+    if is_library_name(model):
+        return None
     if len(path.parts) > 1 or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors"):
         raise AttnBridgeError(
-            f"{model}: is no run made by `attnbridge fit` (no {folder / CONFIG}); for weights of a timm model "
-            "write --model NAME --weights FILE"
+            f"{model}: is no run made by `attnbridge fit` (no {folder / CONFIG}); for weights of a network by "
+            "name write --model NAME --weights FILE"
         )
     return None
 

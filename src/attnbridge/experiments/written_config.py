@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,22 @@ from attnbridge.data.provenance import LEDGER, OwnFiles
 from attnbridge.data.text import dump_yaml, parse_yaml, read_text, with_values
 from attnbridge.errors import AttnBridgeError
 from attnbridge.experiments.config import Experiment
-from attnbridge.experiments.runs import CONFIG, Run
+from attnbridge.experiments.runs import CONFIG, NETWORK, NETWORK_FILES, Run
+from attnbridge.models.names import parse_name
+
+
+def write_network(backbone: str, own: OwnFiles) -> None:
+    """Keep in a run's folder what describes a backbone from a Hugging Face folder, so that the run can be loaded
+    without that one."""
+    name = parse_name(backbone)
+    if name.library == "hub":
+        from attnbridge.models.libraries import hub_folder
+
+        name = hub_folder(name, weights=False)
+    for file in NETWORK_FILES if name.library == "folder" else ():
+        if (name.folder / file).is_file():
+            with own.writing(own.folder / NETWORK / file) as partial:
+                shutil.copyfile(name.folder / file, partial)
 
 
 def write_config(experiment: Experiment, own: OwnFiles) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import check_layer, eval_mode
-from attnbridge.attention.observe import Observation, observe
+from attnbridge.attention.observe import Observation, observe, run_for_scores
 from attnbridge.bounds import Inside, NotNegative, Positive, Side, UpToOne
 from attnbridge.data.sample import Batch, as_floats
 from attnbridge.data.transforms import sides
@@ -29,7 +29,6 @@ from attnbridge.losses.transfer import (
 from attnbridge.methods.base import Method
 from attnbridge.methods.optimisation import Schedule
 from attnbridge.models.backbones import build_backbone
-from attnbridge.models.heads import logits_of
 from attnbridge.models.stages import pair_stages
 from attnbridge.models.teacher import Teacher, as_maps
 
@@ -240,7 +239,7 @@ class AttentionTransfer(Method):
         """The student's answer, and the features of the layers that are looked at, if any are."""
         if self.layers:
             return observe(self.network, given, self.layers)
-        return Observation(logits_of(self.network, given), {})
+        return Observation(run_for_scores(self.network, given), {})
 
     def _from_teacher(self, teacher: Teacher, seen: Observation, batch: Batch) -> dict[str, Tensor]:
         """Where the teacher looks, what it answers, what it computes."""
@@ -296,7 +295,7 @@ class AttentionTransfer(Method):
 
         def sensitivity(network: nn.Module, normalise: Any, given: Tensor, create_graph: bool) -> Tensor:
             given = given.detach().clone().requires_grad_()
-            each = F.cross_entropy(logits_of(network, normalise(given)), labels, reduction="none")
+            each = F.cross_entropy(run_for_scores(network, normalise(given)), labels, reduction="none")
             return per_sample_input_gradient(each, given, create_graph=create_graph)
 
         losses: dict[str, Tensor] = {}

@@ -39,7 +39,7 @@ class Method(Predicting, LightningModule):
 
     Args:
         classes: class names in index order.
-        backbone: timm model name.
+        backbone: a network's name, see :func:`~attnbridge.models.backbones.build_backbone`.
         weights: ``imagenet``, ``none``, or a state dict's path.
         stride: image pixels per feature position.
         layer: layer to look at; default: the last spatial features.

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attnbridge.attention.layers import check_layer
-from attnbridge.attention.observe import Observation, capture_head_input, observe
+from attnbridge.attention.observe import Observation, capture_head_input, observe, run_for_scores
 from attnbridge.bounds import NotNegative, Positive, ShareOrNone
 from attnbridge.data.sample import Batch
 from attnbridge.data.transforms import sides
@@ -36,8 +35,7 @@ from attnbridge.losses.transfer import Variant, attention_transfer_loss, kd_loss
 from attnbridge.methods.base import EPOCH_LOG, Method
 from attnbridge.methods.filter_ablation import filter_importance
 from attnbridge.methods.optimisation import Schedule
-from attnbridge.models.backbones import build_backbone
-from attnbridge.models.heads import logits_of
+from attnbridge.models.backbones import build_backbone, pretrained_classes
 from attnbridge.models.stages import aligned_layers, trained_stages
 from attnbridge.models.teacher import Teacher, as_maps
 from attnbridge.models.weights import load_state
@@ -172,10 +170,10 @@ class FineTuning(Method):
         name, weights, stride = (self.hparams[option] for option in ("backbone", "weights", "stride"))
         count = len(self.classes)
         if weights == "imagenet":
-            own = timm.get_pretrained_cfg(name, allow_unregistered=True)
-            count = (own.num_classes if own is not None else 0) or count
+            count = pretrained_classes(name) or count
         elif weights != "none":
-            count = len(load_state(Path(weights)).get(f"{self.head_name}.weight", range(count)))
+            state = load_state(Path(weights), self.network.state_dict())
+            count = len(state.get(f"{self.head_name}.weight", range(count)))
         source = Teacher(
             build_backbone(name, count, weights=weights, stride=stride, image_size=size), size, self.head_name
         )
@@ -223,7 +221,7 @@ class FineTuning(Method):
             if self.aligned:
                 seen = observe(self.network, given, self.aligned)
             else:
-                seen = Observation(logits_of(self.network, given), {})
+                seen = Observation(run_for_scores(self.network, given), {})
         classified = self.classified(read[0] if self.margin else seen.logits, target["labels"])
         losses = {"target/classification": classified}
         if self.head_weight:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.attention.normalise import Normalise
+from attnbridge.attention.observe import run_for_scores
 from attnbridge.bounds import Inside, NotNegative, Positive
 from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
 from attnbridge.losses.attention import attention_distance
 from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
-from attnbridge.models.heads import logits_of
 
 
 class GAIN(AttnBN):
@@ -118,7 +118,7 @@ class GAIN(AttnBN):
         erased = erase(target["image"][images], mask, self.fill, self.mean)
         kept = frozen(self.network) if self.mining_stream == "frozen" else nullcontext()
         with _without_statistics(self.network), kept:
-            logits = logits_of(self.network, self.normalised(erased))
+            logits = run_for_scores(self.network, self.normalised(erased))
         logits = logits.float().gather(1, classes[:, None])[:, 0]
         return attention_mining_loss(logits.sigmoid() if self.mining_score == "sigmoid" else logits, images)
 

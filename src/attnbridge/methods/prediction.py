@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from attnbridge.attention.class_maps import grad_cam
+from attnbridge.attention.observe import run_for_scores
 from attnbridge.data.plain import as_batch
 from attnbridge.data.sample import Batch
 from attnbridge.methods.scores import Scores
-from attnbridge.models.heads import logits_of
 
 
 class Prediction(TypedDict):
@@ -58,7 +58,7 @@ class Predicting:
         """A :class:`Prediction`, without maps where they are not scored."""
         if self.scores_maps:
             return self.predict_batch(batch["image"])
-        logits = logits_of(self.network, self.normalised(batch["image"]))
+        logits = run_for_scores(self.network, self.normalised(batch["image"]))
         return {"logits": logits.float(), "scores": self.probabilities(logits)}
 
     def validation_step(self: Any, batch: Any, _index: int, dataloader_idx: int = 0) -> Any:

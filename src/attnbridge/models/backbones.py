@@ -1,10 +1,11 @@
-"""Classifiers with observable features: any timm model, with the stride that maps want."""
+"""Classifiers with observable features: any network by name, with the stride that maps want."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,13 +14,27 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from attnbridge.attention.finder import find_layer, no_maps
 from attnbridge.attention.layers import check_layer, eval_mode, is_channels_last, to_maps, token_prefix
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import Count, MapSize, check_number, check_value
+from attnbridge.data.preparation import preparation_of
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
+from attnbridge.models.checkpoints import under_names
+from attnbridge.models.libraries import (
+    Make,
+    hub_folder,
+    load_transformers,
+    make_torchvision,
+    make_transformers,
+    skeleton,
+    torchvision_state,
+    weight_names,
+)
+from attnbridge.models.names import NetworkName, parse_name, read_config
 from attnbridge.models.small_networks import WIDE_RESNETS as WIDE_RESNETS  # gives timm their names
 from attnbridge.models.weights import PACKAGED, hub, load_file, load_packaged
 
@@ -68,18 +83,22 @@ def build_backbone(
     dilated: bool = False,
     poolings: Poolings = "own",
 ) -> Backbone:
-    """Build a timm classifier whose features can be observed.
+    """Build a classifier whose features can be observed.
 
     Args:
-        name: a timm model name, or a network of one's own, from normalised images to logits, which is taken as it is,
-            with ``layer`` alone; it is given images as its ``pretrained_cfg`` says, else as ImageNet's networks are.
+        name: a timm model name; ``torchvision/NAME``; ``hf/FOLDER``, a Hugging Face folder of transformers or timm;
+            ``hf-hub:OWNER/NAME``, the same from its hub; or a network of one's own, from normalised images to logits,
+            which is taken as it is, with ``layer`` alone. It is given images as it says itself
+            (:func:`~attnbridge.data.preparation.preparation_of`), else as ImageNet's networks are.
             ``vgg16`` gets global average pooling and a linear head in place of its fully connected layers; ``vgg16_fc``
             keeps them, as AttnBN's authors do (timm's other VGGs likewise).
         num_classes: number of logits.
         weights: ``"imagenet"``: a package of the Python registry for ``tf_efficientnet_lite0`` to ``2`` and
-            ``vgg16``, timm's hub for others; ``"none"``: random; else the path of a state dict.
+            ``vgg16``, timm's hub for others; what comes with torchvision's and Hugging Face's networks; ``"none"``:
+            random; else the path of a state dict, see :func:`~attnbridge.models.weights.read_weights`.
         stride: image pixels per feature position: 32, or 16 or 8 by dropping the last strides; ``None`` leaves
-            the network as it is (transformers).
+            the network as it is (transformers). Of torchvision's networks, ResNets have a choice; of a Hugging Face
+            folder's, timm's do.
         layer: name of the layer to look at; default: the last spatial features.
         image_size: side of the images in pixels, or height and width, to size transformers and find the layer.
         dilated: keep the field of view where strides are dropped, as DeepLab does; class maps do without, which
@@ -104,17 +123,22 @@ def build_backbone(
     check_choice("poolings", poolings, get_args(Poolings))
     if isinstance(name, nn.Module):
         return _own(name, num_classes, layer, image_size)
-    network = _create(name, num_classes, weights, stride, image_size, dilated)
-    if poolings == "deeplab" and dilated and name.startswith("vgg"):
-        pooled = _pool_as_deeplab(network)
-        layer = pooled if layer is None else layer
-    cfg: Any = network.pretrained_cfg
-    known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
-    mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
-    if weights == "imagenet" and known:
-        load_packaged(network, name)
-    elif weights not in ("imagenet", "none"):
-        load_file(network, Path(weights))
+    parsed = parse_name(name)
+    if parsed.library != "timm":
+        network = _build_other(parsed, num_classes, weights, stride, image_size, dilated)
+        mean, std = _normalisation(network, parsed.text)
+    else:
+        network = _create(name, num_classes, weights, stride, image_size, dilated)
+        if poolings == "deeplab" and dilated and name.startswith("vgg"):
+            pooled = _pool_as_deeplab(network)
+            layer = pooled if layer is None else layer
+        cfg: Any = network.pretrained_cfg
+        known = PACKAGED.get(name)  # its normalisation holds for a run that began with its weights, too
+        mean, std = (known.mean, known.std) if known else (cfg["mean"], cfg["std"])
+        if weights == "imagenet" and known:
+            load_packaged(network, name)
+        elif weights not in ("imagenet", "none"):
+            load_file(network, Path(weights))
     if layer is not None:
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
@@ -124,14 +148,28 @@ def build_backbone(
 
 def _own(network: nn.Module, num_classes: int, layer: str | None, image_size: Size) -> Backbone:
     """A network of the user's."""
-    cfg = getattr(network, "pretrained_cfg", None) or {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    mean, std = _normalisation(network, "network")
     if layer is not None:
         check_layer(network, layer)
     layer = layer or find_layer(network, image_size)
     channels, last, prefix, count = _shape(network, layer, image_size)
     if count != num_classes:
         raise AttnBridgeError(f"network: gives {count} logits, but there are {num_classes} classes; give it as many")
-    return Backbone(network, layer, channels, last, tuple(cfg["mean"]), tuple(cfg["std"]), _aspect(image_size), prefix)
+    return Backbone(network, layer, channels, last, tuple(mean), tuple(std), _aspect(image_size), prefix)
+
+
+def _normalisation(network: nn.Module, name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that a network wants: as it says itself, else ImageNet's."""
+    found = preparation_of(network)
+    if found is not None and found.bgr:
+        raise AttnBridgeError(
+            f"{name}: wants images with blue first, which training does not give; look into it with `explain`, or "
+            "train another network"
+        )
+    if found is not None:
+        return found.mean, found.std
+    cfg: Any = getattr(network, "pretrained_cfg", None) or {}
+    return cfg.get("mean", IMAGENET_DEFAULT_MEAN), cfg.get("std", IMAGENET_DEFAULT_STD)
 
 
 def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dilated: bool = False) -> list[str]:
@@ -143,9 +181,115 @@ def layer_names(name: str, stride: int | None = 16, image_size: Size = 224, dila
     >>> layer_names("resnet10t")[-2:]
     ['global_pool.flatten', 'fc']
     """
-    with torch.device("meta"):
-        network = _create(name, 1, "none", stride, image_size, dilated)
-    return [module for module, _ in network.named_modules() if module]
+    parsed, how = parse_name(name), (1, "none", stride, image_size, dilated)
+    make = partial(_create, name, *how) if parsed.library == "timm" else partial(_build_other, parsed, *how)
+    return [module for module, _ in skeleton(make).named_modules() if module]
+
+
+def pretrained_classes(name: str) -> int:
+    """The number of classes that the weights have which come with a network; 0 where that is not known.
+
+    >>> pretrained_classes("resnet18"), pretrained_classes("torchvision/resnet18")
+    (1000, 1000)
+    """
+    parsed = parse_name(name)
+    if parsed.library == "timm":
+        cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        return int(cfg.num_classes or 0) if cfg is not None else 0
+    if parsed.library == "torchvision":
+        made: Any = skeleton(partial(make_torchvision, parsed, 1))
+        return int(made.pretrained_cfg["num_classes"])
+    if parsed.library == "hub":
+        parsed = hub_folder(parsed, weights=False)
+    return read_config(parsed.folder, name).count
+
+
+def _build_other(
+    name: NetworkName, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool
+) -> nn.Module:
+    """A network of torchvision's, of a Hugging Face folder, or of its hub, with its weights."""
+    if name.library == "function":
+        raise AttnBridgeError(
+            f"backbone {name.text!r} is a function of your own, which a run could not be loaded without; train it from "
+            "Python, as network=..."
+        )
+    _check_stride(stride)
+    if name.library == "torchvision":
+        return _build_torchvision(name, num_classes, weights, stride, dilated)
+    if name.library == "hub":
+        name = hub_folder(name, weights=weights == "imagenet")
+    if read_config(name.folder, name.text).architecture is not None:
+        return _build_timm_folder(name, num_classes, weights, stride, image_size, dilated)
+    if stride is not None:
+        raise _no_stride(name.text, stride)
+    if weights == "none":
+        return make_transformers(name, num_classes, image_size)
+    return load_transformers(name, None if weights == "imagenet" else Path(weights), num_classes, image_size)[0]
+
+
+def _filled(make: Make, num_classes: int, weights: str) -> nn.Module:
+    """A network with random weights, or those of a file but for a classifier of another size."""
+    network = make(num_classes)
+    if weights != "none":
+        load_file(network, Path(weights), [name for name, axis in weight_names(make).items() if axis is not None])
+    return network
+
+
+def _build_torchvision(
+    name: NetworkName, num_classes: int, weights: str, stride: int | None, dilated: bool
+) -> nn.Module:
+    make = partial(make_torchvision, name)
+    network = _filled(make, num_classes, "none" if weights == "imagenet" else weights)
+    if weights == "imagenet":
+        own = network.state_dict()
+        state = under_names(torchvision_state(name), own, Path(name.text))
+        renewed = {key for key, value in state.items() if key in own and own[key].shape != value.shape}
+        network.load_state_dict({key: value for key, value in state.items() if key not in renewed}, strict=not renewed)
+    if stride is not None and not isinstance(network, ResNet):
+        raise _no_stride(name.text, stride)
+    if stride in (8, 16) and isinstance(network, ResNet):
+        _drop_strides(network, stride, dilated)
+    return network
+
+
+def _drop_strides(network: ResNet, stride: int, dilated: bool) -> None:
+    """Drop the last strides of a ResNet of torchvision's; dilated, what follows looks as far apart as before, as by
+    torchvision's ``replace_stride_with_dilation``."""
+    dilation = 1
+    for stage in (network.layer3, network.layer4)[0 if stride == 8 else 1 :]:
+        before, dilation = dilation, dilation * 2
+        for module in stage.modules():
+            if not isinstance(module, nn.Conv2d):
+                continue
+            first = module.stride != (1, 1)
+            module.stride = (1, 1)
+            if dilated and module.kernel_size == (3, 3):
+                wide = before if first else dilation
+                module.dilation = module.padding = (wide, wide)
+
+
+def _build_timm_folder(
+    name: NetworkName, num_classes: int, weights: str, stride: int | None, image_size: Size, dilated: bool
+) -> nn.Module:
+    """The timm model of a Hugging Face folder."""
+    known = read_config(name.folder, name.text)
+    network: Any = _create(str(known.architecture), num_classes, "none", stride, image_size, dilated)
+    network.pretrained_cfg = network.pretrained_cfg | known.pretrained
+    if weights != "none":
+        load_file(network, name.folder if weights == "imagenet" else Path(weights))
+    made: nn.Module = network
+    return made
+
+
+def _no_stride(name: str, stride: int) -> AttnBridgeError:
+    return AttnBridgeError(
+        f"backbone {name!r} cannot have a stride of {stride}; it has its own alone: set `stride: null` (model.stride)"
+    )
+
+
+def _check_stride(stride: int | None) -> None:
+    if stride not in (8, 16, 32, None):
+        raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
 
 
 def _create(
@@ -153,8 +297,7 @@ def _create(
 ) -> nn.Module:
     if not isinstance(name, str) or not timm.is_model(_timm_name(name)):
         raise unknown_name("backbone", name, timm.list_models(), "see `timm.list_models()`")
-    if stride not in (8, 16, 32, None):
-        raise AttnBridgeError(f"stride must be 8, 16 or 32, or null for the network's own, not {stride}")
+    _check_stride(stride)
     from_hub = weights == "imagenet" and name not in PACKAGED
     options: dict[str, Any] = {"num_classes": num_classes, "pretrained": from_hub}
     if name.startswith("vgg"):

@@ -1,8 +1,11 @@
-"""Finished classifiers to look into: an ImageNet network by name, with the names of its classes."""
+"""Finished classifiers to look into: a network by name, with the names of its classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,12 +15,32 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
-from attnbridge.attention.layers import check_layer
+from attnbridge.attention.layers import check_layer, eval_mode
+from attnbridge.attention.observe import observe
+from attnbridge.bounds import MapSize, Positive, check_names, check_value
 from attnbridge.data.files import sha256
-from attnbridge.data.transforms import Shape, Size
+from attnbridge.data.preparation import Preparation, preparation_of
+from attnbridge.data.transforms import Shape, Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, unknown_name
+from attnbridge.models.checkpoints import under_names, weight_files
 from attnbridge.models.device import pick_device
-from attnbridge.models.weights import PACKAGED, hub, load_packaged, load_state
+from attnbridge.models.labels import check_count
+from attnbridge.models.libraries import (
+    Make,
+    call_function,
+    check_torchvision,
+    fill,
+    hub_folder,
+    load_transformers,
+    make_folder,
+    make_torchvision,
+    skeleton,
+    torchvision_state,
+    weight_names,
+    with_weights,
+)
+from attnbridge.models.names import CONFIG, NetworkName, check_folder, parse_name, read_config
+from attnbridge.models.weights import PACKAGED, hub, load_packaged, read_weights
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -36,7 +59,9 @@ class Classifier:
         layer: the layer to look at; ``None``: the last spatial features.
         activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels an image.
         shape: whether images are brought to ``size`` by stretching or by padding.
-        checksum: of the file of its weights, if it has one, to tell it from another of its name.
+        checksum: of the file of its weights, if it has one, and of class names that were given with it, to tell it from
+            another of its name.
+        bgr: whether it wants blue first; ``mean`` and ``std`` are in the order that it wants.
     """
 
     name: str
@@ -49,6 +74,7 @@ class Classifier:
     activation: Activation = "softmax"
     checksum: str | None = None
     shape: Shape = "stretch"
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, get_args(Activation))
@@ -58,56 +84,212 @@ class Classifier:
         """Images, floats in [0, 1], ``(B, 3, H, W)``, as the network wants them."""
         check_tensors(empty=True, images=(images, "B 3 H W"))
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        return (images - mean) / std
+        return ((images.flip(1) if self.bgr else images) - mean) / std
 
     def scores(self, logits: Tensor) -> Tensor:
         """Probabilities ``(B, N)``, float32: half precision cannot tell those near 1 apart."""
         return logits.float().softmax(1) if self.activation == "softmax" else logits.float().sigmoid()
 
 
-def load_classifier(name: str, weights: str = "imagenet", device: str | None = None) -> Classifier:
-    """A timm model with its classifier.
+@dataclass(frozen=True)
+class _Loaded:
+    """A network with its weights.
+
+    Attributes:
+        network: the network.
+        count: number of its classes; ``None``: it is to be asked.
+        classes: their names, if something says them, and what does.
+        checksum: of its weights, if they are a file's.
+    """
+
+    network: nn.Module
+    count: int | None = None
+    classes: tuple[str, ...] | None = None
+    source: str = ""
+    checksum: str | None = None
+
+
+def load_classifier(
+    name: str,
+    weights: str = "imagenet",
+    device: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    size: Size | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Classifier:
+    """A network with its classifier, by name.
 
     Args:
-        name: timm's name.
-        weights: ``imagenet``: from a package of the Python registry for ``tf_efficientnet_lite0`` to ``2``, from timm's
-            hub for others; or the file of a state dict, whose classifier tells the number of classes.
+        name: timm's; ``torchvision/NAME``; ``hf/FOLDER``, a Hugging Face folder of transformers or timm;
+            ``hf-hub:OWNER/NAME``, the same from its hub; or ``package.module:function``, a function of one's own that
+            gives an ``nn.Module``, whose code runs.
+        weights: ``imagenet``: those that come with the network; of timm's from a package of the Python registry for
+            ``tf_efficientnet_lite0`` to ``2``, from timm's hub for others. Or a file, see
+            :func:`~attnbridge.models.weights.read_weights`, whose classifier tells the number of classes.
         device: where the network is to be, see :func:`~attnbridge.models.device.pick_device`.
+        classes: names of its classes; default: those in the file, or with the network; else ImageNet's for 1000, else
+            numbers.
+        size: side of its images, or height and width, pixels; default for this and the next: as the network says,
+            see :func:`~attnbridge.data.preparation.preparation_of`.
+        mean: what is subtracted from RGB in [0, 1].
+        std: what it is divided by.
 
     Raises:
-        AttnBridgeError: for an unknown model or device, or weights that cannot be had or do not fit.
+        AttnBridgeError: for an unknown model or device, weights that cannot be had or do not fit, another number of
+            ``classes`` than the network has, or where nothing says how images are prepared.
     """
     place = pick_device(device)
     check_classifier(name)
-    if weights == "imagenet" and name in PACKAGED and PACKAGED[name].classifier:
-        network: Any = timm.create_model(name)
-        load_packaged(network, name)
-        mean, std = PACKAGED[name].mean, PACKAGED[name].std
-    elif weights == "imagenet":
-        network = _from_hub(name)
-        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-    else:
-        network = _from_file(name, Path(weights))
-        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-    if not network.num_classes:
+    loaded = _load(parse_name(name), None if weights == "imagenet" else Path(weights))
+    prepared, changed = _prepared(name, preparation_of(loaded.network), size, mean, std)
+    network = loaded.network.eval()
+    count = _count(network, prepared.size) if loaded.count is None else loaded.count
+    if not count:
         raise AttnBridgeError(f"{name!r} has no classifier, so it has no classes to explain; take another model")
-    checksum = None if weights == "imagenet" else sha256(Path(weights))
-    size = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
-    names = class_names(network.num_classes)
-    return Classifier(name, network.eval().to(place), names, size, tuple(mean), tuple(std), checksum=checksum)
+    given = None if classes is None else check_names("classes", classes)
+    names = (loaded.classes or class_names(count)) if given is None else given
+    check_count(names, count, loaded.source if given is None else "the class names", name)
+    checksum = loaded.checksum if given is None else _digest(str(loaded.checksum), *given)
+    how = (prepared.size, prepared.mean, prepared.std)
+    return Classifier(changed, network.to(place), names, *how, checksum=checksum, bgr=prepared.bgr)
+
+
+def _prepared(
+    name: str,
+    found: Preparation | None,
+    size: Size | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[Preparation, str]:
+    """How images are prepared, and the network's name with what was given in the place of what it says itself."""
+    given: dict[str, Any] = {"size": size, "mean": mean, "std": std}
+    missing = [option for option, value in given.items() if value is None]
+    if found is None and missing:
+        raise AttnBridgeError(
+            f"{name}: nothing says how its images are prepared; give its {', '.join(missing)}, as --size 224 --mean "
+            "0.485 0.456 0.406 --std 0.229 0.224 0.225 (in Python: size=, mean=, std=)"
+        )
+    check_value("size", size, MapSize | None)
+    for option, kind in (("mean", tuple[float, float, float]), ("std", tuple[Positive, Positive, Positive])):
+        if given[option] is not None:
+            check_value(option, given[option], kind)
+    own: dict[str, Any] = {
+        option: tuple(v) if isinstance(v, Sequence) else v for option, v in given.items() if v is not None
+    }
+    base = found or Preparation(224, (0.0,) * 3, (1.0,) * 3)
+    words = [f"{option} {' '.join(map(str, v if isinstance(v, tuple) else (v,)))}" for option, v in own.items()]
+    return replace(base, **own), ", ".join([name, *words])
+
+
+def _count(network: nn.Module, size: Size) -> int:
+    """The number of classes of a network, from its answer."""
+    parameter = next(network.parameters(), torch.zeros(()))
+    images = torch.zeros(1, 3, *sides(size), device=parameter.device, dtype=parameter.dtype)
+    with eval_mode(network):
+        return observe(network, images, [], grad=False).logits.shape[1]
+
+
+def _digest(*parts: str | bytes) -> str:
+    """A checksum of texts and bytes, in this order."""
+    found = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        found.update(f"{len(content)} ".encode())
+        found.update(content)
+    return found.hexdigest()
+
+
+def _contents(network: nn.Module) -> Iterator[str | bytes]:
+    """Names and bytes of a network's weights."""
+    for name, value in network.state_dict().items():
+        yield name
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _checksum(path: Path) -> str:
+    """Of a file of weights; of a folder, of those in it and of its configuration."""
+    if not path.is_dir():
+        return sha256(path)
+    return _digest(*(sha256(file) for file in (path / CONFIG, *weight_files(path)) if file.is_file()))
 
 
 def check_classifier(name: str, layer: str | None = None) -> None:
-    """Check the names of a timm model and of a layer of it; no weights are made or fetched.
+    """Check the names of a model and of a layer of it; no weights are made or fetched, no function of the user's runs.
 
     Raises:
         AttnBridgeError: for an unknown name, with the nearest ones.
     """
-    if not isinstance(name, str) or not timm.is_model(name):
-        raise unknown_name("model", name, timm.list_models(), "or name the folder of a run made by `attnbridge fit`")
-    if layer:
-        with torch.device("meta"):
-            check_layer(timm.create_model(name), layer)
+    parsed = parse_name(name)
+    make: Callable[[], nn.Module] | None = None
+    if parsed.library == "timm":
+        if not isinstance(name, str) or not timm.is_model(name):
+            raise unknown_name(
+                "model", name, timm.list_models(), "or name the folder of a run made by `attnbridge fit`"
+            )
+        make = partial(timm.create_model, name)
+    elif parsed.library == "torchvision":
+        check_torchvision(parsed)
+        make = partial(make_torchvision, parsed, 1)
+    elif parsed.library == "folder":
+        check_folder(parsed)
+        make = partial(make_folder, parsed, 1)
+    if layer and make is not None:
+        check_layer(skeleton(make), layer)
+
+
+def _load(name: NetworkName, path: Path | None) -> _Loaded:
+    """A network by name, with weights of its own, or of a file."""
+    if name.library == "timm":
+        return _load_timm(name.text, path)
+    if name.library == "torchvision":
+        return _load_torchvision(name, path)
+    if name.library == "function":
+        return _load_function(name, path)
+    return _load_folder(hub_folder(name, weights=path is None) if name.library == "hub" else name, path)
+
+
+def _load_timm(name: str, path: Path | None) -> _Loaded:
+    if path is not None:
+        return _from_file(lambda count: timm.create_model(name, num_classes=count), path, name)
+    if name in PACKAGED and PACKAGED[name].classifier:
+        network: Any = timm.create_model(name)
+        load_packaged(network, name)
+        network.pretrained_cfg = network.pretrained_cfg | {"mean": PACKAGED[name].mean, "std": PACKAGED[name].std}
+    else:
+        network = _from_hub(name)
+    return _Loaded(network, network.num_classes)
+
+
+def _load_torchvision(name: NetworkName, path: Path | None) -> _Loaded:
+    if path is not None:
+        return _from_file(partial(make_torchvision, name), path, name.text)
+    network, place = make_torchvision(name, 1000), Path(name.text)
+    fill(network, under_names(torchvision_state(name), network.state_dict(), place), place, name.text)
+    return _Loaded(network, 1000)
+
+
+def _load_function(name: NetworkName, path: Path | None) -> _Loaded:
+    network = call_function(name.text)
+    if path is None:
+        return _Loaded(network, checksum=_digest(*_contents(network)))
+    found = read_weights(path, network.state_dict())
+    fill(network, found.state, path, name.text)
+    return _Loaded(network, None, found.classes, str(path), _checksum(path))
+
+
+def _load_folder(name: NetworkName, path: Path | None) -> _Loaded:
+    """Of a Hugging Face folder, with its weights or those of a file."""
+    known, source = read_config(name.folder, name.text), path or name.folder
+    if known.architecture is not None:
+        loaded = _from_file(partial(make_folder, name), source, name.text)
+    else:
+        network, count, found = load_transformers(name, path)
+        loaded = _Loaded(network, count, found.classes, str(source), _checksum(source))
+    if loaded.classes is None and known.classes is not None and len(known.classes) == loaded.count:
+        return replace(loaded, classes=known.classes, source=str(name.folder / CONFIG))
+    return loaded
 
 
 def _from_hub(name: str) -> nn.Module:
@@ -123,23 +305,12 @@ def _from_hub(name: str) -> nn.Module:
     return network
 
 
-def _from_file(name: str, path: Path) -> nn.Module:
-    state = load_state(path)
-    with torch.device("meta"):
-        cfg: Any = timm.create_model(name).pretrained_cfg
-    head = cfg.get("classifier")
-    if not head:
-        raise AttnBridgeError(f"timm knows no classifier of {name!r}; take another model")
-    key = f"{head}.weight" if isinstance(head, str) else f"{head[0]}.weight"
-    if key not in state:
-        raise AttnBridgeError(f"{path}: holds no {key}, the classifier of {name!r}; check the model's name")
-    network: nn.Module = timm.create_model(name, num_classes=len(state[key]))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        words = [line.strip() for line in str(error).splitlines()]
-        raise AttnBridgeError(f"{path}: does not fit {name!r} ({' '.join(words[1:2] or words)})") from None
-    return network
+def _from_file(make: Make, path: Path, name: str) -> _Loaded:
+    """A network with the weights of a file, which tell the number of its classes."""
+    names = weight_names(make)
+    found = read_weights(path, names)
+    network, count = with_weights(make, found.state, path, name, names)
+    return _Loaded(network, count, found.classes, str(path), _checksum(path))
 
 
 def class_names(count: int) -> tuple[str, ...]:

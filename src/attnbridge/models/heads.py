@@ -8,20 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.attention.layers import eval_mode, find_head
-from attnbridge.attention.observe import check_logits, observe
+from attnbridge.attention.observe import observe
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, unknown_name
 
 HEADS = (nn.Linear, nn.Conv2d)
-
-
-def logits_of(network: nn.Module, given: Tensor) -> Tensor:
-    """The logits ``(B, N)`` that a network gives, where none of its layers is looked at; autograd as the caller has it.
-
-    >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(2, 3, 2, 2)).shape
-    torch.Size([2, 5])
-    """
-    return check_logits(network(given))
 
 
 def head_name(network: nn.Module, head: str | None, image_size: Size, check: bool = True) -> str:

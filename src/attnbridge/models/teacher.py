@@ -72,12 +72,12 @@ class Teacher:
         classifier: Any = find_head(self.network) if self.head is None else self.network.get_submodule(self.head)
         count = classifier.weight.shape[0]
         if weights == "imagenet":
-            cfg: Any = self.network.pretrained_cfg
-            packaged = PACKAGED.get(cfg["architecture"])
-            known = count == cfg["num_classes"] and (packaged is None or packaged.classifier)
+            cfg: Any = getattr(self.network, "pretrained_cfg", {})
+            packaged = PACKAGED.get(cfg.get("architecture", ""))
+            known = count == cfg.get("num_classes") and (packaged is None or packaged.classifier)
         else:
             name = next(name for name, module in self.network.named_modules() if module is classifier)
-            found = load_state(Path(weights)).get(f"{name}.weight")
+            found = load_state(Path(weights), self.network.state_dict()).get(f"{name}.weight")
             known = found is not None and found.shape == classifier.weight.shape
         if not known:
             raise AttnBridgeError(

@@ -6,7 +6,7 @@ import pickle
 import re
 import socket
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from urllib.request import getproxies
 import numpy as np
 import torch
 from huggingface_hub import constants
-from torch import Tensor, nn
+from torch import nn
 
 from attnbridge.data.download import PackagedFile, packaged_file
-from attnbridge.errors import AttnBridgeError
-
-State = dict[str, Tensor]
+from attnbridge.errors import AttnBridgeError, warn_once
+from attnbridge.models.checkpoints import State, check_is_no_graph, find_state, is_average, under_names, weight_files
+from attnbridge.models.labels import names_inside
 
 
 @dataclass(frozen=True)
@@ -150,29 +150,42 @@ def hub() -> Iterator[None]:
         yield
 
 
-def load_file(network: nn.Module, path: Path) -> None:
+def load_file(network: nn.Module, path: Path, classifier: Collection[str] = ()) -> None:
     """Fill ``network`` with the weights of a local file, but for a classifier of another size, which begins anew.
 
-    A VGG also takes torchvision's names. With global average pooling it takes the convolutions alone.
+    A VGG of timm also takes torchvision's names. With global average pooling it takes the convolutions alone.
 
     Args:
         network: what to fill, in place.
-        path: a state dict saved by ``torch.save`` or a ``.safetensors`` file, under the network's names.
+        path: see :func:`read_weights`.
+        classifier: names of the classifier's weights; default: all of ``classifier``, ``head`` and ``fc``.
 
     Raises:
         AttnBridgeError: if the file is missing, unreadable, its names do not fit, or a layer has another shape.
     """
     own = network.state_dict()
-    state = _as_timms_vgg(load_state(path), own) if "features.0.weight" in own else load_state(path)
+    state = load_state(path, own)
+    if "features.0.weight" in own and "classifier.6.weight" not in own:
+        state = _as_timms_vgg(state, own)
     for name, value in list(state.items()):
         if name in own and own[name].shape != value.shape:
-            if name.split(".")[0] not in CLASSIFIERS:
+            if not _is_classifier(name, classifier):
                 raise AttnBridgeError(
                     f"{path}: {name} is {tuple(value.shape)}, but {tuple(own[name].shape)} in the network; check the "
-                    "backbone's name"
+                    f"backbone's name{_nearest(state)}"
                 )
             del state[name]
-    _fill(network, state, str(path))
+    _fill(network, state, str(path), classifier)
+
+
+def _is_classifier(name: str, classifier: Collection[str]) -> bool:
+    return name in classifier if classifier else name.split(".")[0] in CLASSIFIERS
+
+
+def _nearest(state: State) -> str:
+    from attnbridge.models.nearest import nearest_model
+
+    return nearest_model(state)
 
 
 def _as_timms_vgg(state: State, own: State) -> State:
@@ -189,22 +202,54 @@ def _as_timms_vgg(state: State, own: State) -> State:
     return {name: value for name, value in renamed.items() if not name.startswith(("pre_logits.", "head."))}
 
 
-def load_state(path: Path) -> State:
-    """Read a state dict saved by ``torch.save`` or as ``.safetensors``; of a run's checkpoint, that of its network.
+@dataclass(frozen=True)
+class FileWeights:
+    """What a file says of a network.
+
+    Attributes:
+        state: its weights, under the network's own names where these are known.
+        classes: the names of its classes, if the file holds them.
+    """
+
+    state: State
+    classes: tuple[str, ...] | None = None
+
+
+def load_state(path: Path, own: Collection[str] = ()) -> State:
+    """The state dict in a file, see :func:`read_weights`."""
+    return read_weights(path, own).state
+
+
+def read_weights(path: Path, own: Collection[str] = ()) -> FileWeights:
+    """Read a state dict saved by ``torch.save`` or as ``.safetensors``, as people save them.
+
+    It may lie in a dictionary, as ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``network``, or as an
+    average over training, which is taken where there is nothing else (``ema``, ``model_ema``, ``state_dict_ema``). Its
+    names may begin with ``module.``, ``_orig_mod.`` or, if the network's are given, anything that they have in common.
+    Of a run's checkpoint it is that of the run's network.
+
+    Args:
+        path: of the file, or of a Hugging Face folder.
+        own: the network's names.
 
     Raises:
-        AttnBridgeError: if the file is missing or cannot be read.
+        AttnBridgeError: if the file is missing, cannot be read, holds none, or a graph in the place of weights.
     """
-    if not path.is_file():
-        raise AttnBridgeError(f"{path}: no such weight file; give a state dict (.pth, .safetensors)")
-    loaded = load_tensors(path)
-    prefix = RUN_PREFIX if isinstance(loaded, dict) and {"own_network", "state_dict"} <= set(loaded) else ""
-    for key in ("state_dict", "model"):
-        loaded = loaded[key] if isinstance(loaded, dict) and isinstance(loaded.get(key), dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {type(loaded).__name__}")
-    own = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
-    return {name.removeprefix("module."): value for name, value in own.items()}
+    files = weight_files(path)
+    loaded = load_tensors(files[0])
+    for part in files[1:]:
+        loaded = loaded | load_tensors(part)
+    found = find_state(loaded)
+    if found is None:
+        what = type(loaded).__name__
+        held = f", with {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) and loaded else ""
+        raise AttnBridgeError(f"{path}: holds no state dict, names with their tensors, but {what}{held}")
+    state, place = found
+    if is_average(place):
+        warn_once(f"{path}: holds no weights but their average over training, {place!r}, which is taken")
+    if isinstance(loaded, dict) and {"own_network", "state_dict"} <= set(loaded):
+        state = {n.removeprefix(RUN_PREFIX): value for n, value in state.items() if n.startswith(RUN_PREFIX)}
+    return FileWeights(under_names(state, own, path), names_inside(loaded))
 
 
 def load_tensors(path: Path) -> Any:
@@ -217,6 +262,7 @@ def load_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise AttnBridgeError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
+    check_is_no_graph(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors
@@ -255,14 +301,14 @@ def _check_size(path: Path) -> None:
         raise ValueError("it asks for a bytearray")
 
 
-def _fill(network: nn.Module, state: State, source: str) -> None:
+def _fill(network: nn.Module, state: State, source: str, classifier: Collection[str] = ()) -> None:
     try:
         result = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise AttnBridgeError(f"{source}: does not fit the network: {str(error).splitlines()[-1].strip()}") from None
-    missing = [name for name in result.missing_keys if name.split(".")[0] not in CLASSIFIERS]
+    missing = [name for name in result.missing_keys if not _is_classifier(name, classifier)]
     if missing or result.unexpected_keys:
         raise AttnBridgeError(
             f"{source}: does not fit the network: lacks {missing[:3] or 'nothing'}, "
-            f"has unknown {list(result.unexpected_keys)[:3] or 'nothing'}; check the backbone's name"
+            f"has unknown {list(result.unexpected_keys)[:3] or 'nothing'}; check the backbone's name{_nearest(state)}"
         )
