@@ -289,5 +289,5 @@ def test_segmentation_needs_spatial_features_alone() -> None:
     with pytest.raises(AttnBridgeError, match=r"layer 'fc': .* are no maps"):
         segmentation(CLASSES, network=made("resnet18"), layer="fc", image_size=SIDE)
     features = nn.Sequential(*list(made("resnet18").children())[:-2])
-    with pytest.raises(AttnBridgeError, match=r"output must be logits of shape \(batch, classes\), but is a tensor of"):
+    with pytest.raises(AttnBridgeError, match=r"output is a tensor of .* expected logits of shape \(batch, classes\)"):
         segmentation(CLASSES, network=features, image_size=SIDE)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
+from pathlib import Path
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -34,8 +36,12 @@ from attnbridge.attention.normalise import Normalise, fuse_maps, normalise_maps,
 from attnbridge.attention.observe import observe, run_for_scores
 from attnbridge.attention.transformers import Pool, attention_rollout, gradient_rollout, observe_attention
 from attnbridge.bounds import MapSize, Scale, check_names, check_value
+from attnbridge.data.images import load_image
+from attnbridge.data.preparation import Preparation, preparation_of
 from attnbridge.errors import AttnBridgeError, check_choice, shown, unknown_name
 
+OneImage = str | Path | Image.Image
+"""A file, or an image of PIL's."""
 Classes = int | Sequence[int] | Tensor | Callable[[Tensor], Any] | None
 ExplainMethod = Literal[
     "cam", "grad_cam", "grad_cam_pp", "layer_cam", "activation", "input_gradient", "rollout", "gradient_rollout"
@@ -52,7 +58,7 @@ _found: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str, str], str]] = Wea
 
 def explain(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | OneImage | Sequence[OneImage],
     classes: Classes = None,
     layer: str | Sequence[str] | None = None,
     method: ExplainMethod = "grad_cam",
@@ -65,6 +71,7 @@ def explain(
     differentiable: bool = True,
     output: Output | None = None,
     target: Target | None = None,
+    preparation: Preparation | None = None,
 ) -> Tensor:
     """Where ``model`` looks for each class: maps of a batch in one call.
 
@@ -77,7 +84,8 @@ def explain(
     Args:
         model: any network from images to logits ``(B, N)``: timm, torchvision, transformers, one's own; convolutional
             or transformer; inside ``DistributedDataParallel`` or ``torch.compile`` or not.
-        images: ``(B, 3, H, W)``, normalised as the model expects.
+        images: ``(B, 3, H, W)``, normalised as the model expects; or an image's path or a PIL image, or several, which
+            are prepared as ``preparation`` says.
         classes: ``None``: the predicted class of each image; an int or a list of ints: these, for all images;
             a long tensor ``(B,)`` or ``(B, K)``: each image's own; a bool tensor ``(B, N)``: where it is true,
             the maps of the others are 0 and K = N; or a function from the logits to any of these.
@@ -94,6 +102,8 @@ def explain(
             a tensor, ``logits`` and ``out`` of a mapping or object, and the first of a tuple.
         target: what to explain in the place of a class: a function from the answer to scores ``(B, K)``, as those of
             :mod:`attnbridge.targets`. Without ``classes`` there is a map of each score.
+        preparation: of images that are no tensor; default: as the model says
+            (:func:`~attnbridge.data.preparation.preparation_of`).
 
     Returns:
         ``(B, K, H, W)``, not negative.
@@ -116,7 +126,10 @@ def explain(
     check_value("size", size, MapSize | None)
     check_network(model, "model")
     check_differentiable(unwrap(model))
+    if _holds_images(images):
+        images = _prepared(unwrap(model), images, preparation)
     check_tensors(images=(images, "B C H W"))
+    assert isinstance(images, Tensor)
     if second_order == "on" and not differentiable:
         raise AttnBridgeError(
             'second_order="on" is for maps that a loss trains, which those with differentiable=False are not; leave '
@@ -133,6 +146,26 @@ def explain(
         maps = normalise_maps(maps if size is None else resize_maps(maps, size), normalise)
         check_maps(maps, unwrap(model), images)
         return maps if wanted is None else _scattered(maps, indices, wanted)
+
+
+def _holds_images(images: Any) -> bool:
+    """Whether images are files or PIL's, one or several, and no tensor."""
+    first = images[0] if isinstance(images, list | tuple) and images else images
+    return isinstance(first, str | Path | Image.Image)
+
+
+def _prepared(network: nn.Module, images: Any, preparation: Preparation | None) -> Tensor:
+    """Files or PIL's images as a batch on the network's device."""
+    how = preparation or preparation_of(network)
+    if how is None:
+        raise AttnBridgeError(
+            "nothing says how the model wants its images; give size, mean and std, as preparation=attnbridge.data."
+            "Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), or a tensor (B, 3, H, W)"
+        )
+    several = images if isinstance(images, list | tuple) else [images]
+    opened = [load_image(Path(one)) if isinstance(one, str | Path) else one for one in several]
+    parameter = next(network.parameters(), torch.zeros(()))
+    return torch.cat([how.prepare(one) for one in opened]).to(parameter.device, parameter.dtype)
 
 
 def _layers(
