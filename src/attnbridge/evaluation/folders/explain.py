@@ -229,7 +229,7 @@ class FolderExplainer:
         with partial_folder(target.parent) as folder:
             for c, file in files.items():
                 laid = Image.fromarray(overlay(np.asarray(image), normalise_maps(maps[c], "max").numpy()))
-                laid.save(folder / file, compress_type=zlib.Z_RLE)  # of photographs as small as by default
+                laid.save(folder / file, compress_type=zlib.Z_RLE)  # three times as fast as by default
                 if c == best["index"]:
                     cells = _cells(image, laid, best)
             arrays: dict[str, Any] = {"maps": maps[stored].numpy(), "indices": stored.numpy(), "scores": scores.numpy()}
