@@ -126,10 +126,7 @@ def explain(
     check_value("size", size, MapSize | None)
     check_network(model, "model")
     check_differentiable(unwrap(model))
-    if _holds_images(images):
-        images = _prepared(unwrap(model), images, preparation)
-    check_tensors(images=(images, "B C H W"))
-    assert isinstance(images, Tensor)
+    images = _batch(unwrap(model), images, preparation)
     if second_order == "on" and not differentiable:
         raise AttnBridgeError(
             'second_order="on" is for maps that a loss trains, which those with differentiable=False are not; leave '
@@ -148,21 +145,20 @@ def explain(
         return maps if wanted is None else _scattered(maps, indices, wanted)
 
 
-def _holds_images(images: Any) -> bool:
-    """Whether images are files or PIL's, one or several, and no tensor."""
-    first = images[0] if isinstance(images, list | tuple) and images else images
-    return isinstance(first, str | Path | Image.Image)
-
-
-def _prepared(network: nn.Module, images: Any, preparation: Preparation | None) -> Tensor:
-    """Files or PIL's images as a batch on the network's device."""
+def _batch(network: nn.Module, images: Any, preparation: Preparation | None) -> Tensor:
+    """Images ``(B, C, H, W)``; files and PIL's images are prepared, on the network's device."""
+    several = list(images) if isinstance(images, list | tuple) else [images]
+    if not several or not all(isinstance(one, str | Path | Image.Image) for one in several):
+        if preparation is not None:
+            raise AttnBridgeError("preparation is for files and PIL images; tensors are taken as they are")
+        check_tensors(images=(images, "B C H W"))
+        return images  # type: ignore[no-any-return]
     how = preparation or preparation_of(network)
     if how is None:
         raise AttnBridgeError(
-            "nothing says how the model wants its images; give size, mean and std, as preparation=attnbridge.data."
+            "images: nothing says how the model wants them; give size, mean and std, as preparation=attnbridge.data."
             "Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), or a tensor (B, 3, H, W)"
         )
-    several = images if isinstance(images, list | tuple) else [images]
     opened = [load_image(Path(one)) if isinstance(one, str | Path) else one for one in several]
     parameter = next(network.parameters(), torch.zeros(()))
     return torch.cat([how.prepare(one) for one in opened]).to(parameter.device, parameter.dtype)

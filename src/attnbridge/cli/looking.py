@@ -14,9 +14,9 @@ from attnbridge.errors import AttnBridgeError, unknown_name
 from attnbridge.experiments.runs import Run, run_folder
 from attnbridge.models.device import pick_device
 from attnbridge.models.labels import read_class_names
-from attnbridge.models.names import NAMES, check_folder, parse_name
+from attnbridge.models.names import NAMES, check_folder, check_texts, parse_name
 
-OWN = ("size", "mean", "std", "class_names")
+OWN = ("size", "mean", "std", "class_names", "output", "target", "text")
 """Options of a network by name that a run has itself."""
 
 
@@ -43,6 +43,14 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--class-names", type=path_of("--class-names"), help="a file of the classes' names: one a line, or JSON"
+    )
+    parser.add_argument(
+        "--text", nargs="+", help="texts in the place of classes, of a network that compares them with images, as CLIP"
+    )
+    parser.add_argument("--output", help="where the logits are in what the network answers: a name, or an index")
+    parser.add_argument(
+        "--target",
+        help="package.module:function of yours, from the answer to scores in the place of classes; its code runs",
     )
     parser.add_argument("--classes", nargs="+", help="names or numbers; default: the most probable ones")
     parser.add_argument(
@@ -100,7 +108,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
         "--out", type=out_for("verification.json"), default=Path("runs/verification"), help="folder to write"
     )
     add_device(parser)
-    parser.set_defaults(class_names=None)
+    parser.set_defaults(**dict.fromkeys(("class_names", "output", "target", "text")))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -146,10 +154,17 @@ def _check_model(options: argparse.Namespace, layer: str | None) -> None:
         raise AttnBridgeError(f"--size must be a side, or height and width, not {len(options.size)} numbers")
     if options.class_names is not None:
         read_class_names(options.class_names)
+    if options.text is not None:
+        check_texts(name, options.text)
+        given = next((option for option in ("output", "target", "class_names") if getattr(options, option)), None)
+        if given:
+            raise AttnBridgeError(
+                f"--text and --{given.replace('_', '-')} both say what the classes are; give one of them"
+            )
     check_folder(parse_name(name))
     from attnbridge.models.classifiers import check_classifier
 
-    check_classifier(name, layer)
+    check_classifier(name, layer if options.text is None else None)
 
 
 def _load(options: argparse.Namespace) -> Any:
@@ -162,7 +177,25 @@ def _load(options: argparse.Namespace) -> Any:
     size = options.size and (options.size[0] if len(options.size) == 1 else tuple(options.size))
     classes = None if options.class_names is None else read_class_names(options.class_names)
     how: dict[str, Any] = {"classes": classes, "size": size, "mean": options.mean, "std": options.std}
+    how |= {"output": _output(options.output), "target": _target(options.target), "texts": options.text}
     return load_classifier(options.model, options.weights, options.device, **how)
+
+
+def _output(text: str | None) -> str | int | None:
+    """A name of an output, or its index."""
+    return int(text) if text is not None and text.removeprefix("-").isdecimal() else text
+
+
+def _target(text: str | None) -> Any:
+    """A function of the user's."""
+    if text is None:
+        return None
+    from attnbridge.models.libraries import import_object
+
+    found = import_object(text)
+    if not callable(found):
+        raise AttnBridgeError(f"--target {text}: must be a function from the network's answer to scores (B, K)")
+    return found
 
 
 VERBS = (

@@ -6,6 +6,8 @@ from .modules.cues import CueDataModule as CueDataModule
 from .modules.domains import MultiDomainDataModule as MultiDomainDataModule
 from .modules.loaders import LoaderDataModule as LoaderDataModule
 from .modules.source_target import SourceTargetDataModule as SourceTargetDataModule
+from .preparation import Preparation as Preparation
+from .preparation import preparation_of as preparation_of
 from .request import CacheRequest as CacheRequest
 from .request import DataRequest as DataRequest
 from .saliency import make_saliency as make_saliency

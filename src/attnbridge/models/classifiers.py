@@ -15,6 +15,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
+from attnbridge.attention.answers import Output, Target
 from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import observe
 from attnbridge.bounds import MapSize, Positive, check_names, check_value
@@ -40,9 +41,10 @@ from attnbridge.models.libraries import (
     with_weights,
 )
 from attnbridge.models.names import CONFIG, NetworkName, check_folder, parse_name, read_config
+from attnbridge.models.texts import load_image_text
 from attnbridge.models.weights import PACKAGED, hub, load_packaged, read_weights
 
-Activation = Literal["softmax", "sigmoid"]
+Activation = Literal["softmax", "sigmoid", "none"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Classifier:
         mean: what it wants subtracted from RGB in [0, 1].
         std: what it wants to be divided by.
         layer: the layer to look at; ``None``: the last spatial features.
-        activation: from logits to scores: ``softmax``, or ``sigmoid`` for several labels an image.
+        activation: from logits to scores: ``softmax``, ``sigmoid`` for several labels an image, or ``none``.
         shape: whether images are brought to ``size`` by stretching or by padding.
         checksum: of the file of its weights, if it has one, and of class names that were given with it, to tell it from
             another of its name.
         bgr: whether it wants blue first; ``mean`` and ``std`` are in the order that it wants.
+        output: where the logits are in its answer, see :func:`~attnbridge.attention.explain.explain`.
+        target: from its answer to scores ``(B, N)`` in the place of logits.
     """
 
     name: str
@@ -75,6 +79,8 @@ class Classifier:
     checksum: str | None = None
     shape: Shape = "stretch"
     bgr: bool = False
+    output: Output | None = None
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, get_args(Activation))
@@ -87,7 +93,9 @@ class Classifier:
         return ((images.flip(1) if self.bgr else images) - mean) / std
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Probabilities ``(B, N)``, float32: half precision cannot tell those near 1 apart."""
+        """Probabilities ``(B, N)``, or a target's scores; float32: half precision cannot tell those near 1 apart."""
+        if self.activation == "none":
+            return logits.float()
         return logits.float().softmax(1) if self.activation == "softmax" else logits.float().sigmoid()
 
 
@@ -118,6 +126,9 @@ def load_classifier(
     size: Size | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    output: Output | None = None,
+    target: Target | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Classifier:
     """A network with its classifier, by name.
 
@@ -135,25 +146,70 @@ def load_classifier(
             see :func:`~attnbridge.data.preparation.preparation_of`.
         mean: what is subtracted from RGB in [0, 1].
         std: what it is divided by.
+        output: where the logits are in its answer, if that does not say it: a name, an index, or a function.
+        target: from its answer to scores in the place of classes, see :mod:`attnbridge.targets`.
+        texts: in the place of classes, of a network that compares images with texts, as CLIP.
 
     Raises:
         AttnBridgeError: for an unknown model or device, weights that cannot be had or do not fit, another number of
             ``classes`` than the network has, or where nothing says how images are prepared.
     """
     place = pick_device(device)
-    check_classifier(name)
-    loaded = _load(parse_name(name), None if weights == "imagenet" else Path(weights))
+    if texts is not None:
+        loaded, activation, target = _load_texts(name, weights, texts, output, target)
+    else:
+        check_classifier(name)
+        loaded = _load(parse_name(name), None if weights == "imagenet" else Path(weights))
+        activation = "softmax" if target is None else "none"
     prepared, changed = _prepared(name, preparation_of(loaded.network), size, mean, std)
     network = loaded.network.eval()
-    count = _count(network, prepared.size) if loaded.count is None else loaded.count
+    if loaded.count is None or output is not None or (target is not None and texts is None):
+        loaded = replace(loaded, count=_count(network, prepared.size, output, target))
+    names, checksum = _named(name, loaded, classes, numbered=target is not None and texts is None)
+    how = (prepared.size, prepared.mean, prepared.std)
+    return Classifier(
+        changed, network.to(place), names, *how, activation=activation, checksum=checksum, bgr=prepared.bgr,
+        output=output, target=target,
+    )  # fmt: skip
+
+
+def _named(
+    name: str, loaded: _Loaded, classes: Sequence[str] | None, numbered: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """Names of a network's classes, and its checksum, which given ones are part of.
+
+    Args:
+        name: of the network.
+        loaded: it.
+        classes: names that were given.
+        numbered: whether its own names are of something else than the scores.
+    """
+    count = loaded.count
     if not count:
         raise AttnBridgeError(f"{name!r} has no classifier, so it has no classes to explain; take another model")
-    given = None if classes is None else check_names("classes", classes)
-    names = (loaded.classes or class_names(count)) if given is None else given
-    check_count(names, count, loaded.source if given is None else "the class names", name)
-    checksum = loaded.checksum if given is None else _digest(str(loaded.checksum), *given)
-    how = (prepared.size, prepared.mean, prepared.std)
-    return Classifier(changed, network.to(place), names, *how, checksum=checksum, bgr=prepared.bgr)
+    if classes is not None:
+        given = check_names("classes", classes)
+        check_count(given, count, "the class names", name)
+        return given, _digest(str(loaded.checksum), *given)
+    names = numbers(count) if numbered else loaded.classes or class_names(count)
+    check_count(names, count, loaded.source, name)
+    return names, loaded.checksum
+
+
+def _load_texts(
+    name: str, weights: str, texts: Sequence[str], output: Output | None, target: Target | None
+) -> tuple[_Loaded, Activation, Target]:
+    """A network of images and texts, the texts as its classes."""
+    if weights != "imagenet" or output is not None or target is not None:
+        raise AttnBridgeError("texts belong to a folder with its own weights, and are the target; leave the others out")
+    network, scores = load_image_text(name, texts)
+    folder = parse_name(name).folder
+    checksum = _digest(_checksum(folder) if folder.is_dir() else name, *texts)
+    return (
+        _Loaded(network, len(texts), tuple(texts), "texts", checksum),
+        "sigmoid" if scores.bias else "softmax",
+        scores,
+    )
 
 
 def _prepared(
@@ -183,12 +239,12 @@ def _prepared(
     return replace(base, **own), ", ".join([name, *words])
 
 
-def _count(network: nn.Module, size: Size) -> int:
-    """The number of classes of a network, from its answer."""
+def _count(network: nn.Module, size: Size, output: Output | None, target: Target | None) -> int:
+    """The number of classes of a network, or of scores of a target, from its answer."""
     parameter = next(network.parameters(), torch.zeros(()))
     images = torch.zeros(1, 3, *sides(size), device=parameter.device, dtype=parameter.dtype)
     with eval_mode(network):
-        return observe(network, images, [], grad=False).logits.shape[1]
+        return observe(network, images, [], grad=False, output=output, target=target).logits.shape[1]
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -320,9 +376,18 @@ def class_names(count: int) -> tuple[str, ...]:
     ('tabby, tabby cat', ('0', '1'))
     """
     if count != 1000:
-        return tuple(str(i) for i in range(count))
+        return numbers(count)
     info: Any = ImageNetInfo()
     return tuple(info.index_to_description(i) for i in range(count))
+
+
+def numbers(count: int) -> tuple[str, ...]:
+    """Numbers as names.
+
+    >>> numbers(3)
+    ('0', '1', '2')
+    """
+    return tuple(str(i) for i in range(count))
 
 
 def find_classes(wanted: list[str], classes: tuple[str, ...]) -> list[int]:

@@ -244,9 +244,9 @@ def make_transformers(name: NetworkName, num_classes: int | None = None, image_s
     Raises:
         AttnBridgeError: where it is none, or transformers is not installed.
     """
-    with _transformers(name) as auto:
+    with in_transformers(name) as auto:
         network: nn.Module = auto.AutoModelForImageClassification.from_config(_config(name, num_classes, image_size))
-    return _prepared(network, name)
+    return says_preparation(network, name)
 
 
 def load_transformers(
@@ -270,7 +270,7 @@ def load_transformers(
     names, source = weight_names(lambda n: make_transformers(name, n, image_size)), path or name.folder
     found = read_weights(source, names)
     count = class_count(found.state, names, source, name.text) if num_classes is None else num_classes
-    with _transformers(name) as auto:
+    with in_transformers(name) as auto:
         config = _config(name, count, image_size)
         kind: Any = type(skeleton(lambda: auto.AutoModelForImageClassification.from_config(config)))
         network, info = kind.from_pretrained(
@@ -279,7 +279,7 @@ def load_transformers(
         )  # fmt: skip
     renewed = set() if num_classes is None else {key for key, axis in names.items() if axis is not None}
     _check_loaded(info, renewed, source, name, found.state, strict=path is not None)
-    return _prepared(network, name), count, found
+    return says_preparation(network, name), count, found
 
 
 def _check_loaded(
@@ -314,7 +314,7 @@ def _config(name: NetworkName, num_classes: int | None, image_size: Size | None)
 
 
 @contextmanager
-def _transformers(name: NetworkName) -> Iterator[Any]:
+def in_transformers(name: NetworkName) -> Iterator[Any]:
     """transformers, without its progress bars and reports; what it raises names the folder."""
     check_transformers(name.text)
     import transformers
@@ -338,7 +338,7 @@ def _transformers(name: NetworkName) -> Iterator[Any]:
             transformers.logging.enable_progress_bar()
 
 
-def _prepared(network: nn.Module, name: NetworkName) -> nn.Module:
+def says_preparation(network: nn.Module, name: NetworkName) -> nn.Module:
     """It, saying itself how its images are prepared, if its folder does."""
     count = read_config(name.folder, name.text).count
     cfg: dict[str, Any] = {"architecture": name.text, "num_classes": count}
@@ -367,15 +367,8 @@ def call_function(text: str) -> nn.Module:
     Traceback (most recent call last):
     attnbridge.errors.AttnBridgeError: torchvision.models:resnet99: the module has no 'resnet99'; did you mean ...
     """
-    module, _, function = parse_name(text).name.partition(":")
     with _working_folder_first():
-        found: Any = _import(module, text)
-        for part in function.split("."):
-            if not hasattr(found, part):
-                near = unknown_name("name", part, [n for n in dir(found) if not n.startswith("_")])
-                hint = str(near).split("; ", 1)[1]
-                raise AttnBridgeError(f"{text}: the module has no {part!r}; {hint}")
-            found = getattr(found, part)
+        found = import_object(text)
         if isinstance(found, nn.Module):
             return found
         if not callable(found):
@@ -388,6 +381,31 @@ def call_function(text: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise AttnBridgeError(f"{text}: must give an nn.Module, but gave {shown(network)}")
     return network
+
+
+def import_object(text: str) -> Any:
+    """What a name of the user's stands for, ``package.module:name``; the module's code runs.
+
+    Modules are found as Python finds them, and in the working folder.
+
+    Raises:
+        AttnBridgeError: if there is no such module, or nothing of that name in it.
+
+    >>> import_object("math:pi")
+    3.14...
+    """
+    parsed = parse_name(text)
+    if parsed.library != "function":
+        raise AttnBridgeError(f"{text!r} names no function of a module; write package.module:function")
+    module, _, name = parsed.name.partition(":")
+    with _working_folder_first():
+        found: Any = _import(module, text)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = unknown_name("name", part, [n for n in dir(found) if not n.startswith("_")])
+            raise AttnBridgeError(f"{text}: the module has no {part!r}; {str(near).split('; ', 1)[1]}")
+        found = getattr(found, part)
+    return found
 
 
 def _import(module: str, text: str) -> Any:

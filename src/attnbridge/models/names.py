@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,6 +82,23 @@ def is_folder_name(text: object) -> bool:
     (True, True, False)
     """
     return isinstance(text, str) and text.startswith(("hf/", "hf-hub:"))
+
+
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raise unless a name may be of a network of images and texts, and there are texts.
+
+    >>> check_texts("resnet50", ["a boat"])
+    Traceback (most recent call last):
+    attnbridge.errors.AttnBridgeError: resnet50: texts belong to a network of images and texts, hf/FOLDER or
+    hf-hub:OWNER/NAME; in Python, attnbridge.targets.text_target takes any
+    """
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise AttnBridgeError("texts: expected at least one, none of them empty")
+    if parse_name(name).library not in ("folder", "hub"):
+        raise AttnBridgeError(
+            f"{name}: texts belong to a network of images and texts, hf/FOLDER or hf-hub:OWNER/NAME; in Python, "
+            "attnbridge.targets.text_target takes any"
+        )
 
 
 def check_folder(name: NetworkName) -> None:

@@ -195,12 +195,13 @@ class FolderExplainer:
         kept: list[Tensor] = []
 
         def classes(logits: Tensor) -> Tensor:
-            kept.append(self.model.scores(logits))
+            kept.append(self.model.scores(logits.detach()))
             kept.append(self.choose(kept[0]))
             return torch.ones_like(kept[1]) if self.settings.all_maps else kept[1]
 
         layer = self.settings.layer or (None if self.settings.method in WHOLE_NETWORK_METHODS else self.model.layer)
         how: dict[str, Any] = {"scales": self.views.scales, "flip": self.views.flip, "differentiable": False}
+        how |= {"output": self.model.output, "target": self.model.target}
         images = self.model.normalise(images)
         maps = explain(self.model.network, images, classes, layer, self.settings.method, **how).cpu()
         for what, values in (("scores", kept[0]), ("maps", maps)):
