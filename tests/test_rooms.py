@@ -90,8 +90,9 @@ def test_front_imports_no_room() -> None:
     """What the package exports is loaded by its name, when it is used."""
     assert set(imported(ast.parse((ROOT / "__init__.py").read_text()))) == {"attnbridge.lazy"}
     others = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "__main__", *HELPERS}
-    assert others == {"metrics"}
-    assert set(imported(ast.parse((ROOT / "metrics.py").read_text()))) == {"attnbridge.evaluation", "attnbridge.lazy"}
+    assert others == {"metrics", "targets"}
+    for name, room in {"metrics": "evaluation", "targets": "attention"}.items():
+        assert set(imported(ast.parse((ROOT / f"{name}.py").read_text()))) == {f"attnbridge.{room}", "attnbridge.lazy"}
 
 
 @pytest.mark.parametrize(

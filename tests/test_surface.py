@@ -17,7 +17,7 @@ import pytest
 import attnbridge
 
 PINNED = Path(__file__).with_name("api_surface.json")
-PLACES = ("attnbridge", "data", "losses", "methods", "metrics", "models", "segmentation")
+PLACES = ("attnbridge", "data", "losses", "methods", "metrics", "models", "segmentation", "targets")
 Surface = dict[str, dict[str, Any]]
 
 

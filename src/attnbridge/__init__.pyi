@@ -4,6 +4,7 @@ from . import methods as methods
 from . import metrics as metrics
 from . import models as models
 from . import segmentation as segmentation
+from . import targets as targets
 from .attention.class_maps import cam as cam
 from .attention.class_maps import grad_cam as grad_cam
 from .attention.class_maps import grad_cam_pp as grad_cam_pp

@@ -1,9 +1,9 @@
 """What a map explains beside a class: :mod:`attnbridge.attention.targets` under its short name."""
 
-from attnbridge.attention.targets import BoxTarget as BoxTarget
-from attnbridge.attention.targets import RegionTarget as RegionTarget
-from attnbridge.attention.targets import SimilarityTarget as SimilarityTarget
-from attnbridge.attention.targets import ValueTarget as ValueTarget
-from attnbridge.attention.targets import text_target as text_target
+from lazy_loader import attach
 
-__all__ = ["BoxTarget", "RegionTarget", "SimilarityTarget", "ValueTarget", "text_target"]
+from attnbridge import attention
+from attnbridge.lazy import exports
+
+_names = ["BoxTarget", "RegionTarget", "SimilarityTarget", "ValueTarget", "text_target"]
+__getattr__, __dir__, __all__ = exports(__name__, attach(attention.__name__, submod_attrs={"targets": _names}))

@@ -17,14 +17,28 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import attnbridge
-from attnbridge import AttnBridgeError, data, explain, guide, losses, methods, metrics, models, observe, segmentation
+from attnbridge import (
+    AttnBridgeError,
+    data,
+    explain,
+    guide,
+    losses,
+    methods,
+    metrics,
+    models,
+    observe,
+    segmentation,
+    targets,
+)
 from attnbridge.errors import DivergedError
 
 SURFACE = Path(__file__).parents[1] / "api_surface.json"
+READY = data.Preparation(8, (0.0,) * 3, (1.0,) * 3)
 NAN, INF = float("nan"), float("inf")
 META = torch.device("meta")
 
 EXEMPT = {
+    "data.preparation_of": "a question: it takes whatever a network says or does not say",
     "attnbridge.AttnBridgeError": "the exception itself",
     "attnbridge.Observation": "a result: `observe` makes it",
     "attnbridge.Run": "a result: test_values.py and the tests of the folders have it",
@@ -151,8 +165,13 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(explain, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGES), "no layer of the network"),
         (on(explain, NET, IMAGES[0]), r"images must be a float tensor \(B, C, H, W\).*\(3, 8, 8\)"),
         (on(explain, NET, IMAGES.numpy()), "images must be a float tensor.*ndarray; make a tensor of it"),
-        (on(explain, NET, Image.new("RGB", (8, 8))), "images must be a float tensor.*an Image"),
-        (on(explain, NET, "cat.jpg"), "images must be a float tensor.*'cat.jpg'"),
+        (on(explain, NET, Image.new("RGB", (8, 8))), "nothing says how the model wants them; give size, mean and std"),
+        (on(explain, NET, "cat.jpg"), "nothing says how the model wants them; give size, mean and std"),
+        (on(explain, NET, ["cat.jpg"], preparation=READY), "cat.jpg"),
+        (on(explain, NET, ["cat.jpg", IMAGES], preparation=READY), "preparation is for files and PIL images"),
+        (on(explain, NET, IMAGES, preparation=READY), "preparation is for files and PIL images"),
+        (on(explain, NET, IMAGES, output="logits"), "unknown output 'logits'"),
+        (on(explain, NET, IMAGES, output=None, target=lambda y: None), "target <lambda> gave None"),
         (on(explain, NET, BYTES), r"images must be.*torch\.uint8 .*call \.float\(\) on it, and divide 8 bits by 255"),
         (on(explain, NET, IMAGES.to(torch.complex64)), r"images must be a float tensor.*complex64"),
         (on(explain, NET, IMAGES[:0]), r"images is empty, of shape \(0, 3, 8, 8\)"),
@@ -162,12 +181,12 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(explain, NET, IMAGES.double()), r"images: .* are torch\.float64, its weights torch\.float32"),
         (on(explain, nn.Sequential(nn.Conv2d(3, 4, 5), *NET[1:]), IMAGES[:, :, :3, :3], layer="1"), "3 pixels high"),
         (on(explain, NORMED.train(), IMAGES[:1], 0, "0"), r"in training mode its batch norm.*call network\.eval"),
-        (on(explain, Answers(lambda y: (y, y)), IMAGES), "output must be logits .*but is tuple"),
-        (on(explain, Answers(lambda y: {"logits": y}), IMAGES), "output must be logits .*but is dict"),
-        (on(explain, Answers(lambda _: None), IMAGES), "output must be logits .*but is NoneType"),
-        (on(explain, Answers(torch.flatten), IMAGES), r"output must be logits .*of shape \(10,\)"),
-        (on(explain, Answers(lambda y: y[:, :0]), IMAGES, layer="trunk"), r"output must be logits .*\(2, 0\)"),
-        (on(explain, Answers(lambda y: y[:1]), IMAGES), r"logits must be .* with B = 2 as in features.*\(1, 5\)"),
+        (on(explain, Answers(lambda y: ([y], y)), IMAGES), "output must be logits .*but is a tuple of a list"),
+        (on(explain, Answers(lambda y: {"features": y}), IMAGES), "output must be logits .*but is a dict of features"),
+        (on(explain, Answers(lambda _: None), IMAGES), "output must be logits .*but is None"),
+        (on(explain, Answers(torch.flatten), IMAGES), "scores of 10 images, but it was given 2"),
+        (on(explain, Answers(lambda y: y[:, :0]), IMAGES, layer="trunk"), r"expected logits of shape"),
+        (on(explain, Answers(lambda y: y[:1]), IMAGES), "scores of 1 images, but it was given 2"),
         (on(explain, poisoned("0"), IMAGES), r"logits are NaN: the network's '0\.weight' holds NaN"),
         (on(explain, poisoned("4"), IMAGES, method="input_gradient"), r"logits are NaN: .*'4\.weight' holds NaN"),
         (on(explain, NET, IMAGES * NAN), "logits are NaN: the images hold NaN"),
@@ -534,7 +553,44 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (built(poolings="caffe"), "poolings must be own or deeplab, not 'caffe'"),
         (built(weights=None), "weights must be a text, not None"),
         (built(layer=["layer4"]), r"layer must be a text or None, not \['layer4'\]"),
-        (built(name=Answers(lambda y: (y,)), layer="trunk", image_size=16), "output must be logits .*tuple"),
+        (built(name=Answers(lambda y: ([y],)), layer="trunk", image_size=16), "output must be logits .*tuple"),
+    ],
+    "targets.BoxTarget": [
+        (on(targets.BoxTarget, [0, 0, 9, 9], 1, 8), r"box \[0\.0, 0\.0, 9\.0, 9\.0\]: expected left < right"),
+        (on(targets.BoxTarget, [0, 0, NAN, 4], 1, 8), "box .*nan.*expected left < right"),
+        (on(targets.BoxTarget, [[0, 0, 4, 4]], [1, 2], 8), "1 boxes, but 2 labels"),
+        (on(targets.BoxTarget, [0, 0, 4], 1, 8), "boxes must be"),
+        (on(targets.BoxTarget, [0, 0, 4, 4], -1, 8), "labels must be at least 0, not -1"),
+        (on(targets.BoxTarget, [0, 0, 4, 4], 1, 0), "size must be"),
+    ],
+    "targets.RegionTarget": [
+        (on(targets.RegionTarget, -1), "classes must be at least 0, not -1"),
+        (on(targets.RegionTarget, "boat"), "classes must be"),
+        (on(targets.RegionTarget, []), "classes"),
+        (on(targets.RegionTarget, 0, torch.zeros(4, 4)), "region: has no position"),
+        (on(targets.RegionTarget, 0, torch.ones(4)), r"region must be a float or bool tensor \(B, H, W\)"),
+        (on(targets.RegionTarget, 0, torch.full((4, 4), NAN)), "region"),
+    ],
+    "targets.SimilarityTarget": [
+        (on(targets.SimilarityTarget, torch.ones(1, 2, 3)), r"embeddings must be a float tensor \(K, D\)"),
+        (on(targets.SimilarityTarget, torch.ones(3).long()), "embeddings must be a float tensor"),
+        (on(targets.SimilarityTarget, torch.ones(3), scale=0), "scale must be above 0, not 0"),
+        (on(targets.SimilarityTarget, torch.ones(3), bias="low"), "bias must be"),
+    ],
+    "targets.ValueTarget": [
+        (on(targets.ValueTarget, -1), "index must be at least 0, not -1"),
+        (on(targets.ValueTarget, 1.5), "index must be a whole number"),
+    ],
+    "targets.text_target": [
+        (on(targets.text_target, NET, None), "compares no images with texts"),
+        (on(targets.text_target, None, None), "network must be a network"),
+    ],
+    "data.Preparation": [
+        (on(data.Preparation, 8, (0.0,) * 3, (1.0,) * 3, mode="stretch"), "mode must be center, squash or border"),
+        (on(READY.prepare, IMAGES), "image must be one of Pillow's"),
+        (on(READY.prepare, "cat.jpg"), "image must be one of Pillow's"),
+        (on(data.Preparation, 0, (0.0,) * 3, (1.0,) * 3), "size must be"),
+        (on(data.Preparation, 8, (0.0,) * 3, (0.0,) * 3), "std must be"),
     ],
     "models.load_classifier": [
         (on(models.load_classifier, None), "unknown model None"),
@@ -550,7 +606,7 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (loaded(classes=["cat"]), "the class names: names 1 classes, but .*:network has [0-9]+;"),
     ],
     "models.Classifier": [
-        (on(classified, activation="softmx"), "activation must be softmax or sigmoid.*mean 'softmax'"),
+        (on(classified, activation="softmx"), "activation must be softmax, sigmoid or none.*mean 'softmax'"),
         (on(classified, shape="stretched"), "shape must be stretch or pad.*mean 'stretch'"),
         (lambda: classified().normalise(BYTES), r"images must be a float tensor.*uint8"),
         (lambda: classified().normalise(IMAGES[:, :1]), r"images must be .*\(B, 3, H, W\).*\(2, 1, 8, 8\)"),

@@ -45,6 +45,7 @@ class SimilarityTarget:
         embeddings = embeddings[None] if isinstance(embeddings, Tensor) and embeddings.ndim == 1 else embeddings
         check_tensors(embeddings=(embeddings, "K D"))
         check_number("scale", scale, Positive)
+        check_value("bias", bias, float)
         self.embeddings, self.scale, self.bias = F.normalize(embeddings.detach(), dim=1), scale, bias
 
     def __call__(self, answer: Any) -> Tensor:
@@ -132,9 +133,7 @@ class RegionTarget:
     """
 
     def __init__(self, classes: int | Sequence[int], region: Tensor | None = None) -> None:
-        self.classes = [classes] if isinstance(classes, int) else list(classes)
-        for number in self.classes:
-            check_number("classes", number, Natural)
+        self.classes = _numbers("classes", classes)
         if region is not None:
             region = region[None] if isinstance(region, Tensor) and region.ndim == 2 else region
             check_tensors(region=(region, "B H W", "unit"))
@@ -186,8 +185,10 @@ class BoxTarget:
     def __init__(self, boxes: Tensor | Sequence[Any], labels: int | Sequence[int], size: MapSize) -> None:
         check_value("size", size, MapSize)
         self.height, self.width = (size, size) if isinstance(size, int) else size
-        self.boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        self.labels = [labels] if isinstance(labels, int) else list(labels)
+        given = torch.as_tensor(boxes, dtype=torch.float32)
+        given = given[None] if given.ndim == 1 else given
+        check_tensors(boxes=(given, "K 4"))
+        self.boxes, self.labels = given, _numbers("labels", labels)
         if len(self.labels) != len(self.boxes):
             raise AttnBridgeError(f"{len(self.boxes)} boxes, but {len(self.labels)} labels; give each box one")
         for box in self.boxes.tolist():
@@ -231,3 +232,13 @@ class BoxTarget:
                 f"label {max(self.labels)} is out of range; the network has {logits.shape[2]} classes"
             )
         return [(own, score, None) for own, score in zip(pixels, logits, strict=True)]
+
+
+def _numbers(name: str, given: int | Sequence[int]) -> list[int]:
+    """Numbers of classes, one or several, as a list."""
+    numbers: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    for number in numbers:
+        check_number(name, number, Natural)
+    if not numbers:
+        raise AttnBridgeError(f"{name} is empty; give a number of a class, or several")
+    return numbers

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from PIL import Image
 from torch import Tensor, nn
 
+from attnbridge.bounds import MapSize, Positive, check_value
 from attnbridge.data.transforms import Size, sides
 from attnbridge.errors import AttnBridgeError, check_choice, shown
 
@@ -48,6 +49,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, get_args(CropMode))
+        check_value("size", self.size, MapSize)
+        check_value("mean", self.mean, tuple[float, float, float])
+        check_value("std", self.std, tuple[Positive, Positive, Positive])
 
     def prepare(self, image: Image.Image) -> Tensor:
         """An image, as a normalised tensor ``(1, 3, H, W)``, by timm's transforms for evaluation.

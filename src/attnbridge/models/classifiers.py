@@ -205,11 +205,8 @@ def _load_texts(
     network, scores = load_image_text(name, texts)
     folder = parse_name(name).folder
     checksum = _digest(_checksum(folder) if folder.is_dir() else name, *texts)
-    return (
-        _Loaded(network, len(texts), tuple(texts), "texts", checksum),
-        "sigmoid" if scores.bias else "softmax",
-        scores,
-    )
+    activation: Activation = "softmax" if getattr(network, "logit_bias", None) is None else "sigmoid"
+    return _Loaded(network, len(texts), tuple(texts), "texts", checksum), activation, scores
 
 
 def _prepared(
