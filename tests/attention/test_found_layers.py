@@ -13,8 +13,8 @@ SOME = {
     *("vit_small_patch14_reg4_dinov2", "swin_tiny_patch4_window7_224", "fasterrcnn_mobilenet_v3_large_320_fpn"),
     *("coat_lite_tiny", "crossvit_tiny_240", "cait_xxs24_224"),
 }
-"""Of timm and torchvision: convolutions, scores of positions, a segmentation, a detector, registers, windows, branches, a
-class token that comes late."""
+"""Of timm and torchvision: convolutions, scores of positions, a segmentation, a detector, registers, windows, branches,
+a class token that comes late."""
 SMALL = {"own", "open_clip", "transformers"}
 QUICK = [entry for entry in NETWORKS if entry.origin in SMALL or entry.name.partition("/")[2] in SOME]
 
