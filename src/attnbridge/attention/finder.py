@@ -337,7 +337,8 @@ class _Trace:
             return
         for ran in self.ran:
             if ran.output.ndim == 3 and ran.output.shape[:2] == shape and ran.output.is_floating_point():
-                same = torch.isclose(*ran.output.detach(), rtol=1e-4, atol=1e-6).all(-1)
+                one, other = ran.output.detach()
+                same = torch.isclose(one, other, rtol=1e-4, atol=1e-6).all(-1)
                 if int(same.sum()) == prefix and not bool(same[:prefix].all()):
                     places = ", ".join(map(str, same.nonzero().flatten().tolist()[:5]))
                     raise AttnBridgeError(
