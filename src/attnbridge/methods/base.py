@@ -235,7 +235,9 @@ class Method(Predicting, LightningModule):
                     f"a batch of {stream}: {name} must be {rule}, but go from {low:.3g} to {high:.3g}"
                 )
         mask = batch.get("mask")
-        wrong = mask[((mask < 0) | (mask > count)) & (mask != IGNORE_INDEX)] if isinstance(mask, Tensor) else ()
+        if not isinstance(mask, Tensor):
+            return
+        wrong = mask[((mask < 0) | (mask > count)) & (mask != IGNORE_INDEX)]
         if len(wrong):
             raise AttnBridgeError(
                 f"a batch of {stream}: masks must be 0, the background, 1 to {count}, the classes, or {IGNORE_INDEX}, "
