@@ -292,3 +292,52 @@ def test_a_branch_of_several_and_class_tokens_that_come_late() -> None:
     assert crossvit.layer == "blocks.2.fusion.1.norm1"
     cait = build_backbone("cait_xxs24_224", 5, weights="none", stride=None, image_size=224)
     assert cait.layer == "blocks_token_only.1.norm1"
+
+
+class Queries(nn.Module):
+    """A convolutional network, here with 8 by 8 positions, that learned queries, channels or columns end."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+        self.queries = nn.Parameter(torch.randn(1, 9, 16))
+        self.attn, self.flat = nn.MultiheadAttention(16, 2, batch_first=True), nn.Flatten(2)
+        self.last, self.how = nn.LSTM(16, 16, batch_first=True), how
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.flat(self.trunk(x))
+        if self.how == "channels":
+            return self.head(x.mean(2))  # type: ignore[no-any-return]
+        x = x.transpose(1, 2)
+        if self.how == "last state":
+            return self.head(self.last(x)[0][:, -1])  # type: ignore[no-any-return]
+        return self.head(self.norm(self.attn(self.queries.expand(len(x), -1, -1), x, x)[0]).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["channels", "queries", "last state"])
+def test_tokens_that_make_a_square_and_are_no_positions_are_no_features(how: str) -> None:
+    """16 channels are no 4 x 4 positions, nor are 9 queries 3 x 3 of them; a last state sums up the others."""
+    assert find_layer(Queries(how).eval(), 16) == "trunk"
+    assert explain(Queries(how).eval(), IMAGES).shape == (2, 1, 8, 8)
+
+
+def test_prompts_that_make_a_square_with_the_patches_are_no_patches() -> None:
+    """9 tokens before 16 patches are 25, and no 5 x 5 patches."""
+    network = Transformer(Block, {"cls_token": 1, "prompts": 8}).eval()
+    assert find_layer(network, 16) == "blocks.2.norm1"
+    assert explain(network, IMAGES).shape == (2, 1, 4, 4)
+
+
+def test_tokens_that_stand_after_the_patches_are_refused() -> None:
+    """The grid of a map would be shifted by one position."""
+
+    class Last(Transformer):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.cat([self.patch_embed(x), self.get_parameter("cls_token").expand(len(x), -1, -1)], 1)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x[:, -1])  # type: ignore[no-any-return]
+
+    with pytest.raises(AttnBridgeError, match=r"of the 17 tokens of 'blocks\.2\.norm1' .* stand at 16, and not before"):
+        find_layer(Last(Block, {"cls_token": 1}).eval(), 16)

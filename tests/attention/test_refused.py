@@ -36,6 +36,15 @@ def in_tuple_of_objects() -> nn.Module:
     return Detections()
 
 
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: Tensor, mask: Tensor) -> Any:
+        return self.network(images * mask)
+
+
 Case = tuple[Callable[[], nn.Module], Tensor, dict[str, Any], str]
 CASES: dict[str, Case] = {
     "one image without a batch": (
@@ -65,6 +74,13 @@ CASES: dict[str, Case] = {
         "no layer of the network has spatial features",
     ),
     "answers of objects": (in_tuple_of_objects, IMAGES, {}, "is a list of dict; say with `output`"),
+    "classes as 0 and 1": (
+        network,
+        IMAGES,
+        {"classes": torch.eye(5, dtype=torch.long)[: len(IMAGES)]},
+        r"0 and 1 for each of the 5 classes.*give `classes.bool\(\)`",
+    ),
+    "a forward of something else, too": (Masked, IMAGES, {}, "wants something else than images alone; give a module"),
     "a class out of range": (network, IMAGES, {"classes": 5}, "5"),
 }
 

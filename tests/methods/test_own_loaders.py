@@ -91,6 +91,13 @@ def test_labels_that_are_to_be_withheld_are_and_masks_stay_out() -> None:
         ("segmentation", {"head_width": 8}, PLAIN, r"has no cues; give \(images, labels, masks\), 255 where none"),
         ("fine_tuning", {}, loader(3 * IMAGES - 1, LABELS), r"must be in \[0, 1\], but go from -.*Normalize out"),
         ("fine_tuning", {}, loader(255 * IMAGES, LABELS), r"must be in \[0, 1\], but go from .*divide 8 bits by"),
+        ("fine_tuning", {}, loader(IMAGES, 2 * F.one_hot(LABELS, 3)), "labels must be 1 for each .*go from 0 to 2"),
+        ("attnbn", {}, {"source": loader(IMAGES, LABELS, 255 * IMAGES[:, 0]), "target": PLAIN},
+         "a batch of source: saliency must be floats in .*divide 8 bits by 255, but go from"),
+        ("gain", {"guidance_weight": 1.0}, {"target": PLAIN, "guided": loader(IMAGES, LABELS, MASKS * 0 + 7)},
+         "a batch of guided: masks must be 0, the background, 1 to 3, the classes, or 255, unknown, but hold 7"),
+        ("fine_tuning", {}, DataLoader([{"pixel_values": IMAGES[0], "labels": 1}]),  # type: ignore[arg-type, list-item]
+         "a batch of target has no 'image', but pixel_values, labels; give"),
         ("fine_tuning", {}, loader(IMAGES, LABELS + 1), "a batch of target: label 3 is of none of the 3 classes"),
         ("fine_tuning", {}, loader(IMAGES), r"a batch of target must be \(images, labels\).*is a list of 1"),
         ("domain_adaptation", {"coral_weight": 1.0, "generalise": True, "domains": ["a", "b"]}, {"source": PLAIN},

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from attnbridge.errors import AttnBridgeError, warn_once
 from attnbridge.models.backbones import build_backbone
+from attnbridge.models.checkpoints import find_state
 from attnbridge.models.classifiers import load_classifier
 from attnbridge.models.nearest import nearest_model
 from attnbridge.models.weights import load_state, read_weights
@@ -264,3 +265,9 @@ def test_what_is_read_is_what_was_saved(plain: nn.Module, tmp_path: Path) -> Non
     assert list(found.state) == list(before)
     assert found.classes is None
     assert all(torch.equal(found.state[name], value) for name, value in before.items())
+
+
+def test_a_dictionary_that_lies_inside_itself_holds_no_state_dict() -> None:
+    endless: dict[str, Any] = {}
+    endless["model"] = endless["state_dict"] = endless
+    assert find_state({"model": endless}) is None

@@ -124,8 +124,8 @@ def _traced(
     network = unwrap(network)
     parameter = next(network.parameters(), torch.zeros(()))
     if images is None:
-        images = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0))
-    images = images.detach().to(parameter.device, parameter.dtype).repeat(2, 1, 1, 1).requires_grad_()
+        images = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+    images = images.detach().to(parameter.device, parameter.dtype).repeat(2 // len(images), 1, 1, 1).requires_grad_()
     trace = _Trace(network, images)
     with ExitStack() as stack:
         for name, module in network.named_modules():
@@ -184,6 +184,8 @@ class _Trace:
         self.head: tuple[Tensor, Tensor] | None = None  # input and output of the last linear layer
         self.target: Tensor | None = None  # what the features are to matter for
         self.per_position: int | None = None  # how many classes have a score at each position, if that is the answer
+        self.cut: set[tuple[int, int]] = set()  # grids that convolutions gave
+        self.merged: set[tuple[int, int]] = set()  # those of tokens
 
     def hook(self, name: str, within: tuple[str, ...]) -> Any:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -198,6 +200,8 @@ class _Trace:
             elif tensor is not None:
                 ran = _Ran(name, tensor, _leads(output, tensor), weighs(module), within)
                 self.ran.append(ran)
+                if isinstance(module, nn.Conv2d) and len(tensor) == len(self.images):
+                    self.cut.add((int(tensor.shape[2]), int(tensor.shape[3])))
                 if ran.leads and not within and self.is_spatial(tensor):
                     self.spatial.append(ran)
 
@@ -228,8 +232,17 @@ class _Trace:
     def prefix(self, tokens: int) -> int | None:
         """Of so many tokens those before the patches; ``None`` if the others make no grid."""
         count = token_prefix(self.network, tokens, *self.images.shape[2:])
-        there = tokens - count > 1 and grid_of(tokens - count, self.aspect) != (0, 0)
-        return count if there else None
+        grid = grid_of(tokens - count, self.aspect) if tokens - count > 1 else (0, 0)
+        return count if grid != (0, 0) and self._is_of_image(grid) else None
+
+    def _is_of_image(self, grid: tuple[int, int]) -> bool:
+        """Whether tokens of a grid may be positions of the image, and not queries, channels or columns, as many as make
+        a square: where convolutions gave grids it is one of these, or halves one, as merging patches does."""
+        sources = self.cut | self.merged if len(self.cut) == 1 else self.merged
+        if self.cut and grid not in self.cut and not any(_halves(source, grid) for source in sources):
+            return False
+        self.merged.add(grid)
+        return True
 
     @property
     def candidates(self) -> list[_Ran]:
@@ -246,6 +259,7 @@ class _Trace:
         if self.target is not None:
             found = self._before_tokens(found, candidates, self.target)
         self._check_no_stem(found)
+        self._check_tokens_lead(found)
         return found.name
 
     def _features(self) -> list[_Ran]:
@@ -263,10 +277,17 @@ class _Trace:
             if not ran.output.requires_grad:
                 continue
             (gradient,) = _gradients(target, [ran])
-            first = (self.prefix(gradient.shape[1]) or 0) if gradient is not None and gradient.ndim == 3 else 0
-            if gradient is not None and gradient[:, first:].any() and self._sees_images(ran):
+            if gradient is not None and self._reads_positions(gradient) and self._sees_images(ran):
                 return ran
         return candidates[-1]
+
+    def _reads_positions(self, gradient: Tensor) -> bool:
+        """Whether what follows reads positions: of tokens more than one, which may sum up the others, as the last state
+        of a recurrence does."""
+        if gradient.ndim != 3:
+            return bool(gradient.any())
+        rows = gradient[:, self.prefix(gradient.shape[1]) or 0 :].any(-1)
+        return bool((rows.sum(1) > 1).any())
 
     def _before_tokens(self, found: _Ran, candidates: list[_Ran], target: Tensor) -> _Ran:
         """The input of the last attention, where a head reads the class token beside the patches after all blocks: what
@@ -306,6 +327,25 @@ class _Trace:
             f"the last spatial features are those of {found.name!r}, a patch embedding or stem that {len(layers)} "
             f"layers with weights follow, so a map there would tell little of the network; {self._advice(late)}"
         )
+
+    def _check_tokens_lead(self, found: _Ran) -> None:
+        """Raise if tokens that are the same for both images, as a class token is before it meets the patches, stand
+        elsewhere than before the patches."""
+        shape = found.output.shape[:2]
+        prefix = self.prefix(shape[1]) if found.output.ndim == 3 else 0
+        if not prefix:
+            return
+        for ran in self.ran:
+            if ran.output.ndim == 3 and ran.output.shape[:2] == shape and ran.output.is_floating_point():
+                one, other = ran.output.detach()
+                same = torch.isclose(one, other, rtol=1e-4, atol=1e-6).all(-1)
+                if int(same.sum()) == prefix and not bool(same[:prefix].all()):
+                    places = ", ".join(map(str, same.nonzero().flatten().tolist()[:5]))
+                    raise AttnBridgeError(
+                        f"of the {shape[1]} tokens of {found.name!r} those that are no patches, {prefix} in number, "
+                        f"stand at {places}, and not before the patches, so the grid of a map would be shifted; put "
+                        "them first"
+                    )
 
     def _that_matter(self, ran: list[_Ran]) -> list[_Ran]:
         """Those with several positions that the answer depends on."""
@@ -373,6 +413,16 @@ def _gradients(target: Tensor, ran: Sequence[_Ran]) -> Sequence[Tensor | None]:
         return ()
     weights = torch.linspace(1, 2, target.numel(), device=target.device, dtype=target.dtype).view_as(target)
     return torch.autograd.grad(target, [r.output for r in ran], weights, retain_graph=True, allow_unused=True)
+
+
+def _halves(grid: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one grid is the other, halved several times, each time up or down."""
+    while min(grid) > 1:
+        for rounding in (0, 1):
+            if tuple((side + rounding) // 2 for side in grid) == other:
+                return True
+        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+    return False
 
 
 def _leads(output: Any, tensor: Tensor) -> bool:

@@ -31,6 +31,8 @@ def naming_misfits(network: nn.Module, images: Tensor) -> Iterator[None]:
 
 
 def _misfit(network: nn.Module, images: Tensor, said: str) -> str | None:
+    if f"{type(network).__name__}.forward() " in said and "positional argument" in said:
+        return "its forward wants something else than images alone; give a module whose forward takes them and adds it"
     weight = next(network.parameters(), None)
     if weight is not None and weight.device != images.device:
         return f"they are on the device {images.device}, it is on {weight.device}; bring both to one"

@@ -124,6 +124,11 @@ def check_classes(classes: Any, batch: int, count: int) -> Tensor:
     outside = classes[wrong] if classes.device.type == "cpu" else classes[:0]  # a GPU is not waited for
     if len(outside):
         raise unknown_class(int(outside[0]), count)
+    if count > 2 and classes.shape == (batch, count) and classes.device.type == "cpu" and bool((classes <= 1).all()):
+        raise AttnBridgeError(
+            f"classes hold 0 and 1 for each of the {count} classes, but must be their numbers; give `classes.bool()`, "
+            "or `classes.argmax(1)`"
+        )
     if not classes.numel():
         raise AttnBridgeError(f"classes: an empty list of classes; the network knows 0 to {count - 1}")
     indices: Tensor = classes[:, None] if classes.ndim == 1 else classes

@@ -121,13 +121,17 @@ def _tokens(module: nn.Module) -> dict[str, int]:
 
 
 def token_prefix(network: nn.Module, tokens: int, height: int, width: int) -> int:
-    """Of so many tokens of a layer, how many stand before those of the patches: as many as the network puts there;
-    none, if all together make a grid; or what is left beside the patches that a convolution cuts the image into.
+    """Of so many tokens of a layer, how many stand before those of the patches: what is left beside the patches that
+    the first convolution cuts the image into; as many as the network puts there; none, if all together make a grid; or
+    what is left beside the patches of another convolution.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 16, 16))
-    >>> token_prefix(network, 196, 224, 224), token_prefix(network, 201, 224, 224)
-    (0, 5)
+    >>> token_prefix(network, 196, 224, 224), token_prefix(network, 201, 224, 224), token_prefix(network, 25, 64, 64)
+    (0, 5, 9)
     """
+    for patches in _patches(network, height, width, first=True):
+        if 0 <= tokens - patches <= MOST_TOKENS:
+            return tokens - patches
     declared = prefix_tokens(network)
     for count in (declared, 0):
         if tokens - count > 1 and grid_of(tokens - count, height / width) != (0, 0):
@@ -138,11 +142,14 @@ def token_prefix(network: nn.Module, tokens: int, height: int, width: int) -> in
     return declared
 
 
-def _patches(network: nn.Module, height: int, width: int) -> set[int]:
-    """Into how many patches convolutions cut an image; unknown where tokens of other kinds follow the patches."""
+def _patches(network: nn.Module, height: int, width: int, first: bool = False) -> set[int]:
+    """Into how many patches convolutions, or the first one, cut an image; unknown where tokens of other kinds follow
+    the patches."""
     if any(AFTER in module._parameters for module in network.modules()):
         return set()
-    sizes = {m.kernel_size for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == m.stride}
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = convolutions[:1] if first else convolutions
+    sizes = {module.kernel_size for module in convolutions if module.kernel_size == module.stride}
     return {(height // size[0]) * (width // size[1]) for size in sizes if size[0] > 1}
 
 

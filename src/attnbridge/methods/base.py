@@ -15,7 +15,7 @@ from attnbridge.attention.observe import observe
 from attnbridge.bounds import Inside, NotNegative, Positive, ShareOrNone, Side, check_values
 from attnbridge.data.plain import as_batch
 from attnbridge.data.request import CacheRequest, DataRequest
-from attnbridge.data.sample import Batch
+from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError, DivergedError
 from attnbridge.methods.optimisation import Optimisation, OptimizerName, Schedule
 from attnbridge.methods.prediction import Predicting
@@ -201,20 +201,47 @@ class Method(Predicting, LightningModule):
         return batches
 
     def _check_first(self, stream: str, batch: Batch) -> None:
-        """Raise for images outside [0, 1], and what a loader did not give; of each stream's first batch alone, since a
-        GPU is waited for."""
+        """Raise for images, saliency and labels outside [0, 1], masks of unknown classes, and what a loader did not
+        give; of each stream's first batch alone, since a GPU is waited for."""
         if stream in self._checked_streams:
             return
         self._checked_streams.add(stream)
         if "labels" not in batch:
             raise AttnBridgeError(f"a batch of {stream} has no labels; give (images, labels)")
+        self._check_values(stream, batch)
         if "image" not in batch:
+            if "features" not in batch:
+                raise AttnBridgeError(
+                    f"a batch of {stream} has no 'image', but {', '.join(batch)}; give (images, labels), or a mapping "
+                    "with 'image' and 'labels'"
+                )
             return
         low, high = (float(value) for value in batch["image"].aminmax())
         if not -MARGIN <= low <= high <= 1 + MARGIN:
             raise AttnBridgeError(
                 f"a batch of {stream}: images must be in [0, 1], but go from {low:.3g} to {high:.3g}; leave Normalize "
                 "out of the transforms (the method normalises them itself), and divide 8 bits by 255"
+            )
+
+    def _check_values(self, stream: str, batch: Batch) -> None:
+        """Raise for values that a loss would take, and that are none of labels, saliency or masks."""
+        count, rules = len(self.classes), {"labels": "1 for each class that an image shows, else 0"}
+        rules["saliency"] = "floats in [0, 1]; divide 8 bits by 255"
+        for name, rule in rules.items():
+            values = batch.get(name)
+            if isinstance(values, Tensor) and bool(((values < -MARGIN) | (values > 1 + MARGIN)).any()):  # NaN: withheld
+                low, high = (float(value) for value in values.aminmax())
+                raise AttnBridgeError(
+                    f"a batch of {stream}: {name} must be {rule}, but go from {low:.3g} to {high:.3g}"
+                )
+        mask = batch.get("mask")
+        if not isinstance(mask, Tensor):
+            return
+        wrong = mask[((mask < 0) | (mask > count)) & (mask != IGNORE_INDEX)]
+        if len(wrong):
+            raise AttnBridgeError(
+                f"a batch of {stream}: masks must be 0, the background, 1 to {count}, the classes, or {IGNORE_INDEX}, "
+                f"unknown, but hold {int(wrong[0])}"
             )
 
     def on_weights_loaded(self) -> None:

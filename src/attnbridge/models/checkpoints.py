@@ -22,6 +22,8 @@ WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before names."""
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Classifiers of torchvision's GoogLeNet and Inception that only training has."""
+NESTED = 4
+"""Dictionaries that a state dict may lie inside."""
 DEPTH = 4
 """Parts of a name that may lie before the network's own."""
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -32,11 +34,12 @@ ASK = (
 )
 
 
-def find_state(found: Any) -> tuple[State, str] | None:
+def find_state(found: Any, depth: int = NESTED) -> tuple[State, str] | None:
     """The state dict in what a file holds.
 
     Args:
-        found: a state dict, or a dictionary with one in it, alone or beside other things, however deep.
+        found: a state dict, or a dictionary with one in it, alone or beside other things.
+        depth: how many dictionaries it may lie inside; a file may hold one that lies inside itself.
 
     Returns:
         It, and the keys that lead to it, joined by dots; ``None`` if there is none. Averages of the weights are taken
@@ -46,12 +49,12 @@ def find_state(found: Any) -> tuple[State, str] | None:
     >>> find_state({"epoch": 3, "model_ema": {}, "model": {"state_dict": {"fc.bias": torch.zeros(1)}}})
     ({'fc.bias': tensor([0.])}, 'model.state_dict')
     """
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or depth < 0:
         return None
     if found and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
         return found, ""
     for key in (*PLAIN, *AVERAGED):
-        inner = find_state(found.get(key))
+        inner = find_state(found.get(key), depth - 1)
         if inner is not None:
             return inner[0], f"{key}.{inner[1]}".rstrip(".")
     return None
