@@ -84,6 +84,28 @@ def test_a_target_of_ones_own_has_a_map_for_each_score() -> None:
         assert explain(net, IMAGES, target=differences, method=method).shape[:2] == (2, 2)  # type: ignore[arg-type]
 
 
+def test_each_target_has_its_own_layer() -> None:
+    """Two values that come from two branches: neither target is taken for the other, nor a function for its name's
+    sake."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()) for _ in range(2))
+            self.heads = nn.ModuleList(nn.Linear(5, 1) for _ in range(2))
+
+        def forward(self, images: Tensor) -> Tensor:
+            parts = [branch(images).mean((2, 3)) for branch in (self.a, self.b)]
+            return torch.cat([head(part) for head, part in zip(self.heads, parts, strict=True)], 1)
+
+    torch.manual_seed(0)
+    net = Branches().eval()
+    for targets in ([ValueTarget(0), ValueTarget(1)], [lambda y: y[:, :1], lambda y: y[:, 1:]]):
+        for number, (target, layer) in enumerate(zip(targets, ("a", "b"), strict=True)):
+            made = explain(net, IMAGES, target=target)
+            torch.testing.assert_close(made, explain(net, IMAGES, number, layer))
+
+
 def test_a_value_and_what_lowers_it() -> None:
     net = network(lambda logits, _: logits)
     torch.testing.assert_close(explain(net, IMAGES, target=ValueTarget(2)), by_hand(net, lambda y, _: y[:, 2]))

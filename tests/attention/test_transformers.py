@@ -148,3 +148,16 @@ def test_gradient_rollout_trains_the_network() -> None:
     logits, attention = observe_attention(network, torch.rand(1, 3, 48, 48))
     gradient_rollout(attention, logits, torch.tensor([1])).sum().backward()
     assert network.blocks[0].attn.qkv.weight.grad.abs().sum() > 0  # type: ignore[index, union-attr]
+
+
+def test_blocks_that_are_run_again_with_fused_attention_are_named() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=5)
+    network, images = transformers.ViTForImageClassification(config), torch.rand(1, 3, 32, 32)
+    network.gradient_checkpointing_enable()
+    network.train()
+    with pytest.raises(AttnBridgeError, match=r"a block is checkpointed, .* attn_implementation=\"eager\""):
+        explain(network, images, 0)
+    network.set_attn_implementation("eager")
+    assert explain(network, images, 0).shape == (1, 1, 4, 4)

@@ -53,7 +53,7 @@ _BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
 }
 WHOLE_NETWORK_METHODS = ("input_gradient", "rollout", "gradient_rollout")
 """Methods that look through all layers."""
-_found: WeakKeyDictionary[nn.Module, dict[tuple[int, int, str, str], str]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[nn.Module, WeakKeyDictionary[Any, dict[Any, str]]] = WeakKeyDictionary()
 
 
 def explain(
@@ -180,8 +180,7 @@ def _layers(
     if layer is not None:
         return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(check_names("layer", layer)))
     network, (channels, height, width) = unwrap(model), images.shape[1:]
-    known = _found.setdefault(network, {})
-    key = (height, width, _called(output), _called(target))
+    known, key = _known(network, output, target), (height, width, output)
     name = known.get(key)
     if name is None or name not in dict(network.named_modules()):
         shown = images[:1] if target is not None else None
@@ -190,9 +189,14 @@ def _layers(
     return (name,)
 
 
-def _called(choice: Output | Target | None) -> str:
-    """What an output or a target is called, without keeping it."""
-    return str(getattr(choice, "__qualname__", type(choice).__qualname__ if callable(choice) else choice))
+def _known(network: nn.Module, output: Output | None, target: Target | None) -> dict[Any, str]:
+    """The layers that were found for a network and what is asked of it; functions are told by what they are, as long as
+    they are there, and not by their names."""
+    asked = find_layer if target is None else target  # anything that lives as long as the program
+    try:
+        return {} if callable(output) else _found.setdefault(network, WeakKeyDictionary()).setdefault(asked, {})
+    except TypeError:  # a callable that cannot be a key
+        return {}
 
 
 @dataclass(frozen=True)

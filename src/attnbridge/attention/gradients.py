@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from attnbridge.arguments import came, check_tensors
 from attnbridge.attention.zero_rows import SkipZeroRows
@@ -96,6 +97,12 @@ def _grad(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool, *, b
                 logits, features, cotangents, retain_graph=True, create_graph=keep, is_grads_batched=batched
             )
     except RuntimeError as error:
+        if isinstance(error, CheckpointError):
+            raise AttnBridgeError(
+                "between the layer and the logits a block is checkpointed, whose attention is another one when it is "
+                "run again: a map's gradients pass attention that is written out. Turn checkpointing off from the layer "
+                'on, or, in transformers, give attn_implementation="eager"'
+            ) from error
         if "not have been used in the graph" not in str(error):
             raise
         raise AttnBridgeError(
