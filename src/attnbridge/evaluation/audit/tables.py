@@ -139,7 +139,7 @@ class ClassRow:
         lift_other: the same with objects of other images.
         drop: by how much more the class's probability falls without the object than without as much background.
         still: share of the images in which the network says the class, of those in which it did, without the object.
-        fall: by how much the accuracy falls before backgrounds of other images, of other classes where these are enough.
+        fall: by how much the accuracy falls before backgrounds of other images, of other classes if these are enough.
         foreign: whether these were of other classes.
     """
 
