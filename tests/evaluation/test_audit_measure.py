@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from attnbridge import explain
+from attnbridge.attention.finder import find_layer
 from attnbridge.evaluation.audit.edits import place_control, surroundings, with_margin
 from attnbridge.evaluation.audit.measure import Example, find_donors, measure
 from attnbridge.evaluation.audit.objects import outline_fit
 from attnbridge.evaluation.audit.tables import Doubt
-from attnbridge.models.classifiers import Classifier
-from tests.evaluation.audit_scenes import SIDE, classifier, example
+from attnbridge.models.classifiers import Classifier, class_names
+from tests.evaluation.audit_scenes import CLASSES, SIDE, classifier, example
 
 PLACES = [(2, 3), (15, 4), (9, 18), (20, 20)]
 
@@ -81,6 +83,32 @@ def test_without_a_label_the_prediction_is_looked_at() -> None:
 def test_of_several_labels_the_most_probable_is_looked_at() -> None:
     rows = measure(classifier(40, 0), "act", [replace(each, truth=(0, 1)) for each in examples()])
     assert [row.name for row in rows] == ["boat", "train", "boat", "train"]
+
+
+def test_a_network_of_several_labels_says_what_is_above_a_half() -> None:
+    model = replace(classifier(40, 0), activation="sigmoid")
+    for row in measure(model, "act", examples()):
+        assert row.score == pytest.approx(1 / (1 + np.exp(-40 * 100 / SIDE**2)))
+        assert row.removed == pytest.approx(0.5)
+        assert (row.says, row.says_removed) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t"])
+def test_networks_of_every_kind(name: str) -> None:
+    """The attention is that of `explain`, and no edit fails."""
+    network = timm.create_model(name, num_classes=3, img_size=64) if "_" in name else timm.create_model(name)
+    model = Classifier(name, network.eval(), CLASSES if "_" in name else class_names(1000), 64, (0.5,) * 3, (0.5,) * 3)
+    layer = find_layer(network, 64)
+    mask = torch.zeros(64, 64)
+    mask[10:30, 12:40] = 1
+    inside = torch.ones(64, 64, dtype=torch.bool)
+    some = [Example(str(i), torch.rand(3, 64, 64), inside, (i,), lambda _: mask, True) for i in range(2)]
+    for number, row in enumerate(measure(model, layer, some)):
+        map_ = explain(network, model.normalise(some[number].image[None]), number, size=64).detach()[0, 0]
+        assert row.inside == pytest.approx(float((map_ * mask).sum() / map_.sum()), rel=1e-4)
+        assert row.context
+        assert row.swapped is not None
+        assert row.control is not None
 
 
 class _Counting(nn.Module):

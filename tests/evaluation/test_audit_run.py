@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +24,9 @@ import attnbridge
 from attnbridge import AttnBridgeError, Audit, audit
 from attnbridge.data.palette import palette_png
 from attnbridge.data.preparation import Preparation
+from attnbridge.evaluation.audit.measure import Example, measure
 from attnbridge.evaluation.audit.rows import ROWS
-from attnbridge.evaluation.audit.run import deal
+from attnbridge.evaluation.audit.run import GROUP, deal
 from attnbridge.evaluation.audit.sources import list_audited
 from attnbridge.evaluation.audit.tables import ClassRow, Doubt, ImageRow, Verdict
 from tests.evaluation.audit_scenes import CLASSES, SIDE, ColourNet, classifier, draw, write_scenes
@@ -387,6 +390,24 @@ def test_padded_images_are_measured_without_their_padding(tmp_path: Path) -> Non
     assert row.area == 256 / 2048
     assert row.inside == 1
     assert row.control == pytest.approx(row.score)
+
+
+def test_a_few_images_are_in_memory_however_many_there_are(
+    scenes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most the group that was measured and the one that is."""
+    seen = []
+
+    def counting(*given: Any) -> list[ImageRow]:
+        seen.append(sum(type(each) is Example for each in gc.get_objects()))
+        return measure(*given)
+
+    monkeypatch.setattr("attnbridge.evaluation.audit.run.measure", counting)
+    shutil.copytree(scenes[0], tmp_path / "one")
+    shutil.copytree(scenes[0], tmp_path / "two")
+    audit(classifier(40, 0), tmp_path, saliency="centre")
+    assert len(seen) == 6
+    assert max(seen) <= 2 * GROUP
 
 
 def test_the_front_has_it() -> None:
