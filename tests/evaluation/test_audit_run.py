@@ -99,7 +99,7 @@ def test_masks_of_some_images(scenes: tuple[Path, Path]) -> None:
     assert sum(row.doubt is Doubt.MISSING for row in found.images) == 2 * COUNT - 20
     boat, train = sorted(found.classes, key=lambda row: row.name)
     assert (boat.verdict, boat.trusted) == (Verdict.UNKNOWN, 20)  # in a group of boats with objects, none is foreign
-    assert "of 22 images, 0 have an object to go by (no mask or box is given" in train.reason
+    assert "of 22 images, 0 have an object to go by (no mask or box of its class is given" in train.reason
 
 
 def test_labels_of_every_kind(scenes: tuple[Path, Path], tmp_path: Path) -> None:

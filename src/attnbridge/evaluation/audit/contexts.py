@@ -23,12 +23,13 @@ def find_contexts(rows: Sequence[ImageRow], seed: int = 0) -> tuple[Context, ...
     """The contexts of each class, the most frequent first, by k-means.
 
     Args:
-        rows: of all images; those without attention outside an object are in no context.
+        rows: of all images; those without attention outside an object, or whose object is in
+            doubt, are in no context.
         seed: of the first centres.
     """
     found: list[Context] = []
     for name in sorted({row.name for row in rows}):
-        own = [row for row in rows if row.name == name and row.context and row.inside is not None]
+        own = [row for row in rows if row.name == name and row.context and row.doubt is None]
         if own:
             found += _of_class(name, own, seed)
     return tuple(found)

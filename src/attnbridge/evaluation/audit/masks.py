@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +57,8 @@ class Objects:
             return lambda c: _box_mask(self.boxes[name], c, (height, width), size, shape)
         if name not in self.files:
             return lambda _: None
+        if self.drawn:
+            _check_grey(self.files[name])
         values, labels = _read(self.files[name], image)
         if labels:
             return lambda c: at_size(values == c + 1, size, shape) if bool((values == c + 1).any()) else None
@@ -142,7 +143,7 @@ def find_objects(
         raise AttnBridgeError("masks and boxes both say where the objects are; give one of them")
     if masks is not None:
         found = _mask_files(listed, masks)
-        _check_grey(found)
+        _check_grey(next(iter(found.values())))
         return Objects(f"masks {_digest(found)}", True, found)
     if boxes is not None:
         return _boxed(listed, classes, boxes)
@@ -191,15 +192,14 @@ def _maps_in(folder: Path, listed: Listed, what: str) -> dict[str, Path]:
     return found
 
 
-def _check_grey(files: Mapping[str, Path]) -> None:
-    """Raise for grey masks whose values must be labels."""
-    name, path = next(iter(files.items()))
-    mask: Any = load_image(path, "P")
-    largest = int(np.asarray(mask).max())
-    if mask.mode == "L" and 0 < largest < GREY_MASK:
+def _check_grey(path: Path) -> None:
+    """Raise for a grey mask whose values must be labels."""
+    mask = load_image(path, "P")
+    largest = int(np.asarray(mask).max()) if mask.mode == "L" else 0
+    if 0 < largest < GREY_MASK:
         raise AttnBridgeError(
             f"{path}: a grey mask is 0 outside the object and 255 inside, but this one reaches {largest}; if its "
-            f"values are labels, save it with a palette (mode P), so that {name} has the object of its class"
+            "values are labels, save it with a palette (mode P)"
         )
 
 

@@ -5,8 +5,10 @@ Four forward passes an image: whole, without the object, without as much of the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -135,13 +137,24 @@ def says_class(model: Classifier, scores: Tensor, classes: Tensor) -> Tensor:
     return scores.argmax(1) == classes
 
 
+@cache
+def distinct_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of classes, with the number where several have one: ImageNet has two cranes.
+
+    >>> distinct_names(("crane", "dog", "crane"))
+    ('crane (0)', 'dog', 'crane (2)')
+    """
+    counts = Counter(classes)
+    return tuple(f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(classes))
+
+
 def _first_row(model: Classifier, example: Example, whole: _Whole, number: int, missing: bool) -> ImageRow:
-    scores, label = whole.scores[number], int(whole.classes[number])
+    scores, label, names = whole.scores[number], int(whole.classes[number]), distinct_names(model.classes)
     return ImageRow(
         id=example.id,
-        name=model.classes[label],
-        truth=tuple(model.classes[each] for each in example.truth),
-        prediction=model.classes[int(scores.argmax())],
+        name=names[label],
+        truth=tuple(names[each] for each in example.truth),
+        prediction=names[int(scores.argmax())],
         score=float(scores[label]),
         says=bool(says_class(model, scores[None], whole.classes[number, None])[0]),
         doubt=Doubt.MISSING if missing else None,

@@ -23,7 +23,7 @@ class Verdict(Enum):
 class Doubt(Enum):
     """Why nothing can be said by the object of an image."""
 
-    MISSING = "no mask or box is given"
+    MISSING = "no mask or box of its class is given"
     NOTHING = "no object is found"
     ALL = "the object fills the image"
     FRAME = "the object lies along most of the frame"

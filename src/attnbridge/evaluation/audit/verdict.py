@@ -52,28 +52,30 @@ def judge_class(name: str, rows: Sequence[ImageRow], drawn: bool, seed: int = 0)
 def weigh(drop: Interval | None, fall: Interval | None) -> tuple[Verdict, str]:
     """The verdict of what an object's removal and a background's swap did, with what decided it.
 
-    An effect counts where its mean reaches the threshold and its interval is clear of 0.
+    An effect counts where its mean reaches the threshold and its interval is clear of 0; of too few images it is taken
+    for not measured.
 
     >>> weigh(Interval(0.0, -0.1, 0.1, 30), Interval(0.4, 0.3, 0.5, 30))[0]
     <Verdict.BACKGROUND: 'reads the background'>
     >>> weigh(Interval(0.5, 0.4, 0.6, 30), Interval(0.0, 0.0, 0.0, 30))[0].value
     'reads the object'
     """
+    drop, fall = (None if each is None or each.count < LEAST_IMAGES else each for each in (drop, fall))
     by_object, by_background = _counts(drop, DROP), _counts(fall, FALL)
     if by_background:
         return (Verdict.BOTH, "") if by_object else (Verdict.BACKGROUND, "")
     if by_object:
         return Verdict.OBJECT, ""
     if drop is None and fall is not None and fall.high < FALL:
-        return Verdict.OBJECT, "there was no place for a control of its removal"
+        return Verdict.OBJECT, "too few images had a place for a control of its removal"
     if drop is None and fall is None:
-        return Verdict.UNKNOWN, "no object could be removed beside a control, and no background swapped"
+        return Verdict.UNKNOWN, "too few images had a place for a control, or another background"
     return Verdict.UNKNOWN, "neither its object nor its background is shown to change the answer"
 
 
 def _counts(effect: Interval | None, least: float) -> bool:
-    """Whether an effect is shown, on enough images."""
-    return effect is not None and effect.count >= LEAST_IMAGES and effect.mean >= least and effect.low > 0
+    """Whether an effect is shown."""
+    return effect is not None and effect.mean >= least and effect.low > 0
 
 
 def _nothing_said(rows: Sequence[ImageRow]) -> str | None:
