@@ -104,6 +104,16 @@ def test_without_a_control_the_background_alone_is_weighed() -> None:
     assert fallen.verdict is Verdict.BACKGROUND
 
 
+def test_too_few_controls_are_no_measurement() -> None:
+    """They do not make it seem that the object changes nothing."""
+    some = [*rows(19, removed=0.85, says_removed=True), *rows(11, control=None, says_control=None)]
+    found = judge_class("boat", some, drawn=True)
+    assert found.verdict is Verdict.OBJECT
+    assert "too few images had a place for a control" in found.reason
+    enough = judge_class("boat", [*some, *rows(1, removed=0.85)], drawn=True)
+    assert enough.verdict is Verdict.UNKNOWN
+
+
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     held = 0

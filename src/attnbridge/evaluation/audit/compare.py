@@ -53,7 +53,7 @@ class Change:
 
 
 def compare(before: Audit, after: Audit, measure: Measure = "inside", seed: int = 0) -> tuple[Change, ...]:
-    """What changed for each class, the largest gain first.
+    """What changed for each class, the largest rise first.
 
     Args:
         before: an audit.
