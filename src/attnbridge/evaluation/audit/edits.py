@@ -21,7 +21,7 @@ def surroundings(images: Tensor, known: Tensor) -> Tensor:
 
     with :math:`w_0` 1 where a pixel is known, :math:`v_0 = w_0 I`, and both halved in size by their means from one
     level to the next (the pull-push of Gortler et al., The Lumigraph, SIGGRAPH 1996). No unknown pixel takes part: the
-    blurred image, which insertion and GAIN's erasing have, still shows the colours of what it hides, and one mean
+    blurred image, which insertion curves take, still shows the colours of what it hides, and one mean
     colour draws its outline.
 
     Args:
