@@ -30,13 +30,10 @@ from attnbridge.evaluation.audit.objects import (
     soft_iou,
 )
 from attnbridge.evaluation.audit.tables import Doubt, ImageRow
+from attnbridge.evaluation.audit.thresholds import MOST_OVERLAP, OBJECT
 from attnbridge.evaluation.finite import check_finite
 from attnbridge.models.classifiers import Classifier
 
-OBJECT = 0.5
-"""Saliency from which on a pixel is the object's, where it is removed or kept."""
-MOST_OVERLAP = 0.1
-"""Share of a control's shape that may lie on the object."""
 CONTEXT = 64
 """Numbers that stand for the features of an image: a random projection, which keeps distances."""
 

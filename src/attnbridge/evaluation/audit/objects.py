@@ -11,13 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from attnbridge.evaluation.audit.tables import Doubt
-
-LEAST_AREA, MOST_AREA = 0.005, 0.9
-"""Shares of an image below and above which there is no object to speak of."""
-MOST_FRAME = 0.5
-"""Share of the frame that an object may cover."""
-PART = 0.2
-"""Of the largest part of a mask's area, from which on another part is an object of its own."""
+from attnbridge.evaluation.audit.thresholds import LEAST_AREA, MOST_AREA, MOST_FRAME, PART
 
 
 def find_doubt(area: float, parts: int, frame: float, any_object: bool, drawn: bool) -> Doubt | None:
@@ -42,7 +36,7 @@ def inside_share(map_: Tensor, thing: Tensor) -> float | None:
 
 
 def count_parts(thing: np.ndarray[Any, Any]) -> int:
-    """Separate 8-connected parts of at least :data:`PART` of the largest.
+    """Separate 8-connected parts of at least the share PART of the largest.
 
     >>> count_parts(np.array([[True, True, False, True]])), count_parts(np.zeros((2, 2), bool))
     (2, 0)

@@ -15,3 +15,13 @@ MOST_DOUBTED = 0.5
 """Share of a class's images whose saliency finds no object to speak of, above which it means nothing for the class."""
 LEAST_AGREEMENT = 0.5
 """Mean IoU of two saliency models, below which neither is believed."""
+LEAST_AREA, MOST_AREA = 0.005, 0.9
+"""Shares of an image below and above which there is no object to speak of."""
+MOST_FRAME = 0.5
+"""Share of the frame that an object may cover."""
+PART = 0.2
+"""Of the largest part of a mask's area, from which on another part is an object of its own."""
+OBJECT = 0.5
+"""Saliency from which on a pixel is the object's, where it is removed or kept."""
+MOST_OVERLAP = 0.1
+"""Share of a control's shape that may lie on the object."""
