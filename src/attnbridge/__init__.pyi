@@ -13,8 +13,10 @@ from .attention.explain import explain as explain
 from .attention.observe import Observation as Observation
 from .attention.observe import observe as observe
 from .errors import AttnBridgeError as AttnBridgeError
+from .evaluation.audit.result import Audit as Audit
 from .evaluation.figures import overlay as overlay
 from .evaluation.figures import show as show
+from .experiments.audit import audit as audit
 from .experiments.fit import fit as fit
 from .experiments.runs import Run as Run
 from .experiments.runs import load_run as load_run

@@ -100,7 +100,7 @@ def _grad(features: Tensor, logits: Tensor, cotangents: Tensor, keep: bool, *, b
         if isinstance(error, CheckpointError):
             raise AttnBridgeError(
                 "between the layer and the logits a block is checkpointed, whose attention is another one when it is "
-                "run again: a map's gradients pass attention that is written out. Turn checkpointing off from the layer "
+                "run again: a map's gradients pass attention that is written out. Turn checkpointing off from there "
                 'on, or, in transformers, give attn_implementation="eager"'
             ) from error
         if "not have been used in the graph" not in str(error):

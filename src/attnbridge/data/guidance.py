@@ -79,7 +79,7 @@ def _by_saliency(record: ImageRecord) -> ImageRecord:
 def _boxed(records: Sequence[ImageRecord], root: Path, classes: Sequence[str]) -> tuple[list[ImageRecord], Path]:
     table = root / "boxes.csv"
     if table.is_file():
-        boxes = _boxes_csv(table, classes)
+        boxes = read_boxes(table, classes)
         strange = boxes.keys() - {record.image.stem for record in records}
         if strange:
             warn_once(f"{table}: has boxes of {min(strange)!r}, which is none of the images ({len(strange)} such ids)")
@@ -106,7 +106,8 @@ def _with_boxes(record: ImageRecord, boxes: Sequence[Box], classes: Sequence[str
     return replace(record, boxes=tuple(boxes))
 
 
-def _boxes_csv(path: Path, classes: Sequence[str]) -> dict[str, list[Box]]:
+def read_boxes(path: Path, classes: Sequence[str]) -> dict[str, list[Box]]:
+    """The boxes of each image of a table with the columns :data:`FIELDS`, by the id."""
     found: dict[str, list[Box]] = {}
     header, rows = read_table(path, ",".join(FIELDS))
     if tuple(header) != FIELDS:

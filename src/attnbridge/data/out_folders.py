@@ -38,6 +38,7 @@ HOLDS = {
     "results.json": "the runs of a table",
     "search.json": "the runs of `attnbridge search`",
     "imports.json": "images of `attnbridge data import`",
+    "audit.json": "an audit of `attnbridge.audit`",
 }
 """A file of each kind of folder that commands write, and what such a folder holds."""
 _held: set[tuple[int, int]] = set()

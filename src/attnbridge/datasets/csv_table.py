@@ -37,7 +37,7 @@ def table(root: Path, split: str, classes: str | None) -> tuple[tuple[str, ...],
             twice, or has two rows.
     """
     path = _table(root, split)
-    names, rows = _read(path, root / "classes.txt")
+    names, rows = read_label_table(path, root / "classes.txt")
     images = _images(root)
     found: dict[str, tuple[int, Path, frozenset[str]]] = {}
     for line, name, labels in rows:
@@ -70,7 +70,8 @@ def _table(root: Path, split: str) -> Path:
     raise AttnBridgeError(f"{root / 'labels.csv'}: no such file; expected a table of the images' labels")
 
 
-def _read(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
+def read_label_table(path: Path, listed: Path) -> tuple[tuple[str, ...], Rows]:
+    """Classes and rows of a table of labels, see :func:`table`; ``listed`` is the file that may name the classes."""
     header, lines = read_table(path, HEADER)
     if len(header) < 2:
         raise AttnBridgeError(f"{path}, line 1: expected a header {HEADER!r}, found {header[0][:200]!r} alone")

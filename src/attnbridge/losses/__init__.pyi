@@ -19,6 +19,7 @@ from .angular import angular_margin as angular_margin
 from .attention import AttentionLoss as AttentionLoss
 from .attention import attention_distance as attention_distance
 from .attention import attention_loss as attention_loss
+from .attention import mean_by_image as mean_by_image
 from .classification import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from .classification import multi_label_soft_margin_loss as multi_label_soft_margin_loss
 from .domains import CoralLoss as CoralLoss
@@ -28,7 +29,6 @@ from .domains import mmd_loss as mmd_loss
 from .mining import AttentionMiningLoss as AttentionMiningLoss
 from .mining import attention_mining_loss as attention_mining_loss
 from .mining import erase as erase
-from .mining import mean_by_image as mean_by_image
 from .mining import soft_mask as soft_mask
 from .transfer import AttentionTransferLoss as AttentionTransferLoss
 from .transfer import GradientTransferLoss as GradientTransferLoss

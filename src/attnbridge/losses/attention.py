@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnbridge.arguments import check_tensors
-from attnbridge.errors import check_choice
+from attnbridge.errors import AttnBridgeError, check_choice
 
 Resolution = Literal["map", "saliency"]
 Reduction = Literal["mean", "sum"]
@@ -106,3 +106,18 @@ class AttentionLoss(nn.Module):
 def _check_settings(resolution: Resolution, reduction: Reduction) -> None:
     check_choice("resolution", resolution, get_args(Resolution))
     check_choice("reduction", reduction, get_args(Reduction))
+
+
+def mean_by_image(values: Tensor, images: Tensor) -> Tensor:
+    """The mean over the values of each image, then over the images that have any; 0 if none has.
+
+    >>> mean_by_image(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
+    tensor(0.7500)
+    """
+    check_tensors(empty=True, values=(values, "P"), images=(images, "P", "long"))
+    if not len(values):
+        return values.sum()
+    if images.device.type == "cpu" and int(images.min()) < 0:  # a GPU is not waited for
+        raise AttnBridgeError(f"images must be numbers of images, 0 or more, not {int(images.min())}")
+    counts = torch.bincount(images)
+    return (values / counts[images]).sum() / (counts > 0).sum()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attnbridge.arguments import check_tensors
 from attnbridge.bounds import Positive, UpToOne, check_number
 from attnbridge.errors import AttnBridgeError, check_choice
+from attnbridge.losses.attention import mean_by_image
 
 Fill = Literal["zero", "mean", "blur"]
 BLUR = 8
@@ -101,18 +102,3 @@ class AttentionMiningLoss(nn.Module):
     """:func:`attention_mining_loss` as a module."""
 
     forward = staticmethod(attention_mining_loss)
-
-
-def mean_by_image(values: Tensor, images: Tensor) -> Tensor:
-    """The mean over the values of each image, then over the images that have any; 0 if none has.
-
-    >>> mean_by_image(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 2]))
-    tensor(0.7500)
-    """
-    check_tensors(empty=True, values=(values, "P"), images=(images, "P", "long"))
-    if not len(values):
-        return values.sum()
-    if images.device.type == "cpu" and int(images.min()) < 0:  # a GPU is not waited for
-        raise AttnBridgeError(f"images must be numbers of images, 0 or more, not {int(images.min())}")
-    counts = torch.bincount(images)
-    return (values / counts[images]).sum() / (counts > 0).sum()

@@ -14,8 +14,8 @@ from attnbridge.attention.observe import run_for_scores
 from attnbridge.bounds import Inside, NotNegative, Positive
 from attnbridge.data.sample import IGNORE_INDEX, Batch
 from attnbridge.errors import AttnBridgeError
-from attnbridge.losses.attention import attention_distance
-from attnbridge.losses.mining import Fill, attention_mining_loss, erase, mean_by_image, soft_mask
+from attnbridge.losses.attention import attention_distance, mean_by_image
+from attnbridge.losses.mining import Fill, attention_mining_loss, erase, soft_mask
 from attnbridge.methods.attnbn import AttnBN, ForwardPass, frozen
 
 

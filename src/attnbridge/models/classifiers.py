@@ -14,7 +14,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from attnbridge.arguments import check_tensors
+from attnbridge.arguments import check_network, check_tensors
 from attnbridge.attention.answers import Output, Target
 from attnbridge.attention.layers import check_layer, eval_mode
 from attnbridge.attention.observe import observe
@@ -207,6 +207,40 @@ def _load_texts(
     checksum = _digest(_checksum(folder) if folder.is_dir() else name, *texts)
     activation: Activation = "softmax" if getattr(network, "logit_bias", None) is None else "sigmoid"
     return _Loaded(network, len(texts), tuple(texts), "texts", checksum), activation, scores
+
+
+def of_network(
+    network: nn.Module, classes: Sequence[str] | None = None, preparation: Preparation | None = None
+) -> Classifier:
+    """A network of the user's, where it is and in the mode that it is in, with what is needed to feed and read it.
+
+    Args:
+        network: from normalised images to logits ``(B, N)``.
+        classes: names of the N classes; default: ImageNet's for 1000, else numbers.
+        preparation: how its images are prepared, of which size, mean, standard deviation and the order of the colours
+            count; default: as the network says itself.
+
+    Raises:
+        AttnBridgeError: if nothing says how its images are prepared, or for another number of ``classes``.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> of_network(network, preparation=Preparation(32, (0.5,) * 3, (0.5,) * 3)).classes
+    ('0', '1', '2', '3')
+    """
+    check_network(network)
+    prepared = preparation or preparation_of(network)
+    if prepared is None:
+        raise AttnBridgeError(
+            f"nothing says how images are prepared for {type(network).__name__}; give preparation=Preparation(size, "
+            "mean, std), of attnbridge.data.preparation, as Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, "
+            "0.225))"
+        )
+    count = _count(network, prepared.size, None, None)
+    names = class_names(count) if classes is None else check_names("classes", classes)
+    check_count(names, count, "the class names", type(network).__name__)
+    how = (prepared.size, prepared.mean, prepared.std)
+    checksum = _digest(*_contents(network), *names)
+    return Classifier(type(network).__name__, network, names, *how, checksum=checksum, bgr=prepared.bgr)
 
 
 def _prepared(
