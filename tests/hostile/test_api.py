@@ -38,6 +38,7 @@ NAN, INF = float("nan"), float("inf")
 META = torch.device("meta")
 
 EXEMPT = {
+    "attnbridge.Audit": "a result: `audit` makes it",
     "data.preparation_of": "a question: it takes whatever a network says or does not say",
     "attnbridge.AttnBridgeError": "the exception itself",
     "attnbridge.Observation": "a result: `observe` makes it",
@@ -158,6 +159,12 @@ TABLE: dict[str, list[tuple[Call, str]]] = {
         (on(guide, NET, IMAGES, IMAGES[0, 0], 0), r"masks must be \(B, H, W\) or \(B, K, H, W\)"),
         (on(guide, NET, IMAGES, IMAGES[:, 0], [0, 1]), "classes names 2; give masks"),
         (on(guide, NET, IMAGES, IMAGES[:, 0], None), "classes is None"),
+    ],
+    "attnbridge.audit": [
+        (on(attnbridge.audit, NET, "none", preparation=READY), "none: no such image, folder or glob"),
+        (on(attnbridge.audit, NET, [], preparation=READY), "images must name at least one image or folder"),
+        (on(attnbridge.audit, NET, "none"), "nothing says how images are prepared for Sequential; give preparation="),
+        (on(attnbridge.audit, None, "none"), "model must be a Classifier, a Run, a name or a network, not None"),
     ],
     "attnbridge.explain": [
         (on(explain, lambda images: images, IMAGES), r"model must be a network, an nn\.Module, not a function"),

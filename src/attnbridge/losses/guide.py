@@ -77,8 +77,8 @@ def guide(
     .. math:: L = \frac{1}{B} \sum_i \frac{1}{K_i} \sum_c (M_i^c - A_i^c)^2
 
     with :math:`M` the Grad-CAM of :func:`~attnbridge.explain` and :math:`A` the masks: for one class an image Equation
-    3 of AttnBN (Li et al., ICCV 2019), for several the guidance by masks of Li et al., CVPR 2018. It is added to the loss
-    of a loop of one's own::
+    3 of AttnBN (Li et al., ICCV 2019), for several the guidance by masks of Li et al., CVPR 2018. It is added to the
+    loss of a loop of one's own::
 
         loss = F.cross_entropy(model(images), labels) + weight * attnbridge.guide(model, images, masks, labels)
 

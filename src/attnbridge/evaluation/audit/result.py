@@ -33,6 +33,9 @@ class Audit:
         confusions: labels that are taken for other classes, the most frequent pair first.
         skipped: a message for each image that could not be read.
         about: the network, the images, the objects, and the versions that it was made with.
+
+    >>> Audit((), (), skipped=("cat.jpg: cannot be read",)).flagged
+    ()
     """
 
     images: tuple[ImageRow, ...]
