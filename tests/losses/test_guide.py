@@ -117,6 +117,21 @@ def test_the_logits_come_from_the_same_forward_pass() -> None:
     torch.testing.assert_close(both, apart)
 
 
+def test_scores_may_lie_anywhere_in_the_answer() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"embedding": images, "scores": self.inner(images)}
+
+    images, masks = drawn(2, 3, 16, 16), drawn(2, 16, 16)
+    expected = guide(network(), images, masks, 1)
+    assert torch.equal(guide(Packed(), images, masks, 1, output="scores"), expected)
+    assert torch.equal(guide(Packed(), images, masks, 0, target=lambda answer: answer["scores"][:, 1:2]), expected)
+
+
 def test_second_order_reaches_the_head_unless_it_is_off() -> None:
     net = network()
     for second_order, reached in (("on", True), ("auto", True), ("off", False)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbridge.arguments import came, check_tensors
+from attnbridge.attention.answers import Output, Target
 from attnbridge.attention.explain import Classes, explain
 from attnbridge.attention.gradients import SecondOrder
 from attnbridge.attention.normalise import Normalise
@@ -42,6 +43,8 @@ def guide(
     resolution: Resolution = ...,
     reduction: Reduction = ...,
     second_order: SecondOrder = ...,
+    output: Output | None = ...,
+    target: Target | None = ...,
 ) -> Tensor: ...
 @overload
 def guide(
@@ -56,6 +59,8 @@ def guide(
     resolution: Resolution = ...,
     reduction: Reduction = ...,
     second_order: SecondOrder = ...,
+    output: Output | None = ...,
+    target: Target | None = ...,
 ) -> Guidance: ...
 
 
@@ -71,6 +76,8 @@ def guide(
     resolution: Resolution = "map",
     reduction: Reduction = "mean",
     second_order: SecondOrder = "on",
+    output: Output | None = None,
+    target: Target | None = None,
 ) -> Tensor | Guidance:
     r"""The attention loss of a network's class maps against masks, differentiable into the whole network.
 
@@ -107,6 +114,8 @@ def guide(
         reduction: over the positions; over classes and images it is the mean.
         second_order: ``on``: the loss reaches the head through the map's channel weights as well; ``off``: those are
             constants; ``auto``: as autograd is.
+        output: where the logits are in the model's answer, as in :func:`~attnbridge.explain`.
+        target: from that answer to scores ``(B, N)`` that ``classes`` are of, as in :func:`~attnbridge.explain`.
 
     Returns:
         A scalar, not negative; 0 where the maps equal the masks.
@@ -131,7 +140,8 @@ def guide(
 
     if classes is None:
         raise AttnBridgeError("classes is None; name the classes that the masks are of, as `labels` (B,)")
-    maps = explain(model, images, chosen, layer, normalise=normalise, second_order=second_order)
+    how: dict[str, Any] = {"normalise": normalise, "second_order": second_order, "output": output, "target": target}
+    maps = explain(model, images, chosen, layer, **how)
     if wanted.ndim == 3:
         if maps.shape[1] != 1:
             raise AttnBridgeError(
