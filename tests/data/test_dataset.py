@@ -163,5 +163,5 @@ def test_without_a_source_the_target_names_the_classes(scenes: Path) -> None:
 def test_images_in_bytes_are_refused_by_a_method(scenes: Path) -> None:
     data = make_data(scenes)
     stored = next(iter(data.val_dataloader()))
-    with pytest.raises(AttnBridgeError, match=r"floats in \[0, 1\], not torch.uint8; give the trainer `datamodule=`"):
+    with pytest.raises(AttnBridgeError, match=r"floats in \[0, 1\], not torch.uint8; divide by 255, or call"):
         make_method(data).forward_features(stored["image"])

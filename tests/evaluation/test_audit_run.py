@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -210,7 +211,7 @@ audit(model, sys.argv[1], masks=sys.argv[2], out=sys.argv[3], batch=4)
 def test_killed_and_called_again(scenes: tuple[Path, Path], tmp_path: Path) -> None:
     """A real process, killed by SIGKILL once its first rows are written."""
     words = [sys.executable, "-c", SLOW, str(scenes[0]), str(scenes[1]), str(tmp_path / "out")]
-    process = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     rows = tmp_path / "out" / ROWS
     until = time.monotonic() + 120
     while not (rows.is_file() and rows.read_bytes().count(b"\n") > 1):
