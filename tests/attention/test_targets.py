@@ -64,6 +64,11 @@ def test_an_output_is_named_counted_or_computed(output: Any) -> None:
     torch.testing.assert_close(explain(net, IMAGES, 1, output=output), by_hand(net, lambda y, _: y[:, 1]))
 
 
+def test_an_output_of_another_kind_is_named_where_the_layer_is_looked_for() -> None:
+    with pytest.raises(AttnBridgeError, match="output must be a name, an index or a function, not a list"):
+        explain(network(lambda logits, _: (logits, logits)), IMAGES, output=[1])  # type: ignore[arg-type]
+
+
 def test_a_score_an_image_is_one_class() -> None:
     net = network(lambda logits, _: logits[:, 3])
     torch.testing.assert_close(explain(net, IMAGES), by_hand(net, lambda y, _: y[:, 3]))

@@ -180,7 +180,7 @@ def _layers(
     if layer is not None:
         return (layer,) if isinstance(layer, str) else tuple(dict.fromkeys(check_names("layer", layer)))
     network, (channels, height, width) = unwrap(model), images.shape[1:]
-    known, key = _known(network, output, target), (height, width, output)
+    known, key = _known(network, output, target), (height, width, repr(output))
     name = known.get(key)
     if name is None or name not in dict(network.named_modules()):
         shown = images[:1] if target is not None else None

@@ -375,8 +375,8 @@ class _Trace:
             return f"name a later layer with `layer`, as {names}"
         if plain:
             tokens = _latest(plain)[0].output.shape[1]
-            counts = range(1, tokens - 1)
-            fitting = [n for n in counts if grid_of(tokens - n, self.aspect) != (0, 0)]
+            patches = sorted((height * width for height, width in self.cut), reverse=True)
+            fitting = [tokens - count for count in patches if 1 < count < tokens]
             return (
                 f"later layers, as {names}, give tokens, {tokens} in number, that make no grid with "
                 f"{prefix_tokens(self.network)} of them before the patches; set `network.num_prefix_tokens` to the "
