@@ -43,6 +43,9 @@ def audit(
     bootstrap intervals, a verdict, and its reason in words. Where saliency means nothing, or there are too few images,
     the verdict is that nothing can be said.
 
+    The thresholds of verdicts (:mod:`attnbridge.evaluation.audit.thresholds`) are provisional: they have not been held
+    to networks whose bias is known.
+
     Args:
         model: a :class:`~attnbridge.models.Classifier`, a :class:`~attnbridge.Run` or its folder, the name of a network
             (:func:`~attnbridge.models.load_classifier`), or a network.
